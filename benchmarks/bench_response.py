@@ -1,0 +1,164 @@
+"""Response rates against known truth, peers beside us on the same log: explained share and calibration.
+
+    python benchmarks/bench_response.py [seeds]
+
+Peers: logistic regression on the same one-hot features, and a raw LightGBM. All learn from 56 days and predict the cells of
+the next; the score is against the true probabilities. open_bandit follows where MARKETING_DATA is set.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.ad_truth import AdTruth
+from marketing_assets.response import build_response, fit_effects
+from marketing_assets.response.calibration import log_loss, normalised_entropy
+from marketing_assets.warehouse import days_between, reader_over
+
+FEATURES = ["audience_id", "creative_id", "placement_id", "hour"]
+
+
+def explained(true: Any, rate: Any) -> float:
+    one = np.ones(len(true))
+    base = log_loss(np.full(len(true), true.mean()), true, one)
+    return (base - log_loss(rate, true, one)) / (base - log_loss(true, true, one))
+
+
+def worst_ratio(cells: pl.DataFrame, true: Any, rate: Any) -> float:
+    """Largest distance from 1 of predicted over true clicks, over placements and blocks of six hours."""
+    scored = cells.select("placement_id", block=pl.col("hour") // 6).with_columns(true=pl.Series(true), rate=pl.Series(rate))
+    ratios = [group["rate"].sum() / group["true"].sum() for key in ("placement_id", "block") for _, group in scored.group_by(key)]
+    return max(abs(ratio - 1) for ratio in ratios)
+
+
+def peers(frames: dict[str, pl.DataFrame], cells: pl.DataFrame) -> dict[str, tuple[Any, float]]:
+    import lightgbm
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import OneHotEncoder
+
+    table = (
+        frames["clean_impressions"]
+        .group_by(*FEATURES, "position")
+        .agg(clicks=pl.col("is_clicked").sum(), shown=pl.len())
+        .sort(*FEATURES, "position")
+    )
+    rows = pl.concat([table, table])
+    label = np.concatenate([np.ones(table.height), np.zeros(table.height)])
+    weight = np.concatenate([table["clicks"].to_numpy(), (table["shown"] - table["clicks"]).to_numpy()])
+    result = {}
+    started = time.process_time()
+    encoder = OneHotEncoder(handle_unknown="ignore")
+    design = encoder.fit_transform(rows.select(*FEATURES, "position").to_numpy())
+    model = LogisticRegression(max_iter=500).fit(design, label, sample_weight=weight)
+    predicted = np.mean(
+        [
+            model.predict_proba(encoder.transform(cells.select(FEATURES).with_columns(position=pl.lit(slot)).to_numpy()))[:, 1]
+            for slot in (1, 2, 3)
+        ],
+        axis=0,
+    )
+    result["logistic regression"] = (predicted, time.process_time() - started)
+    started = time.process_time()
+    levels = {name: {value: i for i, value in enumerate(rows[name].unique().sort().to_list())} for name in FEATURES}
+
+    def matrix(frame: pl.DataFrame) -> Any:
+        return np.column_stack(
+            [frame[name].replace_strict(levels[name], return_dtype=pl.Int64).to_numpy() for name in FEATURES]
+            + [frame["position"].to_numpy()]
+        )
+
+    data = lightgbm.Dataset(matrix(rows), label, weight=weight, categorical_feature=[0, 1, 2])
+    booster = lightgbm.train({"objective": "binary", "verbosity": -1, "num_threads": 1, "seed": 1}, data, num_boost_round=100)
+    predicted = np.mean(
+        [booster.predict(matrix(cells.select(FEATURES).with_columns(position=pl.lit(slot)))) for slot in (1, 2, 3)], axis=0
+    )
+    result["raw LightGBM"] = (predicted, time.process_time() - started)
+    return result
+
+
+def on_truth(seeds: int) -> None:
+    rows = []
+    for seed in range(seeds):
+        truth = AdTruth(seed)
+        frames = truth.frames()
+        for methods in ("plain", "learned"):
+            store = truth.store(methods)
+            reader = reader_over(frames, store, truth.last_day)
+            days = days_between(
+                truth.last_day - timedelta(days=7 if methods == "learned" else 0), truth.last_day
+            )  # a cadence day in it
+            started = time.process_time()
+            rates = build_response(reader, days, store).tables["response_rates"].filter(pl.col("as_of_date") == truth.last_day)
+            seconds = time.process_time() - started
+            true = truth.ctr(rates)
+            inside = ((rates["ctr_low"].to_numpy() <= true) & (true <= rates["ctr_high"].to_numpy())).mean()
+            rows.append(
+                (
+                    f"ours, {methods}",
+                    explained(true, rates["ctr"].to_numpy()),
+                    worst_ratio(rates, true, rates["ctr"].to_numpy()),
+                    seconds,
+                )
+            )
+            print(f"  seed {seed} {methods}: 90 % interval covers {inside:.2f}")
+        for name, (rate, seconds) in peers(frames, rates).items():
+            rows.append((name, explained(true, rate), worst_ratio(rates, true, rate), seconds))
+    table = pl.DataFrame(rows, schema=["method", "explained", "worst_ratio", "cpu"], orient="row")
+    print(
+        table.group_by("method", maintain_order=True).agg(
+            pl.col("explained").mean().round(3),
+            explained_sd=pl.col("explained").std().round(3),
+            worst_ratio=pl.col("worst_ratio").max().round(3),
+            cpu=pl.col("cpu").mean().round(2),
+        )
+    )
+
+
+def on_open_bandit(folder: Path) -> None:
+    """Random log, first 70 % of days learn, the rest score; the interval of the entropy is a bootstrap over impressions."""
+    log = pl.read_csv(folder / "random_women_women.csv.gz", columns=["timestamp", "item_id", "position", "click"]).sort(
+        "timestamp"
+    )
+    days = log["timestamp"].str.slice(0, 10)
+    cut = sorted(days.unique())[int(days.n_unique() * 0.7)]
+    early, late = log.filter(days < cut), log.filter(days >= cut)
+    clicks, events = early["click"].to_numpy().astype(float), late["click"].to_numpy().astype(float)
+    size = int(log["item_id"].max()) + 1  # type: ignore[arg-type,operator]
+    fit = fit_effects(
+        clicks,
+        np.ones(len(clicks)),
+        {"position": early["position"].to_numpy() - 1, "item": early["item_id"].to_numpy()},
+        {"position": 3, "item": size},
+        0.005,
+        200,
+    )
+    ours = fit.rate({"position": late["position"].to_numpy() - 1, "item": late["item_id"].to_numpy()})
+    shown = np.bincount(early["item_id"].to_numpy(), minlength=size)
+    per_item = ((np.bincount(early["item_id"].to_numpy(), weights=clicks, minlength=size) + 1e-3) / (shown + 1))[
+        late["item_id"].to_numpy()
+    ]
+    rng = np.random.default_rng(1)
+    draws = [rng.integers(0, len(events), len(events)) for _ in range(400)]
+    one = np.ones(len(events))
+    for name, rate in (("ours", ours), ("per-item rate", per_item)):
+        spread = np.quantile([normalised_entropy(rate[d], events[d], one) for d in draws], [0.025, 0.975])
+        print(
+            f"open_bandit {name}: normalised entropy {normalised_entropy(rate, events, one):.4f} "
+            f"(95 % {spread[0]:.4f} to {spread[1]:.4f}), {int(clicks.sum())} clicks to learn from, {int(events.sum())} to score"
+        )
+
+
+if __name__ == "__main__":
+    on_truth(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    if "MARKETING_DATA" in os.environ:
+        on_open_bandit(Path(os.environ["MARKETING_DATA"]) / "open_bandit")

@@ -1,0 +1,156 @@
+"""Why something drifted, what it costs, and what to make again.
+
+What belongs here: causes, effects in money and remedies. What does not: whether anything drifted (verdict.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+SUDDEN = 1.2
+"""Log ratio beyond which a change in one device is a broken measurement rather than a change of people."""
+
+REMEDIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "data_quality": ("stop_learning", ()),
+    "calibration": ("refit", ("response_rates",)),
+    "taste": ("refit", ("recommendations",)),
+    "price": ("refit", ("demand_forecasts",)),
+    "stock": ("alert", ()),
+    "mix": ("alert", ()),
+    "season": ("alert", ()),
+}
+"""Cause -> action and the assets it names, before those of the drifted metrics themselves."""
+
+LEARNERS = {
+    "events": ("user_profiles", "recommendations", "demand_forecasts"),
+    "impressions": ("response_rates",),
+    "conversions": ("response_rates",),
+    "ad_reports": ("response_rates",),
+}
+"""What learns from a source, and so must stop when the source is broken."""
+
+
+def classify(beyond: pl.DataFrame, watched: pl.DataFrame) -> dict[str, str]:
+    """Metric -> cause.
+
+    Broken data explains everything it touches; then stock and price explain demand; placements out of calibration explain
+    ad figures; falling rankings mean tastes; shifted inputs without lost quality are mix; totals that move while all rates
+    hold are season.
+    """
+    if beyond.height == 0:
+        return {}
+    rows = beyond.to_dicts()
+    family = {row["metric"]: row["family"] for row in rows}
+    families = set(family.values())
+    quality = [row for row in rows if row["family"] == "quality"]
+    broken = quality or [row for row in rows if _is_broken_measurement(row, watched)]
+    if broken:
+        return dict.fromkeys(family, "data_quality")
+    causes: dict[str, str] = {}
+    for row in rows:
+        metric, of = row["metric"], row["family"]
+        if of in ("stock", "price"):
+            causes[metric] = of
+        elif of == "forecast":
+            causes[metric] = (
+                "stock"
+                if "stock" in families
+                else "price"
+                if "price" in families
+                else "taste"
+                if "ranking" in families
+                else "season"
+            )
+        elif of == "calibration":
+            causes[metric] = "taste" if metric.startswith("profiles.") and "ranking" in families else "calibration"
+        elif of == "promise":
+            # less was served than planned, or what was served brought less than expected
+            causes[metric] = "mix" if "delivery" in metric else "calibration"
+        elif of == "ranking":
+            causes[metric] = "stock" if "stock" in families else "taste"
+        elif of == "input":
+            causes[metric] = "taste" if "ranking" in families else "mix"
+        elif of == "volume":
+            causes[metric] = "mix" if "input" in families else "season"
+        else:
+            causes[metric] = _business_cause(metric, families)
+    return causes
+
+
+def _business_cause(metric: str, families: set[str]) -> str:
+    if metric == "shop.revenue":
+        return "season"
+    if metric.startswith("ads.") and families & {"calibration", "promise"}:
+        return "calibration"
+    for family, cause in (("stock", "stock"), ("price", "price"), ("ranking", "taste"), ("input", "mix")):
+        if family in families:
+            return cause
+    return "calibration" if metric.startswith("ads.") else "mix"
+
+
+_DEVICE_COUNTS = ("buying_device", "cart_device", "view_device", "clicking_device")
+
+
+def _is_broken_measurement(row: Mapping[str, Any], watched: pl.DataFrame) -> bool:
+    """A change no crowd of people makes.
+
+    A kind of event or all conversions all but vanish; or one device's counts or rates jump while every other device holds; or
+    clicks change by the same factor in all of three or more placements at once.
+    """
+    effect = row["effect"] or 0.0
+    of_kind = watched.filter(pl.col("segment_type") == row["segment_type"], pl.col("family") == row["family"])
+    name = row["metric"].split("[")[0]
+    siblings = of_kind.filter(pl.col("segment") != row["segment"], pl.col("metric").str.starts_with(name + "["))
+    if row["family"] == "volume":
+        is_alone = siblings.height > 0 and not siblings["is_beyond"].any()
+        is_device = row["segment_type"] in _DEVICE_COUNTS
+        return effect < -SUDDEN or (is_device and is_alone and abs(effect) > SUDDEN / 2)
+    if row["segment_type"] == "device":
+        return abs(effect) > SUDDEN / 2 and siblings.height > 0 and not siblings["is_beyond"].any()
+    if name == "ads.cvr_calibration_ratio":
+        return effect < -SUDDEN
+    if name == "ads.ctr_calibration_ratio" and row["segment_type"] == "placement":
+        effects = of_kind.filter(pl.col("metric").str.starts_with(name + "["), "is_beyond")["effect"].drop_nulls()
+        everywhere = effects.len() >= 3 and effects.len() == siblings.height + 1
+        return everywhere and abs(effect) > SUDDEN / 2 and float(effects.max()) - float(effects.min()) < 0.4  # type: ignore[arg-type]
+    return False
+
+
+def remedy(cause: str, part: pl.DataFrame) -> tuple[str, list[str]]:
+    """Action and the smallest set of assets to make again (or to stop from learning)."""
+    action, named = REMEDIES[cause]
+    assets = set(named)
+    metrics = part["metric"].to_list()
+    if cause == "data_quality":
+        for metric in metrics:
+            source = "impressions" if metric.startswith(("impressions.", "ads.", "plan.")) else metric.split(".")[0]
+            assets.update(LEARNERS.get(source, LEARNERS["events"]))
+        return action, sorted(assets)
+    if cause == "calibration":
+        assets = {"user_profiles" if metric.startswith("profiles.") else "response_rates" for metric in metrics}
+    if cause == "taste":
+        if any(metric.startswith("profiles.") for metric in metrics):
+            assets.add("user_profiles")
+        if any(metric.startswith("demand.") for metric in metrics):
+            assets.add("demand_forecasts")
+    return action, sorted(assets)
+
+
+def money(cause: str, part: pl.DataFrame, daily_revenue: float | None) -> float | None:
+    """What the change is worth a day, in money; negative is a loss. None where no series says it.
+
+    A relative change of the session conversion rate or the order value moves revenue by as much; a change of revenue is one.
+    """
+    if daily_revenue is None or cause == "data_quality":
+        return None
+    revenue = part.filter(pl.col("metric") == "shop.revenue")
+    if revenue.height:
+        return daily_revenue * float(np.expm1(revenue["effect"][0]))
+    rates = part.filter(pl.col("metric").is_in(["shop.session_conversion_rate", "shop.average_order_value"]))[
+        "effect"
+    ].drop_nulls()
+    return daily_revenue * float(np.expm1(float(rates.sum()))) if rates.len() else None

@@ -1,0 +1,464 @@
+"""The verdict on drift: a pure function from the history of watched series to rows of drift_report.
+
+What belongs here: when a series has moved, since when, why, what it costs and what to make again. What does not: where the
+series come from (signals.py) and acting on the verdict (the sensor).
+
+Change is sought with CUSUMs of log-likelihood ratios (Page 1954) against shifts that would matter, so that the statistic
+weighs effects by how much can be seen of them; p-values are not used. A series has drifted where the statistic exceeds
+ALARM, the effect since its start exceeds the threshold of its family, and no single day could have brought it there
+(hysteresis). Day-to-day noise beyond sampling is measured on the series' own past and divides the evidence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from marketing_assets.config import DriftSettings
+from marketing_assets.drift.causes import classify, money, remedy
+
+Floats = npt.NDArray[np.float64]
+
+ALARM = 8.0
+"""Log-likelihood ratio at which a CUSUM counts as a change: evidence of 3,000 to 1."""
+WATCHED_DAYS = 35
+"""A change older than this is part of the reference by now."""
+LAG_DAYS = 8
+"""The reference of a day ends so many days before it, so that a change does not hide itself at once."""
+JUDGED_DAYS = 98
+"""Days of history a verdict reads."""
+MINIMUM_REFERENCE = 14
+SHIFTS = (-2.0, -1.2, -0.6, -0.3, 0.3, 0.6, 1.2)
+"""Log ratios a change is sought at; those below the family's threshold are left out."""
+
+WATCHED = pl.Schema(
+    {
+        "metric": pl.String,
+        "family": pl.String,
+        "segment_type": pl.String,
+        "segment": pl.String,
+        "value": pl.Float64,
+        "reference_value": pl.Float64,
+        "threshold": pl.Float64,
+        "since_date": pl.Date,
+        "is_beyond": pl.Boolean,
+        "effect": pl.Float64,
+        "gap": pl.Float64,
+    }
+)
+"""effect: log ratio since since_date (difference for levels and distances). gap: observed minus expected a day."""
+
+REPORT = pl.Schema(
+    {
+        "as_of_date": pl.Date,
+        "verdict_id": pl.String,
+        "metric": pl.String,
+        "value": pl.Float64,
+        "reference_value": pl.Float64,
+        "threshold": pl.Float64,
+        "since_date": pl.Date,
+        "is_drifted": pl.Boolean,
+        "cause": pl.String,
+        "effect_value": pl.Float64,
+        "action": pl.String,
+        "assets_to_refresh": pl.String,
+    }
+)
+
+
+def verdict_name(metrics: Sequence[str], since: date, cause: str) -> str:
+    """A stable id of a verdict: digest of its metrics, its first day and its cause."""
+    return hashlib.blake2b("\x1f".join([*sorted(metrics), since.isoformat(), cause]).encode(), digest_size=8).hexdigest()
+
+
+def thresholds(settings: DriftSettings) -> dict[str, float]:
+    """Family -> effect that counts: log ratios, except quality and stock (differences) and input and price (PSI)."""
+    ratio = float(np.log(settings.error_ratio_threshold))
+    return {
+        "quality": settings.reject_rate_threshold,
+        "volume": float(-np.log(max(1e-9, 1 - min(settings.volume_threshold, 0.999)))),
+        "input": settings.psi_threshold,
+        "price": settings.psi_threshold,
+        "stock": 0.1,
+        "calibration": settings.calibration_threshold,
+        "promise": settings.calibration_threshold,
+        "ranking": ratio,
+        "forecast": ratio,
+        "business": settings.calibration_threshold,
+    }
+
+
+def judge(history: pl.DataFrame, settings: DriftSettings, day: date, earlier: pl.DataFrame | None = None) -> pl.DataFrame:
+    """drift_report rows of `day`.
+
+    history: signals.HISTORY rows; only those known by `day` count. earlier: drift_report rows of days before `day`: their
+    verdicts reset the series they named, and while one of the last cool_down_days is open its cause raises no new one.
+    """
+    past = pl.DataFrame(schema=REPORT) if earlier is None else earlier.filter(pl.col("as_of_date") < day)
+    watched = watch(history, settings, day, _resets(past))
+    return decide(watched, settings, day, past, _daily_money(history, day))
+
+
+def _resets(past: pl.DataFrame) -> dict[str, date]:
+    """Metric -> day of the newest verdict that named it: evidence up to then is spent."""
+    named = past.filter("is_drifted").group_by("verdict_id").agg(pl.col("metric").unique(), first=pl.col("as_of_date").min())
+    resets: dict[str, date] = {}
+    for row in named.sort("first", "verdict_id").iter_rows(named=True):
+        resets |= {metric: row["first"] for metric in row["metric"]}
+    return resets
+
+
+def _daily_money(history: pl.DataFrame, day: date) -> float | None:
+    """Mean daily revenue of the four weeks before, for saying what a relative loss costs."""
+    revenue = history.filter(
+        pl.col("metric") == "shop.revenue", pl.col("known_date") <= day, pl.col("date") > day - timedelta(days=28)
+    )
+    return None if revenue.height == 0 else float(revenue["value"].sum()) / 28
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """Series of one shape side by side: metrics x days, nan where nothing is known."""
+
+    heads: dict[str, list[str]]
+    value: Floats
+    observed: Floats
+    expected: Floats
+    variance: Floats
+    first_day: date
+
+    @property
+    def days(self) -> int:
+        return int(self.value.shape[1])
+
+    @property
+    def families(self) -> list[str]:
+        return self.heads["family"]
+
+
+def _panels(history: pl.DataFrame, first: date) -> dict[str, _Panel]:
+    """Shape -> panel of JUDGED_DAYS from `first`. history: sorted by metric."""
+    names = history["metric"].to_numpy()
+    begins = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    row = np.repeat(np.arange(begins.size), np.diff(np.r_[begins, names.size]))
+    column = (history["date"] - first).dt.total_days().to_numpy()
+    grids = []
+    for name in ("value", "observed", "expected", "variance"):
+        grid = np.full((begins.size, JUDGED_DAYS), np.nan)
+        grid[row, column] = history[name].to_numpy()
+        grids.append(grid)
+    heads = {name: history[name].gather(begins).to_list() for name in ("metric", "family", "segment_type", "segment")}
+    shapes = history["shape"].gather(begins).to_list()
+    panels = {}
+    for shape in sorted(set(shapes)):
+        rows = [number for number, of in enumerate(shapes) if of == shape]
+        panels[shape] = _Panel(
+            {name: [values[number] for number in rows] for name, values in heads.items()},
+            grids[0][rows],
+            grids[1][rows],
+            grids[2][rows],
+            grids[3][rows],
+            first,
+        )
+    return panels
+
+
+def watch(history: pl.DataFrame, settings: DriftSettings, day: date, resets: Mapping[str, date]) -> pl.DataFrame:
+    """Every watched series as of `day`: newest value, reference, threshold, and whether it is beyond since when."""
+    first = day - timedelta(days=JUDGED_DAYS - 1)
+    known = history.filter(pl.col("known_date") <= day, pl.col("date") >= first, pl.col("date") <= day).sort("metric", "date")
+    if known.height == 0:
+        return pl.DataFrame(schema=WATCHED)
+    tests = {
+        "count": _watch_counts,
+        "mean": _watch_means,
+        "level": _watch_levels,
+        "distance": _watch_distances,
+        "volume": _watch_volumes,
+    }
+    columns: dict[str, list[Any]] = {name: [] for name in WATCHED}
+    for shape, panel in _panels(known, first).items():
+        earliest = JUDGED_DAYS - WATCHED_DAYS
+        start = np.array(
+            [max(earliest, (resets[name] - first).days + 1) if name in resets else earliest for name in panel.heads["metric"]]
+        )
+        for name, values in tests[shape](panel, settings, start).items():
+            columns[name] += values
+    return pl.DataFrame(columns, schema=WATCHED).sort("metric")
+
+
+def _thresholds(panel: _Panel, settings: DriftSettings) -> Floats:
+    by_family = thresholds(settings)
+    return np.array([by_family[family] for family in panel.families])
+
+
+def _rolling_sum(values: Floats, days: int, lag: int) -> Floats:
+    """Sum over the `days` days that end `lag` days before each day; nan counts as nothing."""
+    running = np.cumsum(np.nan_to_num(values), axis=1)
+    padded = np.concatenate([np.zeros((len(values), lag + days)), running], axis=1)
+    width = values.shape[1]
+    sums: Floats = padded[:, days : days + width] - padded[:, :width]
+    return sums
+
+
+def _cusum(steps: Floats, start: npt.NDArray[np.int64]) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Final CUSUM and the first day of its run, per series and shift. steps: series x days x shifts."""
+    series, days, shifts = steps.shape
+    total = np.zeros((series, shifts))
+    since = np.full((series, shifts), days, dtype=np.int64)
+    for column in range(int(start.min()), days):
+        active = (column >= start)[:, None]
+        step = np.where(active, np.nan_to_num(steps[:, column]), 0.0)
+        was_idle = total <= 0
+        total = np.maximum(total + step, 0.0)
+        since = np.where(was_idle & (total > 0), column, since)
+        since = np.where(total <= 0, days, since)
+    return total, since
+
+
+def _shifts(threshold: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    shifts = np.array(SHIFTS)
+    return shifts, np.abs(shifts)[None, :] >= threshold[:, None] * 0.9
+
+
+def _sides(families: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which shifts count by family: rankings only fall, errors only rise."""
+    falling = np.array(SHIFTS) < 0
+    return np.stack(
+        [
+            falling if family == "ranking" else ~falling if family == "forecast" else np.ones(falling.size, dtype=bool)
+            for family in families
+        ]
+    )
+
+
+def _conclude(
+    panel: _Panel,
+    settings: DriftSettings,
+    steps: Floats,
+    start: npt.NDArray[np.int64],
+    above: Floats,
+    below: Floats,
+    reference: Floats,
+) -> dict[str, list[Any]]:
+    """Rows from CUSUM steps. above, below: what the ratio since the change is made of; reference: newest expected value."""
+    threshold = _thresholds(panel, settings)
+    _, usable = _shifts(threshold)
+    usable = usable & _sides(panel.families)
+    steps = np.where(usable[:, None, :], np.where(np.isfinite(steps), steps, 0.0), -1e9)
+    # no single day may raise the alarm alone: evidence is capped for the alarm, and whole for which shift it was since when
+    most = ALARM / max(settings.consecutive_days, 1) * 1.1
+    statistic = _cusum(np.minimum(steps, most), start)[0].max(axis=1)
+    total, since = _cusum(steps, start)
+    begun = since[np.arange(len(total)), total.argmax(axis=1)]
+    inside = (np.arange(panel.days)[None, :] >= begun[:, None]) & np.isfinite(above) & np.isfinite(below)
+    top, bottom = np.where(inside, above, 0.0).sum(axis=1), np.where(inside, below, 0.0).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        effect = np.log(np.maximum(top, 0.5 * (bottom > 0)) / bottom)
+    seen = inside.sum(axis=1)
+    beyond = (statistic > ALARM) & (np.abs(effect) > threshold) & (seen >= settings.consecutive_days)
+    gap = np.where(seen > 0, (top - bottom) / np.maximum(seen, 1), np.nan)
+    return _rows(panel, _newest(panel.value), _newest(reference), threshold, begun, beyond, effect, gap)
+
+
+def _newest(values: Floats) -> Floats:
+    """The last known value of each row."""
+    at = np.where(np.isfinite(values), np.arange(values.shape[1]), -1).max(axis=1)
+    newest: Floats = np.where(at >= 0, values[np.arange(len(values)), at], np.nan)
+    return newest
+
+
+def _rows(
+    panel: _Panel,
+    value: Floats,
+    reference: Floats,
+    threshold: Floats,
+    begun: npt.NDArray[np.int64],
+    beyond: npt.NDArray[np.bool_],
+    effect: Floats,
+    gap: Floats,
+) -> dict[str, list[Any]]:
+    def finite(values: Floats) -> list[float | None]:
+        return [number if np.isfinite(number) else None for number in values.tolist()]
+
+    since = [panel.first_day + timedelta(days=int(at)) if flag else None for at, flag in zip(begun, beyond, strict=True)]
+    return {
+        **panel.heads,
+        "value": finite(value),
+        "reference_value": finite(reference),
+        "threshold": threshold.tolist(),
+        "since_date": since,
+        "is_beyond": beyond.tolist(),
+        "effect": finite(effect),
+        "gap": finite(gap),
+    }
+
+
+def _overdispersion(squares: Floats) -> Floats:
+    """Variance of standardised residuals over the days before the watched ones, at least 1; 4 where too few are known."""
+    old = squares[:, : JUDGED_DAYS - WATCHED_DAYS // 2]
+    count = np.isfinite(old).sum(axis=1)
+    mean = np.nansum(np.minimum(old, 25.0), axis=1) / np.maximum(count, 1)
+    return np.where(count >= MINIMUM_REFERENCE, np.maximum(mean, 1.0), 4.0)
+
+
+def _watch_counts(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Observed against predicted counts: Poisson log-likelihood ratios, O * shift - E * (exp(shift) - 1)."""
+    observed, expected = panel.observed, panel.expected
+    threshold = _thresholds(panel, settings)
+    shifts, _ = _shifts(threshold)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        noise = _overdispersion((observed - expected) ** 2 / np.maximum(expected, 1e-9))
+    steps = (observed[:, :, None] * shifts - expected[:, :, None] * np.expm1(shifts)) / noise[:, None, None]
+    return _conclude(panel, settings, steps, start, observed, expected, np.ones_like(observed))
+
+
+def _watch_means(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Means and rates against their own pooled past: normal log-likelihood ratios for relative shifts."""
+    days = settings.reference_days
+    known = np.isfinite(panel.value) & np.isfinite(panel.observed) & np.isfinite(panel.expected)
+    top = _rolling_sum(np.where(known, panel.observed, np.nan), days, LAG_DAYS)
+    bottom = _rolling_sum(np.where(known, panel.expected, np.nan), days, LAG_DAYS)
+    count = _rolling_sum(known.astype(float), days, LAG_DAYS)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        reference = np.where((count >= MINIMUM_REFERENCE / 2) & (bottom > 0) & (top > 0), top / bottom, np.nan)
+        # where a day's own interval collapses (no success at all), borrow the typical spread at its size
+        spread = np.nanmedian(np.where(panel.variance > 0, panel.variance * panel.expected, np.nan), axis=1, keepdims=True)
+        variance = np.maximum(panel.variance, 0.25 * spread / panel.expected)
+        noise = _overdispersion((panel.value - reference) ** 2 / variance)
+        shift = reference[:, :, None] * np.expm1(np.array(SHIFTS))
+        steps = ((panel.value - reference)[:, :, None] * shift - shift**2 / 2) / (variance * noise[:, None])[:, :, None]
+    usable = np.isfinite(reference)
+    weight = np.where(usable, panel.expected, np.nan)
+    return _conclude(panel, settings, steps, start, panel.value * weight, reference * weight, reference)
+
+
+def _watch_levels(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Levels without a sampling model: distance from the median of their reference days, on consecutive known days.
+
+    Calibration and promises are ratios whose reference is 1 and whose distance is a log ratio; others differ by addition,
+    upwards only.
+    """
+    is_ratio = np.isin(panel.families, ["calibration", "promise"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = np.where(is_ratio[:, None], np.log(np.maximum(panel.value, 1e-6)), panel.value)
+    reference = _lagged_medians(values, settings.reference_days)
+    distance = values - reference
+    distance = np.where(is_ratio[:, None], distance, np.maximum(distance, 0.0))
+    return _consecutive(panel, settings, start, distance, np.where(is_ratio[:, None], np.exp(reference), reference))
+
+
+def _lagged_medians(values: Floats, days: int) -> Floats:
+    """Median of the `days` days that end LAG_DAYS before each watched day; nan where fewer than half a fortnight are known."""
+    medians = np.full(values.shape, np.nan)
+    for column in range(values.shape[1] - WATCHED_DAYS, values.shape[1]):
+        past = np.sort(values[:, max(0, column - LAG_DAYS - days + 1) : column - LAG_DAYS + 1], axis=1)  # nan sorts last
+        count = np.isfinite(past).sum(axis=1)
+        rows = np.arange(len(values))
+        middle = (past[rows, np.maximum((count - 1) // 2, 0)] + past[rows, np.minimum(count // 2, past.shape[1] - 1)]) / 2
+        medians[:, column] = np.where(count >= MINIMUM_REFERENCE / 2, middle, np.nan)
+    return medians
+
+
+def _watch_distances(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Series that are distances from a reference already."""
+    return _consecutive(panel, settings, start, panel.value, np.zeros_like(panel.value))
+
+
+def _consecutive(
+    panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64], distance: Floats, reference: Floats
+) -> dict[str, list[Any]]:
+    """Beyond where the newest `consecutive_days` known distances all exceed the threshold."""
+    threshold = _thresholds(panel, settings)
+    begun = np.full(len(threshold), panel.days)
+    beyond = np.zeros(len(threshold), dtype=bool)
+    effect = np.full(len(threshold), np.nan)
+    for row in range(len(threshold)):
+        columns = np.flatnonzero(np.isfinite(distance[row]) & (np.arange(panel.days) >= start[row]))
+        if not columns.size:
+            continue
+        over = np.abs(distance[row, columns]) > threshold[row]
+        quiet = np.flatnonzero(~over)
+        run = columns[quiet[-1] + 1 :] if quiet.size else columns
+        effect[row] = distance[row, columns[-1]]
+        if run.size >= settings.consecutive_days and panel.days - columns[-1] <= LAG_DAYS:
+            begun[row], beyond[row] = run[0], True
+    return _rows(
+        panel, _newest(panel.value), _newest(reference), threshold, begun, beyond, effect, np.full(len(threshold), np.nan)
+    )
+
+
+def _watch_volumes(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Counts and sums against the same weekday of the four weeks before: outside their whole range, and not by noise."""
+    # after a bin was first seen, no row means none; a row without a value is a closed day, which says nothing
+    has_row = np.isfinite(panel.observed)
+    seen = np.maximum.accumulate(has_row, axis=1)
+    values = np.where(seen & ~has_row, 0.0, panel.value)
+    lags = np.stack([np.concatenate([np.full((len(values), lag), np.nan), values[:, :-lag]], axis=1) for lag in (7, 14, 21, 28)])
+    complete = np.isfinite(lags).sum(axis=0) >= 3
+    with np.errstate(all="ignore"):
+        low = np.where(complete, np.where(np.isfinite(lags), lags, np.inf).min(axis=0), np.nan)
+        high = np.where(complete, np.where(np.isfinite(lags), lags, -np.inf).max(axis=0), np.nan)
+        # the lower median of the three or four known weeks, without numpy's warnings on empty slices
+        middle = np.where(complete, np.sort(lags, axis=0)[1], np.nan)
+        nearest = np.where(values < low, low, np.where(values > high, high, values))
+        ratio = np.log(np.maximum(values, 0.5) / np.maximum(nearest, 0.5))
+        residual = (values - middle) ** 2 / np.maximum(middle, 1.0)
+        noise = np.array(
+            [max(1.0, float(np.median(row[np.isfinite(row)]))) if np.isfinite(row).any() else 1.0 for row in residual]
+        )[:, None]
+        is_clear = np.abs(values - nearest) > 3 * np.sqrt(np.maximum(nearest, 1.0) * noise)
+    # a day far below its weekday's range counts twice as much when it is all but empty; small bins cannot show that
+    distance = np.where(np.isfinite(nearest), np.where(is_clear, ratio, 0.0), np.nan)
+    table = _consecutive(panel, settings, start, distance, middle)
+    return table
+
+
+def decide(
+    watched: pl.DataFrame, settings: DriftSettings, day: date, past: pl.DataFrame, daily_revenue: float | None
+) -> pl.DataFrame:
+    """From what is beyond its threshold to verdicts: one per cause, with hysteresis done and cool-down still to apply."""
+    beyond = watched.filter("is_beyond")
+    causes = classify(beyond, watched)
+    open_verdicts = _open(past, settings, day)
+    rows = {
+        row["metric"]: {
+            **dict.fromkeys(REPORT),
+            **{name: row[name] for name in ("metric", "value", "reference_value", "threshold", "since_date")},
+            "as_of_date": day,
+            "is_drifted": False,
+        }
+        for row in watched.iter_rows(named=True)
+    }
+    for cause in sorted(set(causes.values())):
+        members = sorted(metric for metric, of in causes.items() if of == cause)
+        part = beyond.filter(pl.col("metric").is_in(members))
+        since = part["since_date"].min()
+        action, assets = remedy(cause, part)
+        verdict = open_verdicts.get(cause) or verdict_name(members, since, cause)  # type: ignore[arg-type]
+        effect = money(cause, part, daily_revenue)
+        for metric in members:
+            is_season = cause == "season"
+            rows[metric] |= {
+                "cause": cause,
+                "is_drifted": not is_season,
+                "verdict_id": None if is_season else verdict,
+                "effect_value": effect,
+                "action": action,
+                "assets_to_refresh": ",".join(assets) or None,
+            }
+    return pl.DataFrame([rows[metric] for metric in sorted(rows)], schema=REPORT)
+
+
+def _open(past: pl.DataFrame, settings: DriftSettings, day: date) -> dict[str, str]:
+    """Cause -> verdict still cooling down: the same cause stays that verdict and asks for nothing twice."""
+    firsts = past.filter("is_drifted").group_by("cause", "verdict_id").agg(first=pl.col("as_of_date").min())
+    recent = firsts.filter(pl.col("first") >= day - timedelta(days=settings.cool_down_days)).sort("first", "verdict_id")
+    return dict(recent.select("cause", "verdict_id").iter_rows())

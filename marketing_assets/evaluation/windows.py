@@ -1,0 +1,298 @@
+"""Which windows a partition scores, what was known of them, and how increments become report rows.
+
+What belongs here: the time logic shared by all concepts. What does not: what is counted (the concept modules).
+
+Everything additive is kept as increments: a row says what became known on `landed_date` about `event_date`. As of D a
+window [start_date, outcome_date] is the sum of its increments with landed_date <= D, so late rows restate the past from
+the day they land, and one day or many in a run give the same sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from marketing_assets.config import Store
+from marketing_assets.evaluation.queries import plain_numbers
+from marketing_assets.intervals import Kind, clustered
+
+CELL = ("as_of_date", "outcome_date", "issued_date", "horizon_days", "segment_type", "segment", "policy_id")
+REPORT = pl.Schema(
+    {
+        "as_of_date": pl.Date,
+        "outcome_date": pl.Date,
+        "issued_date": pl.Date,
+        "horizon_days": pl.Int64,
+        "concept": pl.String,
+        "metric": pl.String,
+        "segment_type": pl.String,
+        "segment": pl.String,
+        "policy_id": pl.String,
+        "value": pl.Float64,
+        "numerator": pl.Float64,
+        "denominator": pl.Float64,
+        "baseline": pl.String,
+        "baseline_value": pl.Float64,
+        "ci_low": pl.Float64,
+        "ci_high": pl.Float64,
+        "n": pl.Int64,
+        "maturity": pl.Float64,
+        "is_mature": pl.Boolean,
+    }
+)
+SAME_WEEKDAY_LAGS = (7, 14, 21, 28)
+DELAY_HISTORY_DAYS = 28
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How much of an event day has landed, by age of the day.
+
+    curve: as_of_date, age_days (0 .. maturity_days - 1), maturity. Ages beyond count as complete.
+    """
+
+    curve: pl.DataFrame
+    maturity_days: int
+    mature_share: float
+
+
+def arrival(delays: pl.DataFrame, days: Sequence[date], store: Store, *, is_cold_start_mature: bool) -> Arrival:
+    """The share expected to have landed by age, as known at the end of each of `days` and of the day before the first.
+
+    delays: event_date, landed_date, rows. Chain-ladder estimate for right-truncated reporting delays (Lawless 1994):
+    with N_d rows that landed d days late among event days at least d days old, F(a) = prod over d > a of
+    (1 - N_d / N_0..d), event days of the last DELAY_HISTORY_DAYS + maturity_days. Where is_cold_start_mature is False,
+    ages stay immature until event days as old as maturity_days have been seen.
+    """
+    late = store.maturity_days
+    known = [days[0] - timedelta(days=1), *days]
+    start = known[0] - timedelta(days=DELAY_HISTORY_DAYS + late)
+    length = (days[-1] - start).days + 1
+    counts = np.zeros((length, late + 1))
+    if delays.height:
+        offset = (delays["event_date"] - start).dt.total_days().to_numpy()
+        delay = np.maximum((delays["landed_date"] - delays["event_date"]).dt.total_days().to_numpy(), 0)
+        rows = delays["rows"].to_numpy().astype(float)
+        usable = (offset >= 0) & (offset < length) & (delay <= late)
+        np.add.at(counts, (offset[usable], delay[usable]), rows[usable])
+    exact = np.vstack([np.zeros(late + 1), np.cumsum(counts, axis=0)])
+    upto = np.vstack([np.zeros(late + 1), np.cumsum(np.cumsum(counts, axis=1), axis=0)])
+    frames = []
+    for day in known:
+        newest = (day - start).days
+        oldest = max(0, newest - DELAY_HISTORY_DAYS - late)
+        share = np.ones(late + 1)
+        for age in range(late - 1, -1, -1):
+            step = age + 1
+            end = newest - step + 1
+            seen = upto[end, step] - upto[oldest, step] if end > oldest else 0.0
+            arrived = exact[end, step] - exact[oldest, step] if end > oldest else 0.0
+            share[age] = share[step] * (1 - arrived / seen) if seen > 0 else share[step]
+        if not is_cold_start_mature:
+            has_old = newest - late + 1 > oldest and upto[newest - late + 1, late] - upto[oldest, late] > 0
+            if not has_old:
+                share[:late] = np.minimum(share[:late], np.arange(1, late + 1) / (late + 1))
+        frames.append(pl.DataFrame({"as_of_date": [day] * late, "age_days": np.arange(late), "maturity": share[:late]}))
+    return Arrival(pl.concat(frames), late, store.evaluation.mature_share)
+
+
+def scored_windows(
+    days: Sequence[date], horizons: Sequence[int], seen: Arrival, first_day: date, *, is_restated: bool = True
+) -> pl.DataFrame:
+    """The windows of each partition: those that end on D and, restated, those that were not mature as of D - 1.
+
+    Returns as_of_date, outcome_date, start_date, issued_date, horizon_days, maturity, is_mature. Windows that would start
+    before first_day + 1 (nothing was issued before first_day) are left out, except windows of one day.
+    """
+    late = seen.maturity_days
+    ages = list(range(late + 1)) if is_restated else [0]
+    grid = pl.DataFrame({"as_of_date": list(days)}, schema={"as_of_date": pl.Date}).join(
+        pl.DataFrame({"age_days": ages}, schema={"age_days": pl.Int64}), how="cross"
+    )
+    curve = seen.curve.cast({"age_days": pl.Int64})
+    before = curve.select(
+        pl.col("as_of_date").dt.offset_by("1d"), pl.col("age_days") + 1, was_mature=pl.col("maturity") >= seen.mature_share
+    )
+    grid = (
+        grid.join(before, on=["as_of_date", "age_days"], how="left")
+        .filter((pl.col("age_days") == 0) | ~pl.col("was_mature"))
+        .join(curve, on=["as_of_date", "age_days"], how="left")
+        .with_columns(pl.col("maturity").fill_null(1.0))
+        .with_columns(
+            outcome_date=pl.col("as_of_date") - pl.duration(days=pl.col("age_days")),
+            is_mature=pl.col("maturity") >= seen.mature_share,
+        )
+    )
+    frames = []
+    for horizon in horizons:
+        first = first_day if horizon == 1 else first_day + timedelta(days=horizon)
+        frames.append(
+            grid.filter(pl.col("outcome_date") >= first).select(
+                "as_of_date",
+                "outcome_date",
+                start_date=pl.col("outcome_date").dt.offset_by(f"-{horizon - 1}d"),
+                issued_date=pl.col("outcome_date").dt.offset_by(f"-{horizon}d"),
+                horizon_days=pl.lit(horizon, pl.Int64),
+                maturity="maturity",
+                is_mature="is_mature",
+            )
+        )
+    return pl.concat(frames).sort("as_of_date", "outcome_date", "horizon_days")
+
+
+def changes(states: pl.DataFrame, entity: Sequence[str], dimensions: Sequence[str], measures: Sequence[str]) -> pl.DataFrame:
+    """Increments from rows that replace each other: each new state takes its predecessor back.
+
+    states: `entity` columns, landed_date, `dimensions` (event_date among them), `measures`. A later row of an entity
+    replaces the earlier one; both the removal and the addition carry the later row's landed_date.
+    """
+    ordered = states.sort(*entity, "landed_date")
+    following = ordered.with_columns(landed_date=pl.col("landed_date").shift(-1).over(list(entity))).filter(
+        pl.col("landed_date").is_not_null()
+    )
+    removed = following.with_columns(-pl.col(*measures))
+    return pl.concat([ordered, removed.select(ordered.columns)]).select("landed_date", *dimensions, *measures)
+
+
+def stack(rows: pl.DataFrame, segments: Mapping[str, str], measures: Sequence[str], policy: str | None = None) -> pl.DataFrame:
+    """Add up increments for the whole and for each segment.
+
+    rows: event_date, landed_date, cluster, segment columns, measures. segments: segment_type -> column. With `policy`,
+    each policy of that column also gets its own 'all' rows. Returns event_date, landed_date, cluster, segment_type,
+    segment, policy_id, measures.
+    """
+    base = ["event_date", "landed_date", "cluster"]
+    total = [pl.col(*measures).sum()]
+
+    def part(frame: pl.DataFrame, kind: str, column: str | None, policy_column: str | None) -> pl.DataFrame:
+        by = [*base, *([column] if column else []), *([policy_column] if policy_column else [])]
+        if column:
+            frame = frame.filter(pl.col(column).is_not_null())
+        if policy_column:
+            frame = frame.filter(pl.col(policy_column).is_not_null())
+        return (
+            frame.group_by(by)
+            .agg(total)
+            .select(
+                *base,
+                segment_type=pl.lit(kind),
+                segment=pl.col(column).cast(pl.String) if column else pl.lit("all"),
+                policy_id=pl.col(policy_column) if policy_column else pl.lit("all"),
+                **{name: pl.col(name) for name in measures},
+            )
+        )
+
+    parts = [part(rows, "all", None, None)]
+    parts += [part(rows, kind, column, None) for kind, column in segments.items()]
+    if policy:
+        parts.append(part(rows, "all", None, policy))
+    return pl.concat(parts)
+
+
+def expand(stacked: pl.DataFrame, windows: pl.DataFrame, measures: Sequence[str], *, by_cluster: bool = True) -> pl.DataFrame:
+    """Sums of increments per scored window, segment and cluster, as known at as_of_date."""
+    dates = windows.with_columns(event_date=pl.date_ranges("start_date", "outcome_date")).explode("event_date")
+    by = [*CELL, *(["cluster"] if by_cluster else [])]
+    return (
+        dates.join(stacked, on="event_date", how="inner")
+        .filter(pl.col("landed_date") <= pl.col("as_of_date"))
+        .group_by(by)
+        .agg(pl.col(*measures).sum())
+    )
+
+
+def same_weekday_totals(stacked: pl.DataFrame, windows: pl.DataFrame, measures: Sequence[str]) -> pl.DataFrame:
+    """What the same weekdays of the four weeks before brought, as known at as_of_date, per cell: summed measures, weeks seen."""
+    totals = stacked.group_by("event_date", "landed_date", "segment_type", "segment", "policy_id").agg(pl.col(*measures).sum())
+    shifted = pl.concat(
+        [
+            windows.with_columns(
+                pl.col("start_date").dt.offset_by(f"-{lag}d"),
+                end=pl.col("outcome_date").dt.offset_by(f"-{lag}d"),
+                lag=pl.lit(lag),
+            )
+            for lag in SAME_WEEKDAY_LAGS
+        ]
+    )
+    dates = shifted.with_columns(event_date=pl.date_ranges("start_date", "end")).explode("event_date")
+    return (
+        dates.join(totals, on="event_date", how="inner")
+        .filter(pl.col("landed_date") <= pl.col("as_of_date"))
+        .group_by(CELL)
+        .agg(pl.col(*measures).sum(), weeks=pl.col("lag").n_unique())
+    )
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A metric: sum of `num` over sum of `den` (expressions over the measures); den None for a total."""
+
+    metric: str
+    num: pl.Expr
+    den: pl.Expr | None
+    kind: Kind
+
+
+def report(
+    concept: str,
+    metrics: Sequence[Ratio],
+    cells: pl.DataFrame,
+    windows: pl.DataFrame,
+    store: Store,
+    baselines: pl.DataFrame | None = None,
+    baseline: str | None = "same_weekday_4_weeks",
+) -> pl.DataFrame:
+    """Report rows of metrics that share cells. `cells` as from `expand`, `baselines` as from `same_weekday_totals`."""
+    frames = []
+    settings = store.evaluation
+    for ratio in metrics:
+        rows = cells.select(
+            *CELL,
+            "cluster",
+            num=ratio.num.cast(pl.Float64),
+            den=(ratio.den if ratio.den is not None else pl.lit(0.0)).cast(pl.Float64),
+        )
+        scored = clustered(
+            rows,
+            CELL,
+            ratio.kind,
+            level=settings.interval,
+            replicates=settings.bootstrap_replicates,
+            seed=store.seed,
+            name=f"{concept}.{ratio.metric}",
+        )
+        scored = scored.with_columns(concept=pl.lit(concept), metric=pl.lit(ratio.metric))
+        if baselines is None:
+            scored = scored.with_columns(baseline=pl.lit(None, pl.String), baseline_value=pl.lit(None, pl.Float64))
+        else:
+            den = ratio.den.cast(pl.Float64) if ratio.den is not None else pl.col("weeks").cast(pl.Float64)
+            known = baselines.select(*CELL, baseline_value=pl.when(den != 0).then(ratio.num.cast(pl.Float64) / den))
+            scored = scored.join(known, on=CELL, how="left").with_columns(
+                baseline=pl.when(pl.col("baseline_value").is_not_null()).then(pl.lit(baseline))
+            )
+        frames.append(scored)
+    return finish(pl.concat(frames, how="diagonal"), windows)
+
+
+def finish(scored: pl.DataFrame, windows: pl.DataFrame) -> pl.DataFrame:
+    """Add maturity by window and put the columns in the report's order."""
+    mature = windows.select("as_of_date", "outcome_date", "horizon_days", "maturity", "is_mature").unique(
+        ["as_of_date", "outcome_date", "horizon_days"], keep="first", maintain_order=True
+    )
+    joined = scored.join(mature, on=["as_of_date", "outcome_date", "horizon_days"], how="left")
+    return joined.select([pl.col(name).cast(kind) for name, kind in REPORT.items()])
+
+
+def empty_report() -> pl.DataFrame:
+    return pl.DataFrame(schema=REPORT)
+
+
+def frame_of(expression: Any) -> pl.DataFrame:
+    """Run an Ibis expression that cannot be compiled in advance (lists of days or keys within)."""
+    frame: pl.DataFrame = expression.to_polars()
+    return plain_numbers(frame)

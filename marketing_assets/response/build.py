@@ -1,0 +1,376 @@
+"""The window function: response_rates and response_calibration for every day of a window.
+
+What belongs here: reading once per window, the loop over days, putting cells together. What does not: the estimators
+(shrinkage, learned), supply and prices (supply), scores (calibration).
+
+Look-backs from day D: clean_impressions, attributed_conversions and ad_reports history_days + 7 of landings; audiences to
+the keyframe before the first of them; items to the last keyframe; own rates of D - 1; own models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+from scipy.special import ndtri
+
+from marketing_assets.config import Store
+from marketing_assets.response.calibration import pooled_ratio, score_yesterday
+from marketing_assets.response.shrinkage import MAXIMUM_RATE, Effects, fit_effects
+from marketing_assets.response.statistics import (
+    CELL,
+    LATER_DAYS,
+    UNKNOWN_AUDIENCE,
+    Floats,
+    Integers,
+    Log,
+    code,
+    maturity_curve,
+    read_log,
+    totals,
+)
+from marketing_assets.response.supply import Inventory, creatives_of, expected_cost, forecast_supply, mean_costs, placement_prices
+from marketing_assets.warehouse import Built, Reader, polars_schema
+
+TABLES = ("response_rates", "response_calibration")
+SOURCES = ("impressions", "ad_reports", "placements")
+CLICK_FACTORS = (
+    "placement_id",
+    "hour",
+    "position",
+    "audience_id",
+    "campaign_id",
+    "creative_id",
+    "placement_creative",
+    "audience_creative",
+)
+CONVERSION_FACTORS = ("placement_id", "audience_id", "campaign_id", "creative_id")
+PAIRS = {"placement_creative": ("placement_id", "creative_id"), "audience_creative": ("audience_id", "creative_id")}
+VALUE_WEIGHT = 20.0
+"""Conversions a creative's expected value counts for before its own."""
+
+
+def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
+    """response_rates and response_calibration of `days`.
+
+    Plain: every day's rates are shrunken products of effects over the last history_days. Learned: the same and two
+    trained models compete on later days at each cadence day, and the winner's rates are recalibrated; see learned.py.
+    A shop with neither impressions, ad reports nor placements gets empty tables, marked.
+    """
+    if not any(reader.has_source(name) for name in SOURCES):
+        missing = {name: "needs source 'impressions', 'ad_reports' or 'placements'" for name in TABLES}
+        return Built(tables={name: pl.DataFrame(schema=polars_schema(name)) for name in TABLES}, degraded=missing)
+    # a trained model's earlier part reaches LATER_DAYS further back than the rates of the day
+    start = days[0] - timedelta(days=store.response.history_days - 1 + (LATER_DAYS if store.methods == "learned" else 0))
+    log = read_log(reader, start, days[-1])
+    inventory = Inventory(*(reader.accepted(name, None, days[-1]) for name in ("campaigns", "creatives", "placements")))
+    items = read_items(reader, days, log, inventory)
+    previous = reader.window("response_rates", days[0] - timedelta(days=1), days[0] - timedelta(days=1))
+    pooled = Pool(log, store)
+    history = None
+    if store.methods == "learned":
+        from marketing_assets.response.learned import LearnedResponse
+
+        history = LearnedResponse(reader, days, store, pooled)
+    rates_of, scores = [], []
+    metrics: dict[date, dict[str, float]] = {}
+    for day in days:
+        scores.append(score_yesterday(log, previous, day))
+        statistics = pooled.on(day)
+        if history is not None:
+            history.refit(day, statistics)
+        rates = rates_on(day, statistics, inventory, items, store, history, previous)
+        rates_of.append(rates)
+        previous = rates
+        ratio = pooled_ratio(scores[-1].filter(pl.col("segment_type") == "all").to_dicts())
+        metrics[day] = {"cells": float(rates.height), **({} if ratio is None else {"calibration_ratio": ratio})}
+    return Built(
+        tables={"response_rates": pl.concat(rates_of), "response_calibration": pl.concat(scores)},
+        models=[] if history is None else history.models,
+        metrics={"response_rates": metrics},
+    )
+
+
+@dataclass(frozen=True)
+class Day:
+    """What the log says as of one day, summed over history_days.
+
+    cells: one row per (CELL, position) seen, with codes in `codes`; impressions, clicks; click_exposure (clicks weighted by
+    the share of their conversions that should have arrived) and conversions. values: per creative conversions and value.
+    shown: the cell-days themselves. newest: the day of the last landing.
+    """
+
+    day: date
+    cells: pl.DataFrame
+    codes: dict[str, Integers]
+    levels: dict[str, list[Any]]
+    impressions: Floats
+    clicks: Floats
+    click_exposure: Floats
+    conversions: Floats
+    values: pl.DataFrame
+    shown: pl.DataFrame
+    evidence: str
+
+
+class Pool:
+    """The window's log, coded once; `on(day)` sums what had landed by it."""
+
+    def __init__(self, log: Log, store: Store) -> None:
+        self.log, self.store = log, store
+        shown, converted = log.shown, log.converted
+        keys = [*CELL, "position"]
+        self.cells = pl.concat([shown.select(keys), converted.select(keys)]).unique().sort(keys)
+        campaigns = shown.group_by("creative_id").agg(pl.col("campaign_id").max())
+        self.cells = self.cells.join(campaigns, on="creative_id", how="left", maintain_order="left")
+        self.levels: dict[str, list[Any]] = {
+            name: self.cells[name].drop_nulls().unique().sort().to_list()
+            for name in ("placement_id", "hour", "position", "audience_id", "campaign_id", "creative_id")
+        }
+        self.codes = code(self.cells, list(self.levels), self.levels)
+        for name, (left, right) in PAIRS.items():
+            width = max(len(self.levels[right]), 1)
+            joint = self.codes[left] * width + self.codes[right]
+            self.levels[name] = np.unique(joint).tolist()
+            self.codes[name] = np.searchsorted(np.asarray(self.levels[name], dtype=np.int64), joint).astype(np.int64)
+        index = self.cells.select(keys).with_row_index("row")
+        self.shown_cell = _lookup(shown, index, keys)
+        self.converted_cell = _lookup(converted, index, keys)
+        self.landed = _day_numbers(shown, "landed_date")
+        self.impressions = shown["impressions"].to_numpy().astype(float)
+        self.clicks = shown["clicks"].to_numpy().astype(float)
+        self.converted_landed = _day_numbers(converted, "landed_date")
+        self.credited = _day_numbers(converted, "credited_date")
+        self.conversions = converted["conversions"].to_numpy().astype(float)
+
+    def on(self, day: date, first: date | None = None) -> Day:
+        """Sums over landings of [first, day]; first defaults to history_days before."""
+        first = first or day - timedelta(days=self.store.response.history_days - 1)
+        today, since = (day - EPOCH).days, (first - EPOCH).days
+        rows = slice(*np.searchsorted(self.landed, [since, today + 1]))
+        size = self.cells.height
+        impressions = totals(self.shown_cell[rows], self.impressions[rows], size)
+        clicks = totals(self.shown_cell[rows], self.clicks[rows], size)
+        mask = (self.converted_landed >= since) & (self.credited <= today)
+        window = self.store.attribution_window_days
+        curve = maturity_curve(self.converted_landed[mask], self.credited[mask], self.conversions[mask], today, window)
+        age = np.clip(today - self.landed[rows], 0, window)
+        exposure = totals(self.shown_cell[rows], self.clicks[rows] * curve[age], size)
+        conversions = totals(self.converted_cell[mask], self.conversions[mask], size)
+        kept = np.flatnonzero(impressions > 0)
+        converted = self.log.converted.filter(pl.Series(mask)) if mask.size else self.log.converted
+        values = (
+            converted.group_by("creative_id")
+            .agg(pl.col("conversions").sum(), pl.col("conversion_value").sum())
+            .sort("creative_id")
+        )
+        return Day(
+            day,
+            self.cells[kept],
+            {name: codes[kept] for name, codes in self.codes.items()},
+            self.levels,
+            impressions[kept],
+            np.minimum(np.maximum(clicks[kept], 0.0), impressions[kept]),
+            exposure[kept],
+            np.maximum(conversions[kept], 0.0),
+            values,
+            self.log.shown[rows],
+            self.log.evidence,
+        )
+
+
+EPOCH = date(1970, 1, 1)
+
+
+def _day_numbers(frame: pl.DataFrame, column: str) -> Integers:
+    return frame[column].cast(pl.Int32).to_numpy().astype(np.int64)
+
+
+def _lookup(frame: pl.DataFrame, index: pl.DataFrame, keys: list[str]) -> Integers:
+    return (
+        frame.select(keys)
+        .join(index, on=keys, how="left", maintain_order="left", nulls_equal=True)["row"]
+        .to_numpy()
+        .astype(np.int64)
+    )
+
+
+def read_items(reader: Reader, days: Sequence[date], log: Log, inventory: Inventory) -> pl.DataFrame:
+    """Entries of the items advertised: as_of_date, item_id, unit_price, unit_cost, from the keyframe before the window on."""
+    wanted = pl.concat([log.shown["item_id"], inventory.creatives["item_id"]]).drop_nulls().unique().sort().to_list()
+    schema = {"as_of_date": pl.Date, "item_id": pl.String, "unit_price": pl.Float64, "unit_cost": pl.Float64}
+    if not wanted:
+        return pl.DataFrame(schema=schema)
+    table = reader.table("items")
+    rows = table.filter(table.as_of_date.between(reader.keyframe_before(days[0]), days[-1]), table.item_id.isin(wanted))
+    frame: pl.DataFrame = rows.select(list(schema)).to_polars()
+    return frame.cast(pl.Schema(schema)).sort("as_of_date", "item_id")
+
+
+def fit_clicks(statistics: Day, store: Store) -> Effects:
+    """Shrunken click rates of the day's sums."""
+    settings = store.response
+    codes = {name: statistics.codes[name] for name in CLICK_FACTORS}
+    sizes = {name: len(statistics.levels[name]) for name in CLICK_FACTORS}
+    return fit_effects(statistics.clicks, statistics.impressions, codes, sizes, settings.prior_ctr, settings.prior_weight)
+
+
+def fit_conversions(statistics: Day, store: Store) -> Effects:
+    """Shrunken conversion rates given a click, late conversions allowed for."""
+    settings = store.response
+    codes = {name: statistics.codes[name] for name in CONVERSION_FACTORS}
+    sizes = {name: len(statistics.levels[name]) for name in CONVERSION_FACTORS}
+    return fit_effects(statistics.conversions, statistics.click_exposure, codes, sizes, settings.prior_cvr, settings.prior_weight)
+
+
+def plan_cells(
+    day: date, statistics: Day, inventory: Inventory, store: Store, previous: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """Cells that could be served tomorrow: CELL, campaign_id, item_id, available_impressions, pricing, price, paid."""
+    seen = statistics.shown
+    creatives = creatives_of(day, inventory, seen)
+    prices = placement_prices(day, inventory.placements)
+    supply = forecast_supply(day, seen, prices, previous)
+    known = (
+        {audience.audience_id for audience in store.profiles.audiences} | {UNKNOWN_AUDIENCE} | set(seen["audience_id"].unique())
+    )
+    supply = supply.filter(pl.col("audience_id").is_in(sorted(known)))
+    cells = supply.join(creatives, how="cross")
+    if statistics.evidence == "ad_reports" and not seen.is_empty():
+        served = seen.select("creative_id", "placement_id").unique()
+        cells = cells.join(served, on=["creative_id", "placement_id"], how="semi")
+    return (
+        cells.join(prices.drop("capacity"), on=["placement_id", "hour"], how="left")
+        .join(mean_costs(seen), on="placement_id", how="left")
+        .with_columns(pl.col("price").cast(pl.Float64))
+        .sort(CELL)
+    )
+
+
+def rates_on(
+    day: date,
+    statistics: Day,
+    inventory: Inventory,
+    items: pl.DataFrame,
+    store: Store,
+    learned: Any = None,
+    previous: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """response_rates rows of one day."""
+    schema = polars_schema("response_rates")
+    cells = plan_cells(day, statistics, inventory, store, previous)
+    if cells.is_empty():
+        return pl.DataFrame(schema=schema)
+    codes = cell_codes(cells, statistics)
+    clicks, conversions = fit_clicks(statistics, store), fit_conversions(statistics, store)
+    slot = slot_effect(clicks, statistics)
+    factors = [name for name in CLICK_FACTORS if name != "position"]
+    ctr = np.minimum(clicks.rate(codes, factors) * _at(slot, codes["placement_id"]), MAXIMUM_RATE)
+    cvr = conversions.rate(codes)
+    ctr_sd = np.sqrt(clicks.log_variance(codes, factors))
+    cvr_sd = np.sqrt(conversions.log_variance(codes))
+    if learned is not None:
+        ctr, cvr, ctr_sd, cvr_sd = learned.adjust(day, cells, codes, statistics, ctr, cvr, ctr_sd, cvr_sd)
+    z = float(ndtri(0.5 + store.response.interval / 2))
+    values = conversion_values(day, cells, statistics, items, store)
+    evidence = statistics.evidence if statistics.impressions.sum() > 0 else "prior"
+    frame = cells.with_columns(
+        as_of_date=pl.lit(day),
+        ctr=pl.Series(ctr),
+        cvr=pl.Series(cvr),
+        ctr_low=pl.Series(ctr * np.exp(-z * ctr_sd)),
+        ctr_high=pl.Series(np.minimum(ctr * np.exp(z * ctr_sd), 1.0)),
+        cvr_low=pl.Series(cvr * np.exp(-z * cvr_sd)),
+        cvr_high=pl.Series(np.minimum(cvr * np.exp(z * cvr_sd), 1.0)),
+        value_per_conversion=pl.Series(values),
+        evidence=pl.lit(evidence),
+    ).with_columns(
+        cost_per_impression=expected_cost(pl.col("pricing"), pl.col("price"), pl.col("paid"), pl.col("ctr"), pl.col("cvr"))
+    )
+    return frame.select(pl.col(name).cast(kind) for name, kind in schema.items())
+
+
+def _at(values: Floats, codes: Integers) -> Floats:
+    if values.size == 0:
+        return np.ones(len(codes))
+    return np.where(codes >= 0, values[np.maximum(codes, 0)], 1.0)
+
+
+def cell_codes(cells: pl.DataFrame, statistics: Day) -> dict[str, Integers]:
+    """Level codes of plan cells; -1 for levels the log has not shown. A report without hours has one level of hour for all."""
+    names = ["placement_id", "hour", "audience_id", "campaign_id", "creative_id"]
+    codes = code(cells, names, statistics.levels)
+    for name, (left, right) in PAIRS.items():
+        joint = codes[left] * max(len(statistics.levels[right]), 1) + codes[right]
+        known = np.asarray(statistics.levels[name], dtype=np.int64)
+        place = np.searchsorted(known, joint)
+        hit = (codes[left] >= 0) & (codes[right] >= 0) & (place < known.size)
+        hit &= known[np.minimum(place, max(known.size - 1, 0))] == joint if known.size else False
+        codes[name] = np.where(hit, place, -1).astype(np.int64)
+    if statistics.levels["hour"] == [-1]:
+        codes["hour"] = np.zeros(cells.height, dtype=np.int64)
+    return codes
+
+
+def slot_effect(clicks: Effects, statistics: Day) -> Floats:
+    """Mean position effect per placement, weighted by the slots its impressions took: what a cell of the plan will meet."""
+    effect = clicks.effects["position"][statistics.codes["position"]]
+    size = len(statistics.levels["placement_id"])
+    total = np.bincount(statistics.codes["placement_id"], weights=statistics.impressions, minlength=size)
+    weighted = np.bincount(statistics.codes["placement_id"], weights=statistics.impressions * effect, minlength=size)
+    return np.where(total > 0, weighted / np.maximum(total, 1.0), 1.0)
+
+
+def conversion_values(day: date, cells: pl.DataFrame, statistics: Day, items: pl.DataFrame, store: Store) -> Floats:
+    """Expected value of one conversion of each cell, of the kind store.ad_planning.value names.
+
+    Revenue: a creative's mean conversion value, shrunk to what the item's price suggests (a line through all creatives'
+    means where they follow the price), else to the overall mean. Margin: that times 1 - unit_cost / unit_price, items of
+    unknown cost at the known items' mean share. Discounts and refunds are in the conversion values already.
+    """
+    if store.ad_planning.value == "conversions":
+        return np.ones(cells.height)
+    known = items.filter(pl.col("as_of_date") <= day).unique("item_id", keep="last", maintain_order=True).drop("as_of_date")
+    creatives = (
+        cells.select("creative_id", "item_id")
+        .unique()
+        .sort("creative_id")
+        .join(known, on="item_id", how="left")
+        .join(statistics.values, on="creative_id", how="left")
+        .sort("creative_id")
+    )
+    n = creatives["conversions"].fill_null(0).to_numpy().astype(float)
+    total = creatives["conversion_value"].fill_null(0.0).to_numpy().astype(float)
+    every_n, every_total = float(statistics.values["conversions"].sum()), float(statistics.values["conversion_value"].sum())
+    prices = creatives["unit_price"].to_numpy().astype(float)
+    usual = every_total / every_n if every_n > 0 else float(np.nanmean(prices)) if np.isfinite(prices).any() else 1.0
+    prior = np.full(len(n), usual)
+    priced = np.isfinite(prices) & (n > 0)
+    if n[priced].sum() >= 30 and priced.sum() >= 3:
+        mean_price = np.average(prices[priced], weights=n[priced])
+        spread = np.average((prices[priced] - mean_price) ** 2, weights=n[priced])
+        mean_value = total[priced].sum() / n[priced].sum()
+        slope = (
+            np.average((prices[priced] - mean_price) * (total[priced] / n[priced] - mean_value), weights=n[priced]) / spread
+            if spread > 0
+            else 0.0
+        )
+        slope = max(slope, 0.0)
+        prior = np.where(np.isfinite(prices), mean_value + slope * (prices - mean_price), usual)
+    value = np.maximum((total + VALUE_WEIGHT * prior) / (n + VALUE_WEIGHT), 0.0)
+    if store.ad_planning.value == "margin":
+        costs = creatives["unit_cost"].to_numpy().astype(float)
+        share = np.where((prices > 0) & np.isfinite(costs), 1 - costs / np.where(prices > 0, prices, 1.0), np.nan)
+        usual_share = float(np.nanmean(share)) if np.isfinite(share).any() else 1.0
+        value = value * np.where(np.isfinite(share), share, usual_share)
+    table = creatives.select("creative_id").with_columns(value=pl.Series(value))
+    return (
+        cells.select("creative_id")
+        .join(table, on="creative_id", how="left", maintain_order="left")["value"]
+        .to_numpy()
+        .astype(float)
+    )

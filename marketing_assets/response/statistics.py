@@ -1,0 +1,246 @@
+"""Sufficient statistics of the ad log: impressions, clicks, spend and conversions by day and cell.
+
+What belongs here: reading the log into small frames, once per window. What does not: rates.
+
+A cell-day is (landed_date, impression_date, audience_id, creative_id, placement_id, hour, position). Everything the rates
+of a day need is a sum over cell-days that had landed by it, so that a day's cost is bounded by history_days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from marketing_assets.config import UNKNOWN_USER
+from marketing_assets.warehouse import Reader
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+UNKNOWN_AUDIENCE = UNKNOWN_USER
+"""Audience of impressions without a user, or of users in none."""
+ANY_PLACEMENT = "all"
+"""placement_id where a report does not name one."""
+CELL = ("audience_id", "creative_id", "placement_id", "hour")
+LATER_DAYS = 7
+"""Days before a fit that trained models are scored on."""
+KEYS = ("landed_date", "impression_date", *CELL, "position")
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Log:
+    """What landed in a window, summed.
+
+    shown: KEYS, campaign_id, item_id, impressions, clicks, spend, planned (bought by a plan). converted: the same keys,
+    credited_date (day the credit landed), conversions (new ones), conversion_value (refunds taken off). Both sorted, so
+    that sums are reproducible.
+    evidence: 'ad_log' or 'ad_reports'.
+    """
+
+    shown: pl.DataFrame
+    converted: pl.DataFrame
+    evidence: str
+
+
+SHOWN_SCHEMA: dict[str, Any] = {
+    "landed_date": pl.Date,
+    "impression_date": pl.Date,
+    "audience_id": pl.String,
+    "creative_id": pl.String,
+    "placement_id": pl.String,
+    "hour": pl.Int64,
+    "position": pl.Int64,
+    "campaign_id": pl.String,
+    "item_id": pl.String,
+    "impressions": pl.Int64,
+    "clicks": pl.Int64,
+    "spend": pl.Float64,
+    "planned": pl.Int64,
+}
+CONVERTED_SCHEMA: dict[str, Any] = {
+    **{name: SHOWN_SCHEMA[name] for name in KEYS},
+    "credited_date": pl.Date,
+    "conversions": pl.Int64,
+    "conversion_value": pl.Float64,
+}
+
+
+def read_log(reader: Reader, start: date, end: date) -> Log:
+    """The ad log's cell-days landed in [start, end]; platform reports where the shop has no ad log."""
+    if reader.has_source("impressions"):
+        return _impression_log(reader, start, end)
+    return _report_log(reader, start, end)
+
+
+def _impression_log(reader: Reader, start: date, end: date) -> Log:
+    import ibis
+
+    rows = reader.table("clean_impressions")
+    rows = rows.filter(rows.landed_date.between(start, end))
+    rows = _with_audience(reader, rows, end)
+    rows = rows.mutate(creative_id=ibis.coalesce(rows.creative_id, rows.item_id), position=ibis.coalesce(rows.position, 0))
+    shown = rows.group_by(list(KEYS)).agg(
+        campaign_id=rows.campaign_id.max(),
+        item_id=rows.item_id.max(),
+        impressions=rows.count(),
+        clicks=rows.is_clicked.cast("int64").sum(),
+        spend=ibis.coalesce(rows.spend, 0).sum(),
+        planned=rows.plan_id.notnull().sum(),
+    )
+    credited = reader.table("attributed_conversions")
+    credited = credited.filter(credited.landed_date.between(start, end)).select(
+        "impression_id", "conversion_value", "is_refunded", credited_date=credited.landed_date
+    )
+    paid = credited.inner_join(rows.select("impression_id", *KEYS), "impression_id")
+    converted = paid.group_by([*KEYS, "credited_date"]).agg(
+        conversions=ibis.ifelse(paid.is_refunded, 0, 1).sum(), conversion_value=paid.conversion_value.sum()
+    )
+    return Log(
+        shown.to_polars().cast(SHOWN_SCHEMA).select(SHOWN_SCHEMA.keys()).sort(KEYS),
+        converted.to_polars().cast(CONVERTED_SCHEMA).select(CONVERTED_SCHEMA.keys()).sort(*KEYS, "credited_date"),
+        "ad_log",
+    )
+
+
+def _with_audience(reader: Reader, rows: ir.Table, end: date) -> ir.Table:
+    """The impression's own audience, else the user's first by priority as of the day before it was shown, else 'unknown'.
+
+    An entry counts from the last keyframe only, so that the answer is the same however far back a window reaches.
+    """
+    import ibis
+
+    wanted = (
+        rows.filter(rows.audience_id.isnull(), rows.user_id.notnull()).select("user_id", "impression_date").distinct().to_polars()
+    )
+    known = rows.mutate(audience_id=ibis.coalesce(rows.audience_id, UNKNOWN_AUDIENCE))
+    if wanted.is_empty():
+        return known
+    first_day = reader.store.first_day
+    earliest = max(wanted["impression_date"].min() - timedelta(days=1), first_day)
+    entries = reader.table("audiences")
+    log = (
+        entries.filter(entries.as_of_date.between(reader.keyframe_before(earliest), end))
+        .select("as_of_date", "user_id", "audience_id", "priority")
+        .to_polars()
+    )
+    if log.is_empty():
+        return known
+    first = (
+        log.sort("as_of_date", "user_id", "priority", "audience_id", nulls_last=True)
+        .unique(["as_of_date", "user_id"], keep="first", maintain_order=True)
+        .rename({"audience_id": "found"})
+    )
+    found = (
+        wanted.with_columns(known=pl.col("impression_date") - pl.duration(days=1))
+        .sort("known", "user_id")
+        .join_asof(
+            first.drop("priority").sort("as_of_date", "user_id"),
+            left_on="known",
+            right_on="as_of_date",
+            by="user_id",
+            check_sortedness=False,
+        )
+    )
+    dates = [day for day in found["known"].unique().sort().to_list() if day >= first_day]
+    keyframes = pl.DataFrame(
+        [{"known": day, "keyframe": reader.keyframe_before(day)} for day in dates], schema={"known": pl.Date, "keyframe": pl.Date}
+    )
+    found = found.join(keyframes, on="known").filter(pl.col("as_of_date") >= pl.col("keyframe"), pl.col("found").is_not_null())
+    if found.is_empty():
+        return known
+    looked_up = ibis.memtable(found.select("user_id", "impression_date", "found").to_arrow())
+    joined = rows.left_join(looked_up, ["user_id", "impression_date"])
+    return joined.mutate(audience_id=ibis.coalesce(joined.audience_id, joined.found, UNKNOWN_AUDIENCE)).select(rows.columns)
+
+
+def _report_log(reader: Reader, start: date, end: date) -> Log:
+    """The same from platform reports: the newest report of a day and key replaces earlier ones, as increments by landed day.
+
+    A report without an hour is spread over the day (hour -1 here), without a creative it stands for its campaign.
+    """
+    reports = reader.accepted("ad_reports", start, end)
+    if reports.is_empty():
+        return Log(pl.DataFrame(schema=SHOWN_SCHEMA), pl.DataFrame(schema=CONVERTED_SCHEMA), "ad_reports")
+    keyed = reports.with_columns(
+        impression_date=pl.col("date"),
+        creative_id=pl.coalesce("creative_id", "campaign_id"),
+        placement_id=pl.col("placement_id").fill_null(ANY_PLACEMENT),
+        audience_id=pl.col("audience_id").fill_null(UNKNOWN_AUDIENCE),
+        hour=pl.col("hour").fill_null(-1),
+        position=pl.lit(0, pl.Int64),
+        planned=pl.lit(0, pl.Int64),
+        item_id=pl.lit(None, pl.String),
+    )
+    measures = ["impressions", "clicks", "spend", "conversions", "conversion_value"]
+    entity = [name for name in KEYS if name != "landed_date"]
+    summed = (
+        keyed.group_by(KEYS)
+        .agg(
+            pl.col("campaign_id").max(),
+            pl.col("item_id").max(),
+            pl.col("planned").sum(),
+            *(pl.col(name).cast(pl.Float64).fill_null(0.0).sum() for name in measures),
+        )
+        .sort(KEYS)
+    )
+    steps = summed.with_columns(
+        pl.col(name) - pl.col(name).shift(1).over(entity, order_by="landed_date").fill_null(0.0) for name in measures
+    )
+    shown = steps.select(pl.col(name).cast(kind) for name, kind in SHOWN_SCHEMA.items())
+    converted = steps.filter((pl.col("conversions") != 0) | (pl.col("conversion_value") != 0)).with_columns(
+        credited_date="landed_date"
+    )
+    return Log(
+        shown.sort(KEYS),
+        converted.select(pl.col(name).cast(kind) for name, kind in CONVERTED_SCHEMA.items()).sort(*KEYS, "credited_date"),
+        "ad_reports",
+    )
+
+
+def code(frame: pl.DataFrame, names: Sequence[str], levels: dict[str, list[Any]]) -> dict[str, Integers]:
+    """Codes of each column against given levels; -1 where a value is none of them."""
+    result = {}
+    for name in names:
+        table = pl.DataFrame(
+            {name: levels[name], "code": np.arange(len(levels[name]))}, schema={name: frame.schema[name], "code": pl.Int64}
+        )
+        result[name] = (
+            frame.select(name)
+            .join(table, on=name, how="left", maintain_order="left", nulls_equal=True)["code"]
+            .fill_null(-1)
+            .to_numpy()
+            .astype(np.int64)
+        )
+    return result
+
+
+def totals(index: Integers, weights: Floats, size: int) -> Floats:
+    """Sum of the weights at each index 0..size - 1."""
+    return np.asarray(np.bincount(index, weights=weights, minlength=size), dtype=np.float64)
+
+
+def maturity_curve(shown_day: Integers, credited_day: Integers, conversions: Floats, today: int, window: int) -> Floats:
+    """Share of a day's conversions credited within a days of landing, for a = 0..window, by chain ladder (Mack 1993).
+
+    shown_day, credited_day: day numbers; conversions: new ones. Each development factor compares cohorts old enough for
+    both ages; half a conversion is added on either side so that a thin log claims neither 0 nor 1. Returns window + 1 shares.
+    """
+    delay = np.clip(credited_day - shown_day, 0, window)
+    age = today - shown_day
+    seen = (credited_day <= today) & (age >= 0)
+    curve = np.ones(window + 1)
+    for a in range(window, 0, -1):
+        cohort = seen & (age >= a)
+        earlier = float(conversions[cohort & (delay < a)].sum())
+        until = earlier + float(conversions[cohort & (delay == a)].sum())
+        curve[a - 1] = curve[a] * (earlier + 0.5) / (until + 0.5)
+    return curve

@@ -1,0 +1,203 @@
+"""What is on offer tomorrow and what it costs: cells, forecast impressions, prices.
+
+What belongs here: which creatives, placements and hours tomorrow has, how many impressions each audience should see there,
+and the expected price. What does not: whether anyone clicks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import polars as pl
+
+from marketing_assets.response.statistics import ANY_PLACEMENT, UNKNOWN_AUDIENCE
+
+WEEKS = 4
+"""Same weekdays behind a forecast of supply."""
+FORGETTING = 0.005
+"""Share by which yesterday's forecast of supply fades a day while nothing but plans buy."""
+HOUR_WEIGHT = 200.0
+"""Impressions a placement's own profile over hours and audiences counts for in one of its hours."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The shop's campaigns, creatives and placements as accepted so far, with landed_date, read once per window."""
+
+    campaigns: pl.DataFrame
+    creatives: pl.DataFrame
+    placements: pl.DataFrame
+
+
+def creatives_of(day: date, inventory: Inventory, shown: pl.DataFrame) -> pl.DataFrame:
+    """Creatives that may run on day + 1: creative_id, campaign_id, item_id. From the source, else those seen in the log."""
+    tomorrow = day + timedelta(days=1)
+    seen = shown.group_by("creative_id").agg(pl.col("campaign_id", "item_id").max()).sort("creative_id")
+    known = inventory.creatives.filter(pl.col("landed_date") <= day)
+    if known.is_empty():
+        return seen
+    open_campaigns = inventory.campaigns.filter(pl.col("landed_date") <= day)
+    running = known.filter(_is_running(tomorrow))
+    if not open_campaigns.is_empty():
+        closed = open_campaigns.filter(~_is_running(tomorrow)).select("campaign_id")
+        running = running.join(closed, on="campaign_id", how="anti")
+    return running.select("creative_id", "campaign_id", "item_id").sort("creative_id")
+
+
+def _is_running(day: date) -> pl.Expr:
+    start, end = pl.col("start_date"), pl.col("end_date")
+    return (start.is_null() | (start <= day)) & (end.is_null() | (end >= day))
+
+
+def placement_prices(day: date, placements: pl.DataFrame) -> pl.DataFrame:
+    """Per placement and hour in force on day + 1: capacity, pricing, price. A row without hour holds for every hour left."""
+    tomorrow = day + timedelta(days=1)
+    valid = placements.filter(pl.col("landed_date") <= day, pl.col("valid_from").is_null() | (pl.col("valid_from") <= tomorrow))
+    newest = valid.sort("placement_id", "hour", "valid_from", nulls_last=False).unique(
+        ["placement_id", "hour"], keep="last", maintain_order=True
+    )
+    hourly = newest.filter(pl.col("hour").is_not_null())
+    daily = (
+        newest.filter(pl.col("hour").is_null())
+        .drop("hour")
+        .join(pl.DataFrame({"hour": range(24)}, schema={"hour": pl.Int64}), how="cross")
+        .join(hourly.select("placement_id", "hour"), on=["placement_id", "hour"], how="anti")
+    )
+    columns = ["placement_id", "hour", "capacity", "pricing", "price"]
+    return pl.concat([hourly.select(columns), daily.select(columns)]).sort("placement_id", "hour")
+
+
+def forecast_supply(day: date, shown: pl.DataFrame, prices: pl.DataFrame, previous: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Impressions expected on day + 1: audience_id, placement_id, hour, available_impressions.
+
+    A placement's day is the mean of its last WEEKS same weekdays; it is spread over hours and audiences as the window was,
+    sparse cells leaning on the placement's own profile. Where a capacity is known it is the limit. Without any log the
+    capacity itself is on offer to users of unknown audience. A report without hours is spread evenly over the day.
+    """
+    cell = ["audience_id", "placement_id", "hour"]
+    schema: dict[str, Any] = {
+        "audience_id": pl.String,
+        "placement_id": pl.String,
+        "hour": pl.Int64,
+        "available_impressions": pl.Float64,
+    }
+    if shown.is_empty():
+        offered = prices.filter(pl.col("capacity").is_not_null()).select(
+            pl.lit(UNKNOWN_AUDIENCE).alias("audience_id"),
+            "placement_id",
+            "hour",
+            available_impressions=pl.col("capacity").cast(pl.Float64),
+        )
+        return offered.filter(pl.col("available_impressions") > 0).cast(pl.Schema(schema))
+    tomorrow = day + timedelta(days=1)
+    per_day = (
+        shown.group_by("placement_id", "impression_date")
+        .agg(pl.col("impressions").sum())
+        .filter(pl.col("impression_date") <= day)
+    )
+    first: date = per_day["impression_date"].min() or day  # type: ignore[assignment]
+    newest: date = per_day["impression_date"].max() or day  # type: ignore[assignment]
+    dates = [tomorrow - timedelta(days=7 * week) for week in range(1, WEEKS + 1)]
+    same = [when for when in dates if when >= first]
+    recent_days = min(7, (day - first).days + 1)
+    # the level of the newest week, and the weekday's own level once two weeks were seen
+    week = (
+        per_day.filter(pl.col("impression_date") > day - timedelta(days=recent_days))
+        .group_by("placement_id")
+        .agg(level=pl.col("impressions").sum() / recent_days)
+    )
+    weekday = (
+        per_day.filter(pl.col("impression_date").is_in(same))
+        .group_by("placement_id")
+        .agg(same_weekday=pl.col("impressions").sum() / max(len(same), 1))
+    )
+    totals = per_day.group_by("placement_id").agg(overall=pl.col("impressions").sum() / ((newest - first).days + 1))
+    daily = (
+        totals.join(week, on="placement_id", how="left")
+        .join(weekday, on="placement_id", how="left")
+        .with_columns(expected=(pl.col("same_weekday") if len(same) >= 2 else pl.coalesce("level", "overall")).fill_null(0.0))
+        .sort("placement_id")
+    )
+    hours = shown.group_by(cell).agg(pl.col("impressions").sum().cast(pl.Float64)).sort(cell)
+    if (hours["hour"] < 0).any():
+        whole = (
+            hours.filter(pl.col("hour") < 0)
+            .drop("hour")
+            .join(pl.DataFrame({"hour": range(24)}, schema={"hour": pl.Int64}), how="cross")
+            .with_columns(pl.col("impressions") / 24)
+        )
+        hours = (
+            pl.concat([hours.filter(pl.col("hour") >= 0), whole.select(hours.columns)])
+            .group_by(cell)
+            .agg(pl.col("impressions").sum())
+            .sort(cell)
+        )
+    of_placement = pl.col("impressions").sum().over("placement_id")
+    of_hour = pl.col("impressions").sum().over("placement_id", "hour")
+    of_audience = pl.col("impressions").sum().over("placement_id", "audience_id")
+    spread = hours.with_columns(
+        hour_share=of_hour / of_placement,
+        mix=(pl.col("impressions") + HOUR_WEIGHT * of_audience / of_placement) / (of_hour + HOUR_WEIGHT),
+    )
+    spread = spread.with_columns(pl.col("mix") / pl.col("mix").sum().over("placement_id", "hour"))
+    offered = spread.join(daily.select("placement_id", "expected"), on="placement_id").with_columns(
+        available_impressions=pl.col("expected") * pl.col("hour_share") * pl.col("mix")
+    )
+    offered = _not_forgotten(day, shown, offered.select(schema.keys()), previous)
+    if not prices.is_empty():
+        offered = offered.join(
+            prices.select("placement_id", "hour", "capacity"), on=["placement_id", "hour"], how="left"
+        ).with_columns(total=pl.col("available_impressions").sum().over("placement_id", "hour"))
+        fits = pl.col("capacity").is_null() | (pl.col("total") <= pl.col("capacity"))
+        offered = offered.with_columns(
+            available_impressions=pl.when(fits)
+            .then("available_impressions")
+            .otherwise(pl.col("available_impressions") * pl.col("capacity") / pl.col("total"))
+        )
+        if ANY_PLACEMENT not in offered["placement_id"]:
+            offered = offered.join(prices.select("placement_id").unique(), on="placement_id", how="semi")
+    return offered.filter(pl.col("available_impressions") > 0).select(schema.keys()).cast(pl.Schema(schema)).sort(cell)
+
+
+def _not_forgotten(day: date, shown: pl.DataFrame, offered: pl.DataFrame, previous: pl.DataFrame | None) -> pl.DataFrame:
+    """While a plan does the buying, what was served is what was bought, not what was on offer.
+
+    A plan that learnt its supply from that would shrink to the cells it began with. So where most of the last week's
+    impressions were bought by a plan, yesterday's forecast stands where it is larger, less FORGETTING.
+    """
+    recent = shown.filter(pl.col("impression_date") > day - timedelta(days=7))
+    bought, every = int(recent["planned"].sum()), int(recent["impressions"].sum())
+    if previous is None or previous.is_empty() or bought * 2 <= every:
+        return offered
+    key = ["audience_id", "placement_id", "hour"]
+    before = previous.group_by(key).agg(before=pl.col("available_impressions").max() * (1 - FORGETTING))
+    return (
+        offered.join(before, on=key, how="full", coalesce=True)
+        .with_columns(available_impressions=pl.max_horizontal("available_impressions", "before"))
+        .drop("before")
+        .sort(key)
+    )
+
+
+def mean_costs(shown: pl.DataFrame) -> pl.DataFrame:
+    """Spend per impression by placement: what was paid where the price list says nothing."""
+    return (
+        shown.group_by("placement_id")
+        .agg(paid=pl.col("spend").sum() / pl.col("impressions").sum().clip(1, None))
+        .sort("placement_id")
+    )
+
+
+def expected_cost(pricing: pl.Expr, price: pl.Expr, paid: pl.Expr, ctr: pl.Expr, cvr: pl.Expr) -> pl.Expr:
+    """Cost of one impression: the list price turned into one by its rates, else what was paid, else 0 (own channels)."""
+    listed = (
+        pl.when(pricing == "cpm")
+        .then(price / 1000)
+        .when(pricing == "cpc")
+        .then(price * ctr)
+        .when(pricing == "cpa")
+        .then(price * ctr * cvr)
+    )
+    return pl.coalesce(listed, paid, pl.lit(0.0)).clip(lower_bound=0.0)

@@ -1,0 +1,114 @@
+"""Functions of the engine that Ibis has no name for, and temporary tables.
+
+What belongs here: thin wrappers shared by sources and cleaning. What does not: anything about shops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from marketing_assets.warehouse import Reader
+
+
+def _built_in(name: str, arguments: tuple[Any, ...], result: Any) -> Callable[..., Any]:
+    """A function the engine has, with the types it is called with here."""
+    import ibis
+
+    def one(value: Any) -> Any: ...
+
+    def two(value: Any, other: Any) -> Any: ...
+
+    function: Callable[..., Any] = ibis.udf.scalar.builtin(
+        one if len(arguments) == 1 else two, name=name, signature=(arguments, result)
+    )
+    return function
+
+
+def row_hash(columns: Mapping[str, Any]) -> Any:
+    """A 64-bit hash of named values, unsigned.
+
+    64 bits keep ids at sixteen characters. They have to be distinct within a landed day (raw_row_id) or within the days
+    in which duplicates are sought (a missing event_id): with a hundred million rows there, the chance that any two
+    different rows collide is below 0.03 %. The engine's own hash is used because a cryptographic one costs more than
+    reading the file; its values hold for one engine version, which the lock file pins.
+    """
+    import ibis
+    import ibis.expr.datatypes as dt
+
+    packed = ibis.struct(dict(columns))
+    return _built_in("hash", (packed.type(),), dt.uint64)(packed)
+
+
+def hexadecimal(number: Any) -> Any:
+    """An unsigned number as hexadecimal text without leading zeros."""
+    import ibis.expr.datatypes as dt
+
+    return _built_in("to_hex", (dt.uint64,), dt.string)(number)
+
+
+def json_values(text: Any, keys: list[str]) -> Any:
+    """The values of an object's keys as an array of texts; parsed once per row. `text` must be valid JSON."""
+    import ibis
+    import ibis.expr.datatypes as dt
+
+    paths = ibis.array(["$." + '"' + key.replace('"', '\\"') + '"' for key in keys])
+    return _built_in("json_extract_string", (dt.string, dt.Array(dt.string)), dt.Array(dt.string))(text, paths)
+
+
+def json_kind(text: Any) -> Any:
+    """OBJECT, ARRAY, ... of a JSON text; null where it is not valid JSON."""
+    import ibis
+    import ibis.expr.datatypes as dt
+
+    is_valid = _built_in("json_valid", (dt.string,), dt.boolean)
+    kind = _built_in("json_type", (dt.string,), dt.string)
+    return ibis.ifelse(is_valid(text), kind(text), ibis.null("string"))
+
+
+class Staging:
+    """Temporary tables of one computation, under a common prefix. Making a new one drops what its last use left."""
+
+    def __init__(self, reader: Reader, prefix: str) -> None:
+        self.reader = reader
+        self.prefix = f"staged_{prefix}_" if prefix else "staged_"
+        self.count = 0
+        for name in reader.ibis.list_tables(database=("temp", "main")):
+            if name.startswith(self.prefix):
+                self.drop(name)
+
+    def name(self, what: str) -> str:
+        self.count += 1
+        return f"{self.prefix}{self.count}_{what}"
+
+    def keep(self, rows: Any, what: str) -> ir.Table:
+        """Compute an expression (or take a frame) once and hold its rows."""
+        return self.reader.ibis.create_table(self.name(what), rows, temp=True)
+
+    def drop(self, name: str) -> None:
+        import contextlib
+
+        import duckdb
+
+        for kind in (self.reader.ibis.drop_table, self.reader.ibis.drop_view):
+            with contextlib.suppress(duckdb.CatalogException):
+                kind(name, force=True)
+                return
+
+
+def release(reader: Reader) -> None:
+    """Drop every temporary table of sources and cleaning, once what was built from them is published."""
+    Staging(reader, "")
+
+
+def rows_in(table: ir.Table) -> int:
+    """How many rows an expression has."""
+    import ibis.expr.operations as ops
+
+    operation = table.op()
+    if isinstance(operation, ops.DatabaseTable):  # staged: no expression to compile
+        return len(table.get_backend().con.table(operation.name))
+    return int(table.count().execute())

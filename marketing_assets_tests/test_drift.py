@@ -1,0 +1,375 @@
+"""Drift: what is found, when, with which cause; what must stay quiet; what is asked for once only."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from marketing_assets.config import DriftSettings
+from marketing_assets.drift import build_drift, judge
+from marketing_assets.drift.signals import HISTORY, inputs, metric_name
+from marketing_assets.drift.verdict import REPORT, verdict_name, watch
+from marketing_assets.schemas import TABLES
+from marketing_assets.warehouse import days_between, polars_schema, reader_over
+from marketing_assets_tests.test_evaluation import FIRST, lived_shop, shop, whole_range
+
+SETTINGS = DriftSettings()
+PLACES = ("home", "search", "mail")
+
+
+def living(seed: int, days: int, start: date = FIRST, **drift: tuple[int, float]) -> pl.DataFrame:
+    """History of a shop with weekly and yearly season. drift: name -> (day number, factor from then on).
+
+    collapse: clicks of placement home. taste: ndcg. tracking: purchases on mobile. swing: everything that counts volume,
+    rising over four weeks. outage: all rows of one source.
+    """
+    generator = np.random.default_rng(seed)
+    dates = days_between(start, start + timedelta(days=days - 1))
+    number = np.arange(days)
+    season = (1 + 0.25 * np.sin(2 * np.pi * (np.array([day.timetuple().tm_yday for day in dates]) - 80) / 365)) * np.where(
+        number % 7 < 5, 1.0, 0.75
+    )
+    frames = []
+
+    def since(name: str) -> Any:
+        begin, factor = drift.get(name, (days, 1.0))
+        return np.where(number >= begin, factor, 1.0)
+
+    if "swing" in drift:
+        begin, factor = drift["swing"]
+        season = season * np.interp(number, [begin, begin + 28], [1.0, factor])
+
+    def add(
+        metric: str,
+        family: str,
+        shape: str,
+        value: Any,
+        observed: Any,
+        expected: Any,
+        variance: Any,
+        kind: str = "all",
+        segment: str = "all",
+    ) -> None:
+        frames.append(
+            pl.DataFrame(
+                {
+                    "metric": metric,
+                    "family": family,
+                    "shape": shape,
+                    "segment_type": kind,
+                    "segment": segment,
+                    "date": dates,
+                    "known_date": dates,
+                    "value": value,
+                    "observed": observed,
+                    "expected": expected,
+                    "variance": variance,
+                },
+                schema=HISTORY,
+            )
+        )
+
+    everywhere = np.zeros(days)
+    predicted_everywhere = np.zeros(days)
+    for place in PLACES:
+        predicted = 12 * season
+        clicks = generator.poisson(predicted * (since("collapse") if place == "home" else 1.0))
+        everywhere, predicted_everywhere = everywhere + clicks, predicted_everywhere + predicted
+        add(
+            f"ads.ctr_calibration_ratio[placement={place}]",
+            "calibration",
+            "count",
+            predicted / np.maximum(clicks, 1),
+            clicks,
+            predicted,
+            0.0,
+            "placement",
+            place,
+        )
+    add(
+        "ads.ctr_calibration_ratio",
+        "calibration",
+        "count",
+        predicted_everywhere / np.maximum(everywhere, 1),
+        everywhere,
+        predicted_everywhere,
+        0.0,
+    )
+    users = np.maximum(generator.poisson(60 * season), 5)
+    level = 0.2 * since("taste")
+    ndcg = level + generator.normal(size=days) * 0.25 / np.sqrt(users)
+    add("recommendations.ndcg_at_10", "ranking", "mean", ndcg, ndcg * users, users, 0.25**2 / users)
+    pinball = (0.4 + generator.normal(size=days) * 0.04) * np.where(number % 7 < 5, 1.0, 1.15)
+    add("demand.scaled_pinball_loss[level=item]", "forecast", "mean", pinball, pinball * 1000, np.full(days, 1000.0), 0.01**2)
+    for device, part in (("mobile", 0.6), ("desktop", 0.4)):
+        sessions = np.maximum(generator.poisson(1500 * season * part), 1)
+        buying = generator.binomial(sessions, 0.03 * np.where(number % 7 < 5, 1.0, 1.1) * np.ones(days))
+        purchases = generator.poisson(1.8 * np.maximum(buying, 0.01)) * 1.0
+        if device == "mobile":
+            buying, purchases = np.round(buying * since("tracking")), np.round(purchases * since("tracking"))
+        rate = buying / sessions
+        add(
+            f"shop.session_conversion_rate[device={device}]",
+            "business",
+            "mean",
+            rate,
+            buying,
+            sessions,
+            np.maximum(rate, 0.001) * (1 - rate) / sessions,
+            "device",
+            device,
+        )
+        add(f"events.volume[buying_device={device}]", "volume", "volume", purchases, purchases, 1.0, 0.0, "buying_device", device)
+        add(
+            f"events.volume[view_device={device}]",
+            "volume",
+            "volume",
+            sessions * 4.0 * since("outage"),
+            sessions * 4.0,
+            1.0,
+            0.0,
+            "view_device",
+            device,
+        )
+    basket = 50 + generator.normal(size=days) * 3
+    add("shop.average_order_value", "business", "mean", basket, basket * 80, np.full(days, 80.0), 2.5**2)
+    revenue = 80 * season * basket * generator.gamma(50, 1 / 50, days)
+    add("shop.revenue", "business", "volume", revenue, revenue, 1.0, 0.0)
+    rejects = generator.beta(20, 2000, days) + np.where(
+        number >= drift.get("broken", (days, 0))[0], drift.get("broken", (0, 0.0))[1], 0.0
+    )
+    add("events.reject_rate", "quality", "level", rejects, rejects * 1000, 1000.0, 0.0, "source", "events")
+    for feature in ("device", "channel", "event_type"):
+        psi = np.abs(generator.normal(size=days)) * 0.01 + np.where(
+            number >= drift.get("mix", (days, 0))[0], 0.5 if feature == "channel" else 0.0, 0.0
+        )
+        add(f"events.psi[{feature}]", "input", "distance", psi, 1000.0, 4000.0, 0.0, "feature", feature)
+    return pl.concat(frames).sort("metric", "date")
+
+
+def judged(history: pl.DataFrame, days: list[date], settings: DriftSettings = SETTINGS) -> pl.DataFrame:
+    earlier = pl.DataFrame(schema=REPORT)
+    frames = []
+    for day in days:
+        rows = judge(history, settings, day, earlier)
+        frames.append(rows)
+        earlier = pl.concat([earlier, rows.filter("is_drifted")])
+    return pl.concat(frames)
+
+
+def verdicts(rows: pl.DataFrame) -> pl.DataFrame:
+    return (
+        rows.filter("is_drifted")
+        .group_by("verdict_id", "cause")
+        .agg(
+            first=pl.col("as_of_date").min(),
+            since=pl.col("since_date").min(),
+            action=pl.col("action").first(),
+            assets=pl.col("assets_to_refresh").first(),
+            metrics=pl.col("metric").unique().sort(),
+        )
+        .sort("first", "verdict_id")
+    )
+
+
+BEGIN = 80
+DAYS = [FIRST + timedelta(days=number) for number in range(BEGIN, BEGIN + 12)]
+
+
+@pytest.mark.parametrize(
+    ("name", "factor", "cause", "action", "assets"),
+    [
+        ("collapse", 0.25, "calibration", "refit", "response_rates"),
+        ("taste", 0.35, "taste", "refit", "recommendations"),
+        ("tracking", 0.0, "data_quality", "stop_learning", "demand_forecasts,recommendations,user_profiles"),
+        ("broken", 0.3, "data_quality", "stop_learning", "demand_forecasts,recommendations,user_profiles"),
+        ("mix", 1.0, "mix", "alert", None),
+    ],
+)
+def test_a_drift_is_found_in_time_with_its_cause(name: str, factor: float, cause: str, action: str, assets: str | None) -> None:
+    for seed in range(4):
+        found = verdicts(judged(living(seed, 100, **{name: (BEGIN, factor)}), DAYS))
+        assert found.height >= 1, (name, seed)
+        first = found.row(0, named=True)
+        assert (first["cause"], first["action"], first["assets"]) == (cause, action, assets)
+        assert first["first"] <= FIRST + timedelta(days=BEGIN + 4)
+        assert abs((first["since"] - (FIRST + timedelta(days=BEGIN))).days) <= 7  # the run may begin with a few days of chance
+
+
+def test_a_harmless_season_stays_quiet() -> None:
+    for seed in range(3):
+        rows = judged(living(seed, 120, swing=(BEGIN, 1.8)), [FIRST + timedelta(days=number) for number in range(BEGIN, 118, 2)])
+        assert not rows["is_drifted"].any(), verdicts(rows)
+
+
+def test_quiet_days_raise_hardly_a_false_alarm() -> None:
+    """At most one per 60 days: here over 3 x 100 quiet days with weekly and yearly season."""
+    alarms = 0
+    for seed in range(3):
+        alarms += verdicts(judged(living(seed + 100, 200), [FIRST + timedelta(days=number) for number in range(100, 200)])).height
+    assert alarms <= 300 / 60
+
+
+def test_one_day_alone_never_raises_a_verdict() -> None:
+    """Hysteresis: a single absurd day must not refit anything."""
+    history = living(1, 100)
+    wild = pl.col("date") == FIRST + timedelta(days=BEGIN)
+    history = history.with_columns(
+        observed=pl.when(wild & (pl.col("shape") == "count")).then(0.0).otherwise("observed"),
+        value=pl.when(wild & (pl.col("family") == "ranking"))
+        .then(0.0)
+        .when(wild & (pl.col("family") == "quality"))
+        .then(0.9)
+        .otherwise("value"),
+    )
+    assert not judge(history, SETTINGS, FIRST + timedelta(days=BEGIN))["is_drifted"].any()
+
+
+def test_an_open_verdict_keeps_its_name_and_asks_once() -> None:
+    history = living(2, 100, collapse=(BEGIN, 0.25))
+    rows = judged(history, DAYS)
+    drifted = rows.filter("is_drifted")
+    within = drifted.filter(pl.col("as_of_date") <= drifted["as_of_date"].min() + timedelta(days=SETTINGS.cool_down_days))  # type: ignore[operator]
+    assert within["verdict_id"].n_unique() == 1
+
+
+def test_after_a_refit_the_series_is_quiet_again() -> None:
+    """Predictions follow the new level from the day after the verdict: no second verdict may come."""
+    history = living(3, 120, collapse=(BEGIN, 0.25))
+    first = verdicts(judged(history, DAYS))["first"][0]
+    mended = history.with_columns(
+        expected=pl.when((pl.col("metric").str.contains("home")) & (pl.col("date") > first))
+        .then(pl.col("expected") * 0.25)
+        .when((pl.col("metric") == "ads.ctr_calibration_ratio") & (pl.col("date") > first))
+        .then(pl.col("expected") * 0.75)
+        .otherwise("expected")
+    )
+    rows = judged(mended, [FIRST + timedelta(days=number) for number in range(BEGIN, 115)])
+    assert verdicts(rows).height == 1
+    assert not rows.filter(pl.col("as_of_date") > first + timedelta(days=1))["is_drifted"].any()
+
+
+def test_immature_and_later_figures_are_never_used() -> None:
+    history = living(4, 100, collapse=(BEGIN, 0.25))
+    day = FIRST + timedelta(days=BEGIN + 5)
+    late = history.with_columns(
+        known_date=pl.when(pl.col("family") == "calibration").then(pl.col("date") + pl.duration(days=14)).otherwise("known_date")
+    )
+    assert not judge(late, SETTINGS, day)["is_drifted"].any()
+    assert_frame_equal(judge(history, SETTINGS, day), judge(history.filter(pl.col("known_date") <= day), SETTINGS, day))
+
+
+def test_the_verdict_names_metric_day_and_money() -> None:
+    history = living(5, 100).with_columns(
+        value=pl.when((pl.col("metric") == "shop.average_order_value") & (pl.col("date") >= FIRST + timedelta(days=BEGIN)))
+        .then(pl.col("value") * 0.5)
+        .otherwise("value")
+    )
+    day = FIRST + timedelta(days=BEGIN + 3)
+    rows = judge(history, SETTINGS, day).filter(pl.col("metric") == "shop.average_order_value")
+    found = rows.row(0, named=True)
+    assert found["is_drifted"] and found["since_date"] == FIRST + timedelta(days=BEGIN)
+    revenue = (
+        history.filter(pl.col("metric") == "shop.revenue", pl.col("date") > day - timedelta(days=28), pl.col("date") <= day)[
+            "value"
+        ].sum()
+        / 28
+    )
+    assert found["effect_value"] == pytest.approx(-0.5 * revenue, rel=0.1)
+    assert found["verdict_id"] == verdict_name(["shop.average_order_value"], found["since_date"], found["cause"])
+
+
+def test_every_watched_metric_has_a_row_and_the_schema_holds() -> None:
+    rows = judge(living(6, 100), SETTINGS, FIRST + timedelta(days=90))
+    assert rows["metric"].n_unique() == rows.height == living(6, 100)["metric"].n_unique()
+    assert dict(rows.schema) == polars_schema("drift_report")
+
+
+def test_an_empty_history_is_a_quiet_empty_report() -> None:
+    rows = judge(pl.DataFrame(schema=HISTORY), SETTINGS, FIRST)
+    assert rows.height == 0 and dict(rows.schema) == polars_schema("drift_report")
+
+
+def test_psi_by_hand_and_season_matched() -> None:
+    """The same weekly pattern on both sides is no shift; a shift is the sum of (p - q) ln(p / q) less its expectation."""
+    days = days_between(FIRST, FIRST + timedelta(days=34))
+    weekly = [
+        {"landed_date": day, "source": "events", "feature": "device", "bin": device, "rows": 1, "people": people}
+        for day in days
+        for device, people in (("mobile", 500 if day.weekday() < 5 else 900), ("desktop", 500))
+    ]
+    counts = pl.DataFrame(weekly)
+    quiet = inputs(counts, days[-1:]).filter(pl.col("metric") == "events.psi[device]")
+    assert quiet["value"].to_list() == pytest.approx([0.0], abs=1e-3)
+    shifted = counts.with_columns(
+        people=pl.when((pl.col("landed_date") > days[-8]) & (pl.col("bin") == "mobile")).then(100).otherwise("people")
+    )
+    found = inputs(shifted, days[-1:]).filter(pl.col("metric") == "events.psi[device]")["value"][0]
+    new, old = np.array([700.0, 3500.0]), np.array([4 * (5 * 500 + 2 * 900.0), 14000.0])
+    p, q = new / new.sum(), old / old.sum()
+    assert found == pytest.approx(((p - q) * np.log(p / q)).sum() - (1 / new.sum() + 1 / old.sum()), rel=2e-3)
+
+
+def test_unseen_and_missing_values_are_data_quality() -> None:
+    days = days_between(FIRST, FIRST + timedelta(days=40))
+    counts = pl.DataFrame(
+        [
+            {"landed_date": day, "source": "events", "feature": "device", "bin": value, "rows": 10, "people": 10}
+            for day in days
+            for value in (["mobile", "desktop"] if day < days[35] else ["mobile", "N/A", None])
+        ],
+        infer_schema_length=None,
+    )
+    found = inputs(counts, days[-1:])
+    assert found.filter(pl.col("metric") == "events.unseen_values[device]")["value"][0] == pytest.approx(6 / 20, abs=0.05)
+    assert found.filter(pl.col("metric") == "events.missing_values[device]")["value"][0] > 0.2
+
+
+def test_a_closed_holiday_is_no_outage() -> None:
+    """Two closed days in a row empty every count; where the calendar knows them they say nothing."""
+    from marketing_assets.drift.signals import without_holidays
+
+    closed = [FIRST + timedelta(days=BEGIN), FIRST + timedelta(days=BEGIN + 1)]
+    history = living(8, 90).filter(~((pl.col("shape") == "volume") & pl.col("date").is_in(closed)))
+    assert judge(history, SETTINGS, closed[-1]).filter(pl.col("cause") == "data_quality").height > 0
+    assert not judge(without_holidays(history, closed), SETTINGS, closed[-1])["is_drifted"].any()
+
+
+def test_clicks_lost_everywhere_at_once_are_a_tracking_bug() -> None:
+    history = living(9, 100).with_columns(
+        observed=pl.when((pl.col("family") == "calibration") & (pl.col("date") >= FIRST + timedelta(days=BEGIN)))
+        .then((pl.col("observed") * 0.3).floor())
+        .otherwise("observed")
+    )
+    found = verdicts(judged(history, DAYS[:8])).row(-1, named=True)
+    assert (found["cause"], found["action"], found["assets"]) == ("data_quality", "stop_learning", "response_rates")
+
+
+def test_watch_needs_enough_history() -> None:
+    """A young shop has no reference: nothing may be called drift in its first two weeks."""
+    history = living(7, 14, taste=(8, 0.2))
+    assert not watch(history, SETTINGS, FIRST + timedelta(days=13), {})["is_beyond"].any()
+
+
+def test_a_day_alone_equals_the_day_in_a_range() -> None:
+    store = shop()
+    frames = {**lived_shop(), "evaluation_report": whole_range()["evaluation_report"]}
+    days = days_between(FIRST, FIRST + timedelta(days=59))
+    whole = build_drift(reader_over(frames, store, days[-1]), days, store).tables["drift_report"]
+    assert isinstance(whole, pl.DataFrame) and whole.height > 0
+    for number in (0, 20, 45, 59):
+        day = days[number]
+        known = {name: frame.filter(pl.col(TABLES[name].partition_column) <= day) for name, frame in frames.items()}
+        known["drift_report"] = whole.filter(pl.col("as_of_date") < day)
+        alone = build_drift(reader_over(known, store, day), [day], store).tables["drift_report"]
+        assert_frame_equal(alone, whole.filter(pl.col("as_of_date") == day), rel_tol=1e-9)  # type: ignore[arg-type]
+
+
+def test_metric_names() -> None:
+    assert metric_name("ads", "ctr", "all", "all") == "ads.ctr"
+    assert metric_name("ads", "ctr", "device", "mobile") == "ads.ctr[device=mobile]"

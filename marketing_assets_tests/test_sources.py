@@ -1,0 +1,509 @@
+"""Sources: every layout is read, every physical row ends up somewhere, nothing breaks without a named cause."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from marketing_assets.config import Store
+from marketing_assets.sources import SourceError, build_sources, chunks, file_fingerprint, landing_days
+from marketing_assets.sources.mapping import parse
+from marketing_assets.warehouse import Warehouse, days_between
+
+FIRST = date(2026, 3, 1)
+HEADER = "at,who,what,item,price\n"
+COLUMNS = {"event_at": "at", "user_id": "who", "event_type": "what", "item_id": "item", "unit_price": "price"}
+
+
+def store_at(folder: Path, blocks: Any = None, source: str = "events", **changes: Any) -> Store:
+    blocks = blocks or {"files": "{date}.csv", "columns": COLUMNS}
+    values = {
+        "name": "test",
+        "timezone": "Europe/London",
+        "currency": "GBP",
+        "first_day": FIRST,
+        "last_day": FIRST + timedelta(days=9),
+        "data_root": str(folder),
+        "sources": {source: blocks},
+        "path": folder / "store.yaml",
+    }
+    return Store.model_validate(values | changes)
+
+
+def land(store: Store, days: Sequence[date] = (FIRST,), source: str = "events") -> pl.DataFrame:
+    """The raw table after publishing the window, in order of file and row."""
+    connection = duckdb.connect(":memory:", config={"threads": "2"})
+    warehouse = Warehouse(connection, store, None)
+    built = build_sources(warehouse.reader(days[-1]), days, store, source)
+    with warehouse.transaction():
+        warehouse.replace_window("sources", [f"raw_{source}"], days, built)
+    rows = warehouse.reader(days[-1]).window(f"raw_{source}", None, days[-1]).sort("landed_date", "source_file", "source_row")
+    connection.close()
+    return rows
+
+
+def csv_file(folder: Path, content: str | bytes, name: str = "2026-03-01.csv") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+GOOD = "2026-03-01 10:00:00,u,view_item,i,1.50\n"
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"at": "2026-03-01 10:00:00", "who": "u", "what": "view_item", "item": "i", "price": "1.50"},
+    {"at": "2026-03-01 11:00:00", "who": None, "what": "purchase", "item": "j", "price": "2.00"},
+]
+
+
+def as_csv(delimiter: str = ",") -> str:
+    return "".join(
+        delimiter.join(row[name] or "" for name in COLUMNS.values()) + "\n"
+        for row in [dict(zip(ROWS[0], ROWS[0], strict=True)), *ROWS]
+    )
+
+
+def as_json() -> str:
+    return "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+def zstd(text: str) -> bytes:
+    return bytes(pa.compress(text.encode(), codec="zstd", asbytes=True))
+
+
+LAYOUTS: dict[str, tuple[str, Mapping[str, Any], bytes]] = {
+    "csv": ("{date}.csv", {}, as_csv().encode()),
+    "windows line ends and byte order mark": ("{date}.csv", {}, b"\xef\xbb\xbf" + as_csv().replace("\n", "\r\n").encode()),
+    "no line end at the end": ("{date}.csv", {}, as_csv().rstrip("\n").encode()),
+    "gzip": ("{date}.csv.gz", {}, gzip.compress(as_csv().encode())),
+    "two gzip members": ("{date}.csv.gz", {}, gzip.compress(as_csv()[:40].encode()) + gzip.compress(as_csv()[40:].encode())),
+    "zstd": ("{date}.csv.zst", {}, zstd(as_csv())),
+    "semicolons": ("{date}.txt", {"delimiter": ";"}, as_csv(";").encode()),
+    "tabs": ("{date}.tsv", {"delimiter": "\t"}, as_csv("\t").encode()),
+    "utf-16": ("{date}.csv", {"encoding": "utf-16"}, as_csv().encode("utf-16")),
+    "latin-1": ("{date}.csv", {"encoding": "latin-1"}, as_csv().encode("latin-1")),
+    "json": ("{date}.jsonl", {"format": "json"}, as_json().encode()),
+    "json, gzip": ("{date}.jsonl.gz", {"format": "json"}, gzip.compress(as_json().encode())),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(tmp_path: Path, name: str) -> None:
+    pattern, options, content = LAYOUTS[name]
+    (tmp_path / pattern.replace("{date}", "2026-03-01")).write_bytes(content)
+    rows = land(store_at(tmp_path, {"files": pattern, "columns": COLUMNS, **options}))
+    assert rows.select("event_at", "user_id", "event_type", "item_id", "unit_price").rows() == [
+        tuple(row[name] for name in COLUMNS.values()) for row in ROWS
+    ]
+    first = 1 if "json" in name else 2
+    assert rows["source_row"].to_list() == [first, first + 1]
+    assert rows["source_file"].to_list() == [pattern.replace("{date}", "2026-03-01")] * 2
+    assert rows["source_error"].null_count() == 2
+
+
+def test_parquet_keeps_types_and_zones(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"ts": [1_772_359_200, None], "who": [7, 8], "price": [float("nan"), 1.5]})
+    frame.write_parquet(tmp_path / "all.parquet")
+    columns = {"event_at": "to_timestamp(ts)", "user_id": "who", "unit_price": "price", "event_type": "'view_item'"}
+    rows = land(store_at(tmp_path, {"files": "all.parquet", "format": "parquet", "columns": columns}))
+    assert rows.select("event_at", "user_id", "unit_price", "event_type", "source_row").rows() == [
+        ("2026-03-01 10:00:00+00", "7", "nan", "view_item", 1),
+        (None, "8", "1.5", "view_item", 2),
+    ]
+
+
+def test_columns_may_move_from_some_day_on(tmp_path: Path) -> None:
+    csv_file(tmp_path, HEADER + GOOD)
+    csv_file(tmp_path, "extra,price,item,what,who,at\n?,9,i,purchase,u,2026-03-02 10:00:00\n", "2026-03-02.csv")
+    rows = land(store_at(tmp_path), days_between(FIRST, FIRST + timedelta(days=1)))
+    assert rows["unit_price"].to_list() == ["1.50", "9"]
+
+
+def test_several_blocks_and_conditions(tmp_path: Path) -> None:
+    """One file over two tables; a row for which the condition cannot be decided is lost to neither."""
+    csv_file(tmp_path, "kind,item,at\nevent,i,2026-03-01\nitem,j,\n,k,2026-03-01\n")
+    event_block = {"files": "{date}.csv", "where": "kind = 'event'", "columns": {"event_at": "at", "item_id": "item"}}
+    item_blocks = [
+        {"files": "{date}.csv", "where": "kind = 'item'", "columns": {"item_id": "item"}},
+        {"rows": [{"item_id": "x", "title": "Inline", "unit_price": 2.5}]},
+    ]
+    store = store_at(tmp_path, event_block).model_copy()
+    store = Store.model_validate(
+        {**store.model_dump(), "sources": {"events": event_block, "items": item_blocks}, "path": store.path}
+    )
+    assert land(store)["item_id"].to_list() == ["i", "k"]
+    items = land(store, source="items")
+    assert sorted(items["item_id"]) == ["j", "k", "x"]
+    assert items.filter(pl.col("item_id") == "x")["unit_price"].to_list() == ["2.5"]
+
+
+def test_the_file_name_is_a_column(tmp_path: Path) -> None:
+    csv_file(tmp_path, HEADER + GOOD, "web-2026-03-01.csv")
+    csv_file(tmp_path, HEADER + GOOD, "app-2026-03-01.csv")
+    columns = {**COLUMNS, "channel": "regexp_extract(source_file, '^[a-z]+')"}
+    assert land(store_at(tmp_path, {"files": "*-{date}.csv", "columns": columns}))["channel"].to_list() == ["app", "web"]
+
+
+# --- landed day -------------------------------------------------------------------------------------------------------
+
+
+def test_undated_files_land_on_the_shop_local_day(tmp_path: Path) -> None:
+    """null, unreadable and outside days land on first_day; London summer time begins on 2026-03-29."""
+    times = {
+        "2026-03-30 23:30:00": 29,
+        "2026-03-29 23:30:00Z": 29,
+        "2026-03-29 22:30:00Z": 28,
+        "": 0,
+        "soon": 0,
+        "2025-01-01": 0,
+        "2026-05-01 00:00:00": 0,
+        "9999-12-31 00:00:00": 0,
+        "2026-04-30 12:00:00": 60,
+    }
+    csv_file(tmp_path, HEADER + "".join(f"{time},u,view_item,{number},1\n" for number, time in enumerate(times)), "all.csv")
+    store = store_at(tmp_path, {"files": "all.csv", "columns": COLUMNS}, last_day=date(2026, 4, 30))
+    days = days_between(FIRST, date(2026, 4, 30))
+    whole = land(store, days)
+    found = dict(whole.select("item_id", "landed_date").iter_rows())
+    assert found == {str(number): FIRST + timedelta(days=day) for number, day in enumerate(times.values())}
+    parts = pl.concat([land(store, days[:29]), land(store, days[29:30]), land(store, days[30:])])
+    assert whole.equals(parts.sort("landed_date", "source_file", "source_row"))
+
+
+def test_inputs_without_a_date_land_on_the_first_day(tmp_path: Path) -> None:
+    store = store_at(tmp_path, {"rows": [{"campaign_id": "c", "start_date": date(2026, 3, 5), "budget": 10}]}, source="campaigns")
+    assert land(store, source="campaigns")["start_date"].to_list() == ["2026-03-05"]
+    assert land(store, [FIRST + timedelta(days=1)], source="campaigns").height == 0
+
+
+def test_control_files_are_always_mapped(tmp_path: Path) -> None:
+    folder = tmp_path / "control" / "refit_requests"
+    folder.mkdir(parents=True)
+    (folder / "2026-03-01.csv").write_text("requested_for_date,asset,action,reason\n2026-03-01,ad_plan,refit,drift\n")
+    csv_file(tmp_path, HEADER)
+    store = store_at(tmp_path)
+    rows = land(store, days_between(FIRST, FIRST + timedelta(days=2)), "refit_requests")
+    assert rows.select("landed_date", "asset", "action", "reason", "model_version").rows() == [
+        (FIRST, "ad_plan", "refit", "drift", None)
+    ]
+    assert land(store, source="plan_overrides").height == 0
+
+
+# --- row ids ----------------------------------------------------------------------------------------------------------
+
+
+def test_identical_rows_are_told_apart_and_ids_do_not_depend_on_order(tmp_path: Path) -> None:
+    other = "2026-03-01 11:00:00,u,view_item,i,1.50\n"
+    csv_file(tmp_path, HEADER + GOOD + other + GOOD + GOOD)
+    first = land(store_at(tmp_path))
+    csv_file(tmp_path, HEADER + GOOD + GOOD + GOOD + other)
+    second = land(store_at(tmp_path))
+    assert first["raw_row_id"].n_unique() == 4
+    assert set(first["raw_row_id"]) == set(second["raw_row_id"])
+    assert first["row_hash"].n_unique() == 2
+    csv_file(tmp_path, HEADER + GOOD, "2026-03-02.csv")
+    assert not set(land(store_at(tmp_path), [FIRST + timedelta(days=1)])["raw_row_id"]) & set(first["raw_row_id"])
+
+
+# --- every physical row is somewhere ----------------------------------------------------------------------------------
+
+
+def test_ragged_and_broken_lines_become_rows_with_a_reason(tmp_path: Path) -> None:
+    content = (
+        HEADER.encode()
+        + GOOD.encode()
+        + b"only,three,fields\n"
+        + GOOD.encode()
+        + b"1,2,3,4,5,6\n"
+        + b"2026-03-01,\xff\xfe,view_item,i,1\n"
+        + GOOD.encode()
+        + b'2026-03-01,u,view_item,"=HYPERLINK(""x"")<b>",1\n'
+    )
+    csv_file(tmp_path, content)
+    rows = land(store_at(tmp_path))
+    assert rows.height == 7
+    broken = {row["source_row"]: row["source_error"] for row in rows.filter(pl.col("source_error").is_not_null()).to_dicts()}
+    assert set(broken) == {3, 5, 6}
+    assert "only,three,fields" in broken[3] and "Expected Number of Columns: 5 Found: 3" in broken[3]
+    assert "1,2,3,4,5,6" in broken[5]
+    assert "UTF-8" in broken[6]
+    good = rows.filter(pl.col("source_error").is_null())
+    assert good["source_row"].to_list() == [2, 4, 7, 8]
+    assert good["item_id"].to_list()[-1] == '=HYPERLINK("x")<b>'
+
+
+def test_an_open_quote_swallows_no_other_row_unseen(tmp_path: Path) -> None:
+    """A few lines after it are refused one by one; where the engine loses more, that is an error and not a short day."""
+    lines = [GOOD.replace(",i,", f",i{number},") for number in range(40)]
+    lines[30] = '2026-03-01 10:00:00,"u,view_item,i30,1.50\n'
+    csv_file(tmp_path, HEADER + "".join(lines))
+    rows = land(store_at(tmp_path))
+    assert rows.height == 40
+    assert rows["source_row"].to_list() == list(range(2, 42))
+    assert rows["source_error"].null_count() == 30
+    csv_file(tmp_path, HEADER + "".join(lines + lines[:30] * 100))
+    refused(store_at(tmp_path), "2026-03-01.csv", "of 3041 lines could be neither read nor refused", "see line 32")
+
+
+def test_line_ends_within_quotes(tmp_path: Path) -> None:
+    csv_file(tmp_path, HEADER + GOOD + '2026-03-01 10:00:00,"a\nb\nc",view_item,i,1\n\n' + GOOD)
+    assert land(store_at(tmp_path))["user_id"].to_list() == ["u", "a\nb\nc", "u"]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_monstrous_line_is_one_refused_row(tmp_path: Path, packed: bool) -> None:
+    """The engine drops a line longer than its buffer without a word."""
+    content = (HEADER + GOOD + "x" * 5_000_000 + ",u,view_item,i,1\n" + GOOD).encode()
+    pattern = "{date}.csv.gz" if packed else "{date}.csv"
+    (tmp_path / pattern.replace("{date}", "2026-03-01")).write_bytes(gzip.compress(content, 1) if packed else content)
+    rows = land(store_at(tmp_path, {"files": pattern, "columns": COLUMNS}))
+    assert rows["source_row"].to_list() == [2, 3, 4]
+    assert rows["source_error"].to_list()[1].startswith("longer than 2000000 bytes (5000016): xxx")
+
+
+def test_a_monstrous_last_line_without_end(tmp_path: Path) -> None:
+    csv_file(tmp_path, HEADER + GOOD + "x" * 3_000_000)
+    assert land(store_at(tmp_path))["source_error"].null_count() == 1
+
+
+def test_broken_json_lines(tmp_path: Path) -> None:
+    content = as_json() + '{"at": "2026-03-01"\n' + "[1, 2]\n" + "null\n" + '{"at": "2026-03-01", "who": {"id": 5}}\n'
+    csv_file(tmp_path, content, "2026-03-01.jsonl")
+    rows = land(
+        store_at(
+            tmp_path,
+            {
+                "files": "{date}.jsonl",
+                "format": "json",
+                "columns": {**COLUMNS, "user_id": "coalesce(source_line ->> '$.who.id', who)"},
+            },
+        )
+    )
+    assert rows.height == 6
+    errors = rows["source_error"].to_list()
+    assert errors[:2] == [None, None] and errors[5] is None
+    assert errors[2] == 'expected a JSON object, found no valid JSON: {"at": "2026-03-01"'
+    assert errors[3].startswith("expected a JSON object, found ARRAY") and errors[4].startswith(
+        "expected a JSON object, found NULL"
+    )
+    assert rows["user_id"].to_list()[5] == "5"
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "", "1", "x y", 'q"', "é", "=1+1"]), min_size=1, max_size=7), min_size=1, max_size=8)
+)
+def test_every_line_is_a_row(tmp_path_factory: pytest.TempPathFactory, lines: list[list[str]]) -> None:
+    """Whatever the fields hold: as many raw rows as non-empty lines, read or refused."""
+    folder = tmp_path_factory.mktemp("lines")
+    texts = [
+        ",".join(f'"{field.replace(chr(34), chr(34) * 2)}"' if '"' in field else field for field in fields) for fields in lines
+    ]
+    texts = [text for text in texts if text]
+    csv_file(folder, HEADER + "".join(text + "\n" for text in texts))
+    rows = land(store_at(folder))
+    assert rows.height == len(texts)
+    assert rows["raw_row_id"].n_unique() == len(texts)
+    good = rows.filter(pl.col("source_error").is_null())
+    assert good.height == sum(len(fields) == 5 for fields in lines if fields != [""])
+
+
+# --- clear errors -----------------------------------------------------------------------------------------------------
+
+
+def refused(store: Store, *words: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        land(store)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+def test_a_missing_file_is_an_error_or_an_empty_day(tmp_path: Path) -> None:
+    refused(store_at(tmp_path), "sources.events", "{date}.csv", "2026-03-01", "missing_file: empty")
+    assert land(store_at(tmp_path, {"files": "{date}.csv", "columns": COLUMNS, "missing_file": "empty"})).height == 0
+    refused(store_at(tmp_path, {"files": "all.csv", "columns": COLUMNS}), "all.csv", "data_root")
+
+
+def test_empty_file_and_header_only(tmp_path: Path) -> None:
+    csv_file(tmp_path, "")
+    refused(store_at(tmp_path), "2026-03-01.csv", "empty (0 bytes)")
+    csv_file(tmp_path, HEADER)
+    assert land(store_at(tmp_path)).height == 0
+
+
+@pytest.mark.parametrize("cut", [-4, -30, 200, 12])
+def test_truncated_gzip(tmp_path: Path, cut: int) -> None:
+    """The engine reads what there is and says nothing."""
+    content = gzip.compress((HEADER + "".join(GOOD.replace(",i,", f",{n * 7919},") for n in range(500))).encode())
+    (tmp_path / "2026-03-01.csv.gz").write_bytes(content[:cut])
+    refused(store_at(tmp_path, {"files": "{date}.csv.gz", "columns": COLUMNS}), "2026-03-01.csv.gz", "cut short")
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    content = bytearray(gzip.compress((HEADER + GOOD * 50).encode()))
+    content[-6] ^= 255  # the checksum
+    (tmp_path / "2026-03-01.csv.gz").write_bytes(bytes(content))
+    refused(store_at(tmp_path, {"files": "{date}.csv.gz", "columns": COLUMNS}), "2026-03-01.csv.gz", "damaged gzip")
+    (tmp_path / "2026-03-01.csv.gz").write_bytes((HEADER + GOOD).encode())
+    refused(store_at(tmp_path, {"files": "{date}.csv.gz", "columns": COLUMNS}), "2026-03-01.csv.gz", "damaged gzip")
+    (tmp_path / "2026-03-01.csv.zst").write_bytes(zstd(as_csv())[:-5])
+    refused(store_at(tmp_path, {"files": "{date}.csv.zst", "columns": COLUMNS}), "2026-03-01.csv.zst")
+    pl.DataFrame({"at": ["2026-03-01"]}).write_parquet(tmp_path / "2026-03-01.parquet")
+    whole = (tmp_path / "2026-03-01.parquet").read_bytes()
+    (tmp_path / "2026-03-01.parquet").write_bytes(whole[:-9])
+    refused(
+        store_at(tmp_path, {"files": "{date}.parquet", "format": "parquet", "columns": {"event_at": "at"}}),
+        "2026-03-01.parquet",
+        "cut short",
+    )
+
+
+def test_wrong_delimiter_and_missing_column(tmp_path: Path) -> None:
+    csv_file(tmp_path, as_csv(";"))
+    refused(store_at(tmp_path), "2026-03-01.csv", "'at' is missing", "columns.event_at", "';'", "delimiter")
+    csv_file(tmp_path, HEADER.replace("price", "Preis") + GOOD)
+    refused(
+        store_at(tmp_path),
+        "2026-03-01.csv",
+        "'price' is missing",
+        "sources.events.columns.unit_price",
+        "at, who, what, item, Preis",
+    )
+    csv_file(tmp_path, HEADER.replace("price", "at") + GOOD)
+    refused(store_at(tmp_path), "'at' appears twice")
+
+
+def test_wrong_encoding(tmp_path: Path) -> None:
+    csv_file(tmp_path, as_csv().encode("utf-16"))
+    refused(store_at(tmp_path), "2026-03-01.csv", "encoding")
+    csv_file(tmp_path, as_csv().encode() + b"x")
+    refused(store_at(tmp_path, {"files": "{date}.csv", "columns": COLUMNS, "encoding": "utf-16"}), "2026-03-01.csv", "utf-16")
+
+
+def test_an_expression_that_fails_names_file_and_remedy(tmp_path: Path) -> None:
+    csv_file(tmp_path, HEADER + GOOD.replace("1.50", "cheap"))
+    columns = {**COLUMNS, "unit_price": "CAST(price AS DOUBLE) * 2"}
+    refused(store_at(tmp_path, {"files": "{date}.csv", "columns": columns}), "2026-03-01.csv", "cheap", "TRY_CAST")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(SELECT max(x) FROM t)",
+        "EXISTS (SELECT 1)",
+        "sum(price)",
+        "row_number() OVER ()",
+        "read_text('/etc/passwd')",
+        "random()",
+        "now()",
+        "current_date",
+        "uuid()",
+        "getenv('HOME')",
+        "current_setting('threads')",
+        "nextval('s')",
+        "price; DROP TABLE x",
+        "price FROM t",
+        "((",
+        "*",
+        "glob('/*')",
+        "query('SELECT 1')",
+        "gen_random_uuid()",
+        "pg_read_file('x')",
+        "read_csv('/x')",
+        "read_parquet('/x')",
+        "unnest([1, 2])",
+    ],
+)
+def test_expressions_read_their_own_row_only(text: str) -> None:
+    with pytest.raises(SourceError, match=r"store\.yaml"):
+        parse(text, "store.yaml: sources.events.columns.price")
+
+
+def test_expressions_of_all_kinds_are_allowed(tmp_path: Path) -> None:
+    csv_file(tmp_path, 'Wann,wer,was,Sache,"Preis (EUR)"\n01.03.2026 10:00,7.0,Kauf,SKU-9,"1.234,50"\n')
+    columns = {
+        "event_at": "strftime(try_strptime(Wann, '%d.%m.%Y %H:%M'), '%Y-%m-%d %H:%M:%S')",
+        "user_id": "regexp_replace(wer, '\\.0$', '')",
+        "event_type": "CASE was WHEN 'Kauf' THEN 'purchase' END",
+        "item_id": "split_part(Sache, '-', 2)",
+        "unit_price": "replace(replace(\"Preis (EUR)\", '.', ''), ',', '.')",
+        "order_id": "md5(WANN || wer)",
+        "channel": "'shop'",
+    }
+    (row,) = land(store_at(tmp_path, {"files": "{date}.csv", "columns": columns})).to_dicts()
+    assert (row["event_at"], row["user_id"], row["event_type"], row["item_id"], row["unit_price"], row["channel"]) == (
+        "2026-03-01 10:00:00",
+        "7",
+        "purchase",
+        "9",
+        "1234.50",
+        "shop",
+    )
+
+
+def test_unknown_contract_columns(tmp_path: Path) -> None:
+    csv_file(tmp_path, HEADER)
+    refused(store_at(tmp_path, {"files": "{date}.csv", "columns": {"colour": "at"}}), "colour is no column", "event_at")
+    refused(store_at(tmp_path, {"rows": [{"event_at": "2026-03-01", "colour": 1}]}), "row 1: colour")
+
+
+# --- fingerprints and days --------------------------------------------------------------------------------------------
+
+
+def test_fingerprints_follow_content(tmp_path: Path) -> None:
+    import os
+
+    store = store_at(tmp_path, {"files": "{date}.csv", "columns": COLUMNS, "missing_file": "empty"})
+    none = file_fingerprint(store, "events", FIRST)
+    path = csv_file(tmp_path, HEADER + GOOD)
+    first = file_fingerprint(store, "events", FIRST)
+    assert first != none
+    assert file_fingerprint(store, "events", FIRST + timedelta(days=1)) == none
+    os.utime(path, (1, 1))
+    assert file_fingerprint(store, "events", FIRST) == first  # touched, not changed
+    csv_file(tmp_path, HEADER + GOOD.replace("1.50", "1.51"))
+    assert file_fingerprint(store, "events", FIRST) != first
+
+
+def test_fingerprints_of_undated_files_are_per_landed_day(tmp_path: Path) -> None:
+    """Rows appended for the third day change its fingerprint and no other."""
+    store = store_at(tmp_path, {"files": "all.csv", "columns": COLUMNS})
+    csv_file(tmp_path, HEADER + GOOD, "all.csv")
+    days = days_between(FIRST, FIRST + timedelta(days=3))
+    before = [file_fingerprint(store, "events", day) for day in days]
+    csv_file(tmp_path, HEADER + GOOD + GOOD.replace("03-01", "03-03"), "all.csv")
+    after = [file_fingerprint(store, "events", day) for day in days]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, False, True]
+
+
+def test_landing_days_and_chunks(tmp_path: Path) -> None:
+    for name in ("2026-03-01.csv", "2026-03-04.csv", "2026-02-31.csv", "2026-03-05.csv.bak"):
+        csv_file(tmp_path, HEADER + GOOD, name)
+    store = store_at(tmp_path)
+    assert landing_days(store)["events"] == [FIRST, FIRST + timedelta(days=3)]
+    days = days_between(FIRST, FIRST + timedelta(days=4))
+    assert chunks(store, "events", days) == [days]
+    assert chunks(store, "events", days, most_bytes=70) == [days[:3], days[3:]]
+
+
+def test_a_missing_source_is_named(tmp_path: Path) -> None:
+    csv_file(tmp_path, HEADER)
+    store = store_at(tmp_path)
+    connection = duckdb.connect(":memory:")
+    built = build_sources(Warehouse(connection, store, None).reader(FIRST), [FIRST], store, "items")
+    assert built.degraded == {"raw_items": "needs source 'items'"}
+    with pytest.raises(SourceError, match="no such input"):
+        build_sources(Warehouse(connection, store, None).reader(FIRST), [FIRST], store, "things")
