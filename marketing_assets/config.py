@@ -150,7 +150,7 @@ class InventorySettings(Settings):
     service_level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     default_lead_time_days: PositiveInt = 7
     review_period_days: PositiveInt = 7
-    simulations: PositiveInt = 1000
+    simulations: PositiveInt = 500
 
 
 class ResponseSettings(Settings):
@@ -240,6 +240,15 @@ class ServiceSettings(Settings):
     language_model: LanguageModelSettings = LanguageModelSettings()
 
 
+class AlertSettings(Settings):
+    webhook_variable: str | None = Field(None, description="environment variable that holds a Slack-compatible webhook address")
+    mail_to: tuple[str, ...] = ()
+    mail_from: str = "marketing@localhost"
+    mail_host: str = "127.0.0.1"
+    mail_port: PositiveInt = 25
+    mail_password_variable: str | None = Field(None, description="environment variable that holds the mail server's password")
+
+
 class Store(Settings):
     """A shop: what it is called, where its exports lie, and every setting of the engine for it."""
 
@@ -257,6 +266,7 @@ class Store(Settings):
     maturity_days: PositiveInt = Field(14, description="after so many days a day's conversions count as complete")
     cadence_anchor: date | None = None
     retention_days: PositiveInt | None = None
+    schedule_hour: Annotated[int, Field(ge=0, le=23)] = Field(2, description="shop-local hour at which the night's run starts")
     sources: dict[str, SourceBlock | list[SourceBlock]]
     cleaning: CleaningSettings = CleaningSettings()
     features: FeatureSettings = FeatureSettings()
@@ -268,6 +278,7 @@ class Store(Settings):
     ad_planning: PlanSettings = PlanSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     drift: DriftSettings = DriftSettings()
+    alerts: AlertSettings = AlertSettings()
     service: ServiceSettings = ServiceSettings()
     path: Path = Field(Path("store.yaml"), exclude=True, description="where this was read from; not a key of the file")
 

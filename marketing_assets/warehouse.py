@@ -183,6 +183,22 @@ class Reader:
             return pl.DataFrame(schema={column: polars_schema(name)[column] for column in chosen})
         return self.window(name, issued, issued, columns)
 
+    def head(self, name: str, day: date, rows: int, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """The first rows of a partition, by key."""
+        spec = TABLES[name]
+        self._check(name, day)
+        order = ", ".join(f"{key} NULLS FIRST" for key in spec.key)
+        query = f"SELECT {', '.join(columns)} FROM {name} WHERE {spec.partition_column} = ? ORDER BY {order} LIMIT {int(rows)}"
+        return self.connection.execute(query, [day]).fetchall()
+
+    def rejected_counts(self, start: date, end: date) -> dict[tuple[str, date], int]:
+        """(input, landed day) -> refused rows."""
+        self._check("rejected_rows", end)
+        rows = self.connection.execute(
+            "SELECT source, landed_date, count(*) FROM rejected_rows WHERE landed_date BETWEEN ? AND ? GROUP BY ALL", [start, end]
+        ).fetchall()
+        return {(source, day): count for source, day, count in rows}
+
     def accepted(self, source: str, start: date | None, end: date) -> pl.DataFrame:
         """Accepted rows of an input, typed, that landed in [start, end], plus landed_date; [] where the shop lacks it.
 
@@ -321,6 +337,7 @@ class Warehouse:
         connection.execute("SET preserve_insertion_order = false")
         create_tables(connection)
         self.ledger: Ledger = {}
+        self._undo: dict[tuple[str, date], LedgerRow | None] = {}
         for row in connection.execute("SELECT * FROM partition_ledger").fetchall():
             entry = LedgerRow(*row)
             self.ledger[entry.table_name, entry.partition_date] = entry
@@ -334,11 +351,20 @@ class Warehouse:
         self.connection.execute("BEGIN TRANSACTION")
         try:
             yield
+            self.connection.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(duckdb.Error):
                 self.connection.execute("ROLLBACK")
+            for key, row in self._undo.items():
+                if row is None:
+                    del self.ledger[key]
+                else:
+                    self.ledger[key] = row
+            self._undo.clear()
             raise
-        self.connection.execute("COMMIT")
+        if self._undo:
+            self._undo.clear()
+            self.copy_ledger()
 
     def replace_window(self, step: str, names: Sequence[str], days: Sequence[date], built: Built) -> dict[str, dict[date, tuple[int, str]]]:
         """Inside a transaction: replace the window of every table of a step, and its fits. Returns rows and content hash by table and day.
@@ -417,25 +443,84 @@ class Warehouse:
 
     def _hashes(self, spec: Table, start: date, end: date) -> dict[date, tuple[int, str]]:
         """Rows and an order-free content hash by day. Floats count at single precision, measured columns not at all."""
-        terms = []
-        for column, kind in spec.columns.items():
-            if column not in spec.measured:
-                terms.append(f"({column} + 0.0)::FLOAT" if type(kind).__name__ == "Float64" else column)
         rows = self.connection.execute(
             f"""SELECT {spec.partition_column}, count(*), sum(h::HUGEINT), bit_xor(h) FROM (
-                    SELECT {spec.partition_column}, hash({", ".join(terms)}) AS h FROM {spec.name}
+                    SELECT {spec.partition_column}, hash({", ".join(_hash_terms(spec))}) AS h FROM {spec.name}
                     WHERE {spec.partition_column} BETWEEN ? AND ?) GROUP BY 1""",
             [start, end],
         ).fetchall()
         found = {day: (count, digest(count, total, xor)) for day, count, total, xor in rows}
         return {day: found.get(day, (0, digest(0))) for day in days_between(start, end)}
 
-    def write_ledger(self, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
-        """Inside a transaction: record partitions. Rows that came out as before keep their run and time. Returns the changed ones."""
+    def states(self, name: str, days: Sequence[date], results: Mapping[date, tuple[int, str]]) -> dict[date, str]:
+        """What readers of `name` can still see of its past at the end of each day of a window, as a digest.
+
+        Change logs: every entity's newest entry since the last keyframe, whatever its day; issues: the newest issue; day
+        tables carry nothing. Inside the publishing transaction.
+        """
+        spec = TABLES[name]
+        if spec.kind == "day":
+            return dict.fromkeys(days, "")
+        if spec.kind == "issue":
+            before = self.ledger.get((name, days[0] - timedelta(days=1)))
+            state, found = ("" if before is None else before.state_hash), {}
+            for day in days:
+                state = results[day][1] if results[day][0] else state
+                found[day] = state
+            return found
+        reader = self.reader(days[-1])
+        keyframe = reader.keyframe_before(days[0])
+        keyframes = sorted({reader.keyframe_before(day) for day in days})
+        entity = ", ".join(spec.entity)
+        rows = self.connection.execute(
+            f"""SELECT day, sum(entry - before)::VARCHAR FROM (
+                    SELECT as_of_date AS day, entry, coalesce(lag(entry) OVER (
+                        PARTITION BY {entity}, list_last(list_filter($keyframes::DATE[], k -> k <= as_of_date)) ORDER BY as_of_date), 0) AS before
+                    FROM (SELECT {entity}, as_of_date, sum(hash({", ".join(_hash_terms(spec, "as_of_date"))})::HUGEINT) AS entry
+                          FROM {name} WHERE as_of_date BETWEEN $start AND $stop GROUP BY ALL))
+                GROUP BY day""",
+            {"keyframes": keyframes, "start": keyframe, "stop": days[-1]},
+        ).fetchall()
+        moved = {day: int(total) for day, total in rows}
+        total, found = 0, {}
+        for day in days_between(keyframe, days[-1]):
+            total = moved.get(day, 0) + (0 if day in keyframes else total)
+            found[day] = digest(total)
+        return {day: found[day] for day in days}
+
+    def models_in_force(self, step: str, days: Sequence[date]) -> dict[date, str]:
+        """For each day of a window, a digest of the versions of a step's models that scoring uses at its end."""
+        rows = self.connection.execute(
+            """SELECT as_of_date, model_name, model_version FROM fitted_models WHERE step = ? AND is_promoted AND as_of_date <= ?
+               ORDER BY promoted_as_of, as_of_date, trigger = 'rollback', model_version""",
+            [step, days[-1]],
+        ).fetchall()
+        in_force: dict[str, str] = {}
+        found, position = {}, 0
+        for day in days:
+            while position < len(rows) and rows[position][0] <= day:
+                in_force[rows[position][1]] = rows[position][2]
+                position += 1
+            found[day] = digest(*(f"{model}={version}" for model, version in sorted(in_force.items())))
+        return found
+
+    def stage_ledger(self, rows: Sequence[LedgerRow]) -> list[LedgerRow]:
+        """Inside a transaction: what the ledger will say. Rows that came out as before keep their run and time.
+
+        Returns the changed ones. They count at once for what is computed next; a rollback takes them back.
+        """
         changed = [row for row in rows if not row.same_result(self.ledger.get((row.table_name, row.partition_date)))]
-        if not changed:
-            return []
-        frame = pl.DataFrame([vars(row) for row in changed], schema=_LEDGER_SCHEMA, orient="row")
+        for row in changed:
+            key = row.table_name, row.partition_date
+            self._undo.setdefault(key, self.ledger.get(key))
+            self.ledger[key] = row
+        return changed
+
+    def write_staged(self) -> None:
+        """Inside a transaction: the staged ledger rows go to the table."""
+        if not self._undo:
+            return
+        frame = pl.DataFrame([vars(self.ledger[key]) for key in self._undo], schema=_LEDGER_SCHEMA, orient="row")
         self.connection.register("incoming", frame.to_arrow())
         self.connection.execute(
             "DELETE FROM partition_ledger USING incoming WHERE partition_ledger.table_name = incoming.table_name "
@@ -443,14 +528,6 @@ class Warehouse:
         )
         self.connection.execute("INSERT INTO partition_ledger BY NAME SELECT * FROM incoming")
         self.connection.unregister("incoming")
-        return changed
-
-    def remember(self, rows: Sequence[LedgerRow]) -> None:
-        """After a commit: the ledger in memory and its copy beside the warehouse follow."""
-        for row in rows:
-            self.ledger[row.table_name, row.partition_date] = row
-        if rows:
-            self.copy_ledger()
 
     def copy_ledger(self) -> None:
         """Write ledger.parquet beside the warehouse by atomic rename: what sensors and `marketing status` read."""
@@ -461,6 +538,37 @@ class Warehouse:
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         frame.sort("table_name", "partition_date").write_parquet(temporary)
         os.replace(temporary, target)
+
+    def copy_verdict(self) -> None:
+        """Write verdict.json beside the warehouse by atomic rename: the drifted rows of the newest judged day, for the sensor."""
+        if self.path is None:
+            return
+        newest = max((day for table, day in self.ledger if table == "drift_report"), default=None)
+        if newest is None:
+            return
+        rows = self.connection.execute(
+            """SELECT verdict_id, any_value(cause), any_value(action), any_value(assets_to_refresh), min(since_date)::VARCHAR,
+                      list(metric ORDER BY metric), sum(effect_value)
+               FROM drift_report WHERE as_of_date = ? AND verdict_id IS NOT NULL GROUP BY verdict_id ORDER BY verdict_id""", [newest]
+        ).fetchall()
+        names = ("verdict_id", "cause", "action", "assets_to_refresh", "since_date", "metrics", "effect_value")
+        content = {"as_of_date": newest.isoformat(), "verdicts": [dict(zip(names, row, strict=True)) for row in rows]}
+        replace_file(verdict_copy(self.store), json.dumps(content, indent=1))
+
+
+def _hash_terms(spec: Table, *without: str) -> list[str]:
+    """What is hashed of a row: all but measured columns, floats at single precision so that the last bits do not count."""
+    return [
+        f"({column} + 0.0)::FLOAT" if type(kind).__name__ == "Float64" else column
+        for column, kind in spec.columns.items() if column not in spec.measured and column not in without
+    ]
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(content, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 _LEDGER_SCHEMA: dict[str, Any] = {
@@ -503,6 +611,16 @@ def warehouse_path(store: Store, environment: Mapping[str, str] = os.environ) ->
 
 def ledger_copy(store: Store) -> Path:
     return warehouse_path(store).with_name("ledger.parquet")
+
+
+def verdict_copy(store: Store) -> Path:
+    return warehouse_path(store).with_name("verdict.json")
+
+
+def read_verdict_copy(store: Store) -> dict[str, Any] | None:
+    """The newest drift verdict as last committed, without opening the warehouse; None before the first."""
+    path = verdict_copy(store)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def read_ledger_copy(store: Store) -> pl.DataFrame:
@@ -564,6 +682,7 @@ def open_warehouse(
         try:
             warehouse = Warehouse(connection, store, path)
             warehouse.copy_ledger()
+            warehouse.copy_verdict()
             yield warehouse
         finally:
             connection.close()

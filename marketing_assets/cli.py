@@ -1,0 +1,314 @@
+"""The `marketing` command: what is not a materialisation.
+
+What belongs here: arguments, messages, exit codes. What does not: any computation (each command calls one function). 0: done;
+1: it could not be done, and why; 2: the command line itself is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from marketing_assets.config import Store, StoreError, load_store, store_path
+
+
+def tell(text: str = "") -> None:
+    """To the terminal; progress goes to stderr so that output can be piped."""
+    sys.stdout.write(text + "\n")
+
+
+def progress(text: str) -> None:
+    sys.stderr.write((f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else text) + "\n")
+    sys.stderr.flush()
+
+
+def _coloured(text: str, colour: str) -> str:
+    codes = {"red": 31, "green": 32, "yellow": 33}
+    return f"\x1b[{codes[colour]}m{text}\x1b[0m" if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text
+
+
+def _store(given: argparse.Namespace) -> Store:
+    return load_store(Path(given.store) if getattr(given, "store", None) else store_path())
+
+
+def _newest(store: Store, given: date | None) -> date:
+    """The day asked for, else the newest closed one."""
+    if given is not None:
+        return given
+    from marketing_assets.catch_up import fingerprints_of
+    from marketing_assets.pipeline import newest_closed_day
+    from marketing_assets.warehouse import read_ledger_copy
+
+    closed = newest_closed_day(fingerprints_of(read_ledger_copy(store)), store)
+    if closed is None:
+        raise StoreError(f"{store.path}: no day is closed yet; build one first: dagster asset materialize "
+                         "-m marketing_assets.definitions --select '*' --partition-range A...B")
+    return closed
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def init_store(given: argparse.Namespace) -> int:
+    from marketing_assets.onboarding import init_store as write
+
+    path = write(Path(given.folder), Path(given.out) if given.out else None, tell)
+    tell(f"wrote {path}; look it over, then: marketing check-store {path}")
+    return 0
+
+
+def check_store(given: argparse.Namespace) -> int:
+    from marketing_assets.onboarding import check_store as check
+
+    report = check(_store(given), given.days, tell)
+    return 0 if report.is_ok else 1
+
+
+def days(given: argparse.Namespace) -> int:
+    from marketing_assets.catch_up import last_closed_by_clock
+
+    store = _store(given)
+    tell(f"{store.first_day}...{last_closed_by_clock(store, datetime.now(UTC))}")
+    return 0
+
+
+def status(given: argparse.Namespace) -> int:
+    """What is built, what is missing, what is lacking, from the ledger's copy; works while a run holds the warehouse."""
+    import polars as pl
+
+    from marketing_assets.catch_up import freshness, what_landed
+    from marketing_assets.pipeline import steps_of
+    from marketing_assets.warehouse import read_ledger_copy, read_verdict_copy, warehouse_path
+
+    store = _store(given)
+    ledger = read_ledger_copy(store)
+    state = freshness(store, ledger, datetime.now(UTC))
+    word = _coloured("up to date", "green") if state.is_fresh else _coloured("behind", "yellow")
+    tell(f"{store.name}: closed through {state.closed}, expected {state.expected}: {word}")
+    tell(f"warehouse {warehouse_path(store)}")
+    found = ledger.group_by("table_name").agg(
+        days=pl.len(), rows=pl.col("rows").sum(), newest=pl.col("partition_date").max(), degraded=pl.col("degraded").last(),
+        versions=pl.col("code_version").n_unique(), code=pl.col("code_version").sort_by("partition_date").last(),
+    )
+    known = {row["table_name"]: row for row in found.to_dicts()}
+    tell(f"{'table':28}{'days':>6}{'rows':>13}  newest")
+    for step in steps_of(store):
+        for table in step.tables:
+            row = known.get(table)
+            if row is None:
+                tell(f"{table:28}{'-':>6}{'-':>13}  never built")
+                continue
+            notes = [row["degraded"]] if row["degraded"] else []
+            if row["versions"] > 1 or row["code"] != step.code_version:
+                notes.append("partly built by other code")
+            tell(f"{table:28}{row['days']:>6}{row['rows']:>13,}  {row['newest']}  {'; '.join(notes)}".rstrip())
+    verdict = read_verdict_copy(store)
+    for one in verdict["verdicts"] if verdict else []:
+        tell(_coloured(f"drift {one['verdict_id']}: {one['cause']} since {one['since_date']}, {one['action']} "
+                       f"{one['assets_to_refresh'] or ''}", "yellow"))
+    if given.files:
+        tell(f"files: {what_landed(store, ledger, datetime.now(UTC)).reason}")
+    return 0 if state.is_fresh else 1
+
+
+def request(given: argparse.Namespace) -> int:
+    """refit, stop-learning, resume and rollback: a row in control/refit_requests, read by the next run of that day."""
+    from datetime import timedelta
+
+    from marketing_assets.control import request_file, request_refit
+
+    store = _store(given)
+    day = given.day or _newest(store, None) + timedelta(days=1)
+    is_new = request_refit(store, day, given.asset, given.action, reason=given.reason, model_version=getattr(given, "version", "") or "")
+    tell(f"{'asked' if is_new else 'already asked'}: {given.action} {given.asset} on {day} ({request_file(store, day)})")
+    return 0
+
+
+def models(given: argparse.Namespace) -> int:
+    from marketing_assets.warehouse import open_warehouse
+
+    store = _store(given)
+    with open_warehouse(store, "marketing models", tell=progress) as warehouse:
+        for row in warehouse.model_versions():
+            tell("  ".join(str(value) for value in row))
+    return 0
+
+
+def export(given: argparse.Namespace) -> int:
+    from marketing_assets.exports import export_day
+    from marketing_assets.warehouse import open_warehouse
+
+    store = _store(given)
+    day = _newest(store, given.day)
+    with open_warehouse(store, "marketing export", tell=progress) as warehouse:
+        manifest = export_day(warehouse, day, store, datetime.now(UTC))
+    tell(f"exported {day}: {manifest}")
+    return 0
+
+
+def approve(given: argparse.Namespace) -> int:
+    from marketing_assets.exports import approve_plan
+    from marketing_assets.warehouse import open_warehouse
+
+    store = _store(given)
+    day = _newest(store, given.day)
+    with open_warehouse(store, "marketing approve", tell=progress) as warehouse:
+        approve_plan(warehouse.reader(day), day, store, given.by, datetime.now(UTC), given.note)
+    tell(f"plan of {day} approved by {given.by}")
+    return 0
+
+
+def report(given: argparse.Namespace) -> int:
+    from marketing_assets.report import write_report
+    from marketing_assets.warehouse import open_warehouse
+
+    store = _store(given)
+    day = _newest(store, given.day)
+    with open_warehouse(store, "marketing report", tell=progress) as warehouse:
+        path = write_report(warehouse.reader(day), day, store)
+    tell(f"report of {day}: {path}")
+    return 0
+
+
+def sample_shop(given: argparse.Namespace) -> int:
+    from marketing_assets.catch_up import last_closed_by_clock
+    from marketing_assets.sample_shop import generate
+
+    store = _store(given)
+    days = (last_closed_by_clock(store, datetime.now(UTC)) - store.first_day).days + 1
+
+    def said(done: int, total: int) -> None:
+        if done % 10 == 0 or done == total:
+            progress(f"sample shop: {done} of {total} days lived")
+
+    generate(store.folder, store.first_day, days, seed=given.seed, size=given.size, report=said)
+    tell(f"{days} days of landing files lie in {store.folder / 'landing'}, the truth behind them in {store.folder / 'truth'}")
+    return 0
+
+
+def replay(given: argparse.Namespace) -> int:
+    from marketing_assets.replay import replay_range
+    from marketing_assets.warehouse import open_warehouse
+
+    store = _store(given)
+    with open_warehouse(store, "marketing replay", tell=progress) as warehouse:
+        replay_range(warehouse, given.start, given.end or _newest(store, None), tell)
+    return 0
+
+
+def what_if(given: argparse.Namespace) -> int:
+    """What the weeks logged would have brought under the newest plan: off-policy estimates with their intervals."""
+    from marketing_assets.evaluation import what_if as value
+    from marketing_assets.warehouse import open_warehouse
+
+    store = _store(given)
+    day = _newest(store, given.day)
+    with open_warehouse(store, "marketing what-if", tell=progress) as warehouse:
+        rows = value(warehouse.reader(day), day, store)
+    if rows.is_empty():
+        tell(f"{day}: no impressions logged with a propensity, or no plan: nothing can be said")
+        return 1
+    tell(f"{'outcome':14}{'estimator':30}{'per impression':>16}{'95 % interval':>28}{'ess':>9}  supported")
+    for row in rows.iter_rows(named=True):
+        interval = f"{row['ci_low']:.6f} to {row['ci_high']:.6f}" if row["ci_low"] is not None else "-"
+        value_text = "-" if row["value"] is None else f"{row['value']:.6f}"
+        tell(f"{row['outcome']:14}{row['estimator']:30}{value_text:>16}{interval:>28}{row['effective_sample_size']:>9.0f}  {row['is_supported']}")
+    return 0
+
+
+def trial(given: argparse.Namespace) -> int:
+    from marketing_assets.trial import run_trial
+
+    run_trial(shop=given.shop, seeds=given.seeds, days=given.days, out=Path(given.out), tell=progress)
+    return 0
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="marketing", description="Around the asset graph: set a shop up, look after it, take results away.")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, run: Any, text: str, *, store: bool = True) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        if store:
+            made.add_argument("--store", metavar="FILE", help="store.yaml (default: MARKETING_STORE, else the sample shop's)")
+        return made
+
+    def with_day(made: argparse.ArgumentParser, text: str = "day (default: the newest closed one)") -> argparse.ArgumentParser:
+        made.add_argument("--day", type=date.fromisoformat, metavar="YYYY-MM-DD", help=text)
+        return made
+
+    made = add("init-store", init_store, "write a first store.yaml for a folder of exports", store=False)
+    made.add_argument("folder")
+    made.add_argument("--out", metavar="FILE", help="where to write it (default: store.yaml in the folder)")
+    made = add("check-store", check_store, "read the mapped files and say what was understood", store=False)
+    made.add_argument("store", nargs="?", metavar="FILE")
+    made.add_argument("--days", type=int, default=7, help="landed days to read (default 7)")
+    add("days", days, "the shop's days so far, as A...B for --partition-range")
+    made = add("status", status, "what is built, what is missing, what drifted (from the ledger; 1 where behind)")
+    made.add_argument("--files", action="store_true", help="also compare the landing files, which reads them")
+    for name, action, text in (
+        ("refit", "refit", "ask for a table's models to be fitted anew"),
+        ("stop-learning", "stop_learning", "keep a table's models as they are until 'resume'"),
+        ("resume", "resume", "let a table's models learn again"),
+        ("rollback", "rollback", "put an older model version back in force"),
+    ):
+        made = add(name, request, text)
+        made.add_argument("asset", help="table, such as response_rates")
+        if action == "rollback":
+            made.add_argument("version", help="model_version, see 'marketing models'")
+        made.add_argument("--reason", required=True)
+        with_day(made, "day it is for (default: the day after the newest closed one)")
+        made.set_defaults(action=action)
+    add("models", models, "every fitted model version, newest first")
+    with_day(add("export", export, "write the plan, lists, audiences and orders of a day for others to act on"))
+    made = with_day(add("approve", approve, "approve a day's plan, where store.yaml asks for it"))
+    made.add_argument("--by", required=True, help="who approves")
+    made.add_argument("--note")
+    with_day(add("report", report, "write the page of a day again"))
+    with_day(add("what-if", what_if, "what the last weeks would have brought under a day's plan"))
+    made = add("replay", replay, "for a past range: what was planned against simple rules, as a regret curve")
+    made.add_argument("start", type=date.fromisoformat)
+    made.add_argument("end", type=date.fromisoformat, nargs="?")
+    made = add("sample-shop", sample_shop, "generate the sample shop's landing files beside its store.yaml")
+    made.add_argument("--seed", type=int, default=7)
+    made.add_argument("--size", default="demo", choices=("demo", "trial", "tiny"))
+    made = add("trial", trial, "closed-loop trial: common practice, this system and an oracle on the same shop", store=False)
+    made.add_argument("--shop", default="marketing_assets.sample_shop:SampleShop", metavar="MODULE:CLASS")
+    made.add_argument("--seeds", type=int, default=20)
+    made.add_argument("--days", type=int, default=60)
+    made.add_argument("--out", default="trial", metavar="FOLDER")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Every error of ours is one clear line, not a traceback."""
+    given = parser().parse_args(arguments)
+    try:
+        result: int = given.run(given)
+        return result
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        from marketing_assets.control import ControlError
+        from marketing_assets.exports.errors import ExportError
+        from marketing_assets.sources import SourceError
+        from marketing_assets.warehouse import WarehouseError
+
+        known = (StoreError, ControlError, SourceError, WarehouseError, ExportError, FileNotFoundError, FileExistsError)
+        if not isinstance(error, known):
+            raise
+        sys.stderr.write(_coloured("error", "red") + f": {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""Dagster's own storage, one per shop, beside its store.yaml.
+
+What belongs here: where Dagster keeps runs, events and ticks, and writing many events at once. What does not: tables of the shop
+(warehouse.py); the ledger, not this log, decides what is missing.
+
+A range of a year writes two events per asset and day. Dagster hands them over in batches where DAGSTER_EVENT_BATCH_SIZE asks for
+it, but its SQLite log writes each in transactions of its own, which costs more than the work itself; here a batch is two
+transactions.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from dagster import EventLogEntry
+from dagster._config import Field, StringSource
+from dagster._core.storage.event_log.base import EventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import ASSET_EVENTS, SqliteEventLogStorage
+from dagster._core.storage.sqlalchemy_compat import db_result
+from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
+from dagster._serdes import ConfigurableClassData
+
+from marketing_assets.config import store_path
+
+BATCH_SIZE = 500
+STORAGE_VARIABLE = "MARKETING_DAGSTER_STORAGE"
+
+os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH_SIZE))
+
+
+class BatchedEventLog(SqliteEventLogStorage):
+    """SQLite event log that stores a batch of asset events of one run in two transactions."""
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Like `store_event` for each event, in order."""
+        runs = {event.run_id for event in events}
+        if len(runs) != 1 or not all(event.is_dagster_event and event.dagster_event_type in ASSET_EVENTS for event in events):
+            for event in events:
+                self.store_event(event)
+            return
+        statements = [self.prepare_insert_event(event) for event in events]
+        with self.run_connection(runs.pop()) as connection, connection.begin():
+            for statement in statements:
+                connection.execute(statement)
+        newest: dict[Any, tuple[EventLogEntry, int]] = {}
+        with self.index_transaction() as connection:
+            ids = []
+            for event, statement in zip(events, statements, strict=True):
+                with db_result(connection, statement) as result:
+                    ids.append(result.inserted_primary_key[0])
+                newest[event.get_dagster_event().asset_key] = (event, ids[-1])
+            self._store_asset_event_tags(connection, events, ids)
+            for event, number in newest.values():  # the asset's row holds its newest event only
+                self._store_asset_event(connection, event, number)
+
+
+class ShopStorage(DagsterSqliteStorage):
+    """Dagster's SQLite storage in MARKETING_DAGSTER_STORAGE, by default `dagster/` beside the shop's store.yaml."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(base_dir, inst_data)
+        self._events = BatchedEventLog(os.path.join(base_dir, "history", "runs", ""))
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return {"base_dir": Field(StringSource, is_required=False)}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "ShopStorage":
+        base = config_value.get("base_dir") or os.environ.get(STORAGE_VARIABLE) or str(store_path().parent / "dagster")
+        return cls.from_local(base, inst_data)
+
+    @property
+    def event_log_storage(self) -> EventLogStorage:
+        return self._events
+
+    def register_instance(self, instance: Any) -> None:
+        super().register_instance(instance)
+        if not self._events.has_instance:
+            self._events.register_instance(instance)
