@@ -9,34 +9,73 @@ transactions.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dagster import EventLogEntry
 from dagster._config import Field, StringSource
 from dagster._core.storage.event_log.base import EventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import ASSET_EVENTS, SqliteEventLogStorage
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    ASSET_EVENTS,
+    INDEX_SHARD_NAME,
+    SQLITE_BUSY_TIMEOUT_SECONDS,
+    SqliteEventLogStorage,
+)
 from dagster._core.storage.sqlalchemy_compat import db_result
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import SingletonThreadPool
 
 from marketing_assets.config import store_path
 
 BATCH_SIZE = 500
+MOST_ENGINES = 20
 STORAGE_VARIABLE = "MARKETING_DAGSTER_STORAGE"
 
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH_SIZE))
 
 
 class BatchedEventLog(SqliteEventLogStorage):
-    """SQLite event log that stores a batch of asset events of one run in two transactions."""
+    """SQLite event log that keeps its connections open and stores a batch of asset events of one run in two transactions."""
+
+    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(base_dir, inst_data)
+        self._engines: dict[str, Engine] = {}
+
+    @contextmanager
+    def _connect(self, shard: str) -> Iterator[Connection]:
+        """Like the base's, which opens a new engine for every event; the write-ahead log is synced at checkpoints."""
+        with self._db_lock:
+            if shard not in self._engines:
+                made = create_engine(
+                    self.conn_string_for_shard(shard), poolclass=SingletonThreadPool, pool_size=50,
+                    connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+                )
+                event.listen(made, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=NORMAL"))
+                self._engines[shard] = made
+            if shard not in self._initialized_dbs:
+                self._initdb(self._engines[shard])
+                self._initialized_dbs.add(shard)
+            with self._engines[shard].connect() as connection, connection.begin():
+                yield connection
+            if len(self._engines) > MOST_ENGINES:  # a server sees many runs: one file each
+                for name in [name for name in self._engines if name not in (shard, INDEX_SHARD_NAME)]:
+                    self._engines.pop(name).dispose()
+
+    def dispose(self) -> None:
+        super().dispose()
+        for made in self._engines.values():
+            made.dispose()
+        self._engines.clear()
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Like `store_event` for each event, in order."""
         runs = {event.run_id for event in events}
         if len(runs) != 1 or not all(event.is_dagster_event and event.dagster_event_type in ASSET_EVENTS for event in events):
-            for event in events:
-                self.store_event(event)
+            for one in events:
+                self.store_event(one)
             return
         statements = [self.prepare_insert_event(event) for event in events]
         with self.run_connection(runs.pop()) as connection, connection.begin():
@@ -45,13 +84,13 @@ class BatchedEventLog(SqliteEventLogStorage):
         newest: dict[Any, tuple[EventLogEntry, int]] = {}
         with self.index_transaction() as connection:
             ids = []
-            for event, statement in zip(events, statements, strict=True):
+            for entry, statement in zip(events, statements, strict=True):
                 with db_result(connection, statement) as result:
                     ids.append(result.inserted_primary_key[0])
-                newest[event.get_dagster_event().asset_key] = (event, ids[-1])
+                newest[entry.get_dagster_event().asset_key] = (entry, ids[-1])
             self._store_asset_event_tags(connection, events, ids)
-            for event, number in newest.values():  # the asset's row holds its newest event only
-                self._store_asset_event(connection, event, number)
+            for entry, number in newest.values():  # the asset's row holds its newest event only
+                self._store_asset_event(connection, entry, number)
 
 
 class ShopStorage(DagsterSqliteStorage):
