@@ -7,7 +7,7 @@ both lie equally far from the last keyframe. Then the day alone is built in each
 Printed: CPU and wall seconds of each step and day, and their ratio. Bar: 1.2.
 """
 
-# ruff: noqa: E501 - queries are easier to read whole
+
 from __future__ import annotations
 
 import argparse

@@ -214,9 +214,11 @@ class Reader:
         spec = INPUTS[source]
         types: dict[str, Any] = {name: _POLARS_TYPES[type(TYPES[kind]).__name__] for name, kind in spec.columns.items()}
         if not self.has_source(source) or not self._has_rows(f"raw_{source}", end):
-            return pl.DataFrame(schema={**types, "landed_date": pl.Date})
+            return pl.DataFrame(schema=types | {"landed_date": pl.Date})
+        from marketing_assets.compiled import compiled
+
         expression = self.accepted_table(source, None if spec.key else start, end)
-        frame: pl.DataFrame = expression.to_polars()
+        frame: pl.DataFrame = self.connection.execute(compiled(expression)).pl()
         return frame.cast({**types, "landed_date": pl.Date}).sort([*(spec.key or frame.columns)], nulls_last=False)
 
     def _has_rows(self, name: str, end: date) -> bool:
@@ -413,8 +415,9 @@ class Warehouse:
                 self.connection.execute(f"INSERT INTO {spec.name} SELECT {chosen} FROM incoming")
                 self.connection.unregister("incoming")
             return
-        query = str(engine().to_sql(rows, dialect="duckdb"))
-        self.connection.execute(f"INSERT INTO {spec.name} SELECT {chosen} FROM ({query})")
+        from marketing_assets.compiled import compiled
+
+        self.connection.execute(f"INSERT INTO {spec.name} SELECT {chosen} FROM ({compiled(rows)})")
 
     def _verify(self, spec: Table, start: date, end: date) -> None:
         """The pandera model's rules in one scan; where one is broken, pandera itself names the failing rows."""
@@ -497,6 +500,14 @@ class Warehouse:
             total = moved.get(day, 0) + (0 if day in keyframes else total)
             found[day] = digest(total)
         return {day: found[day] for day in days}
+
+    def model_versions(self) -> list[tuple[str, str, str, date, str]]:
+        """Every fit on record, newest first: step, model, version, day fitted, and what became of it."""
+        return self.connection.execute(
+            """SELECT step, model_name, model_version, fitted_as_of,
+                      CASE WHEN is_promoted THEN 'in use from ' || promoted_as_of ELSE 'not promoted' END
+               FROM fitted_models ORDER BY fitted_as_of DESC, model_name, model_version, trigger"""
+        ).fetchall()
 
     def models_in_force(self, step: str, days: Sequence[date]) -> dict[date, str]:
         """For each day of a window, a digest of the versions of a step's models that scoring uses at its end."""

@@ -86,7 +86,15 @@ class Staging:
 
     def keep(self, rows: Any, what: str) -> ir.Table:
         """Compute an expression (or take a frame) once and hold its rows."""
-        return self.reader.ibis.create_table(self.name(what), rows, temp=True)
+        import ibis.expr.types as ir
+
+        name = self.name(what)
+        if not isinstance(rows, ir.Table):
+            return self.reader.ibis.create_table(name, rows, temp=True)
+        from marketing_assets.compiled import compiled
+
+        self.reader.connection.execute(f"CREATE TEMPORARY TABLE {name} AS {compiled(rows)}")
+        return self.reader.ibis.table(name, database=("temp", "main"))
 
     def drop(self, name: str) -> None:
         import contextlib

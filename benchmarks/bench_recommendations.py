@@ -1,0 +1,410 @@
+"""Recommendations against strong simple peers on the same users and days.
+
+sequences, Amazon Beauty (leave-one-out, all items ranked, history excluded, item ids permuted on load because they are numbered
+by first appearance): the shop's own links and re-ranker. Trained for the second-last item of each sequence, reported on the last;
+settings were chosen one step earlier (trained for the third-last, judged on the second-last).
+
+online_retail: items bought in the 7 days after each cut date, users with history, repeats allowed; recall@20 over min(20, bought)
+and nDCG@10. taobao: carts and purchases of the next day. Peers beside us: BM25 and ALS (implicit), EASE with own recency, own
+frequency filled with 28-day popularity. Ours are the lists in force on the cut day, as build_recommendations issues them.
+
+Run: MARKETING_DATA=... python benchmarks/bench_recommendations.py sequences [--validate]
+     MARKETING_DATA=... python benchmarks/bench_recommendations.py online_retail|taobao [--methods plain,learned] [--cuts ...]
+     python benchmarks/bench_recommendations.py speed [--users 100000] [--items 20000]
+Needs: implicit beside the project's own packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+
+import numpy as np  # noqa: E402
+import polars as pl  # noqa: E402
+import scipy.sparse as sp  # noqa: E402
+
+from marketing_assets.config import CONTROL_INPUTS, REPOSITORY_ROOT, Store, load_store  # noqa: E402
+from marketing_assets.recommendations import build_recommendations  # noqa: E402
+from marketing_assets.recommendations.history import History  # noqa: E402
+from marketing_assets.recommendations.links import LinkSettings, LinkViews, fit_links  # noqa: E402
+from marketing_assets.recommendations.ranker import Candidates, Ranker, candidates, fit_ranker, item_facts, look, ranked  # noqa: E402
+from marketing_assets.recommendations.scores import Retrieval, score, taste  # noqa: E402
+
+K_NDCG, K_RECALL = 10, 20
+IDEAL = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, K_NDCG + 2)))])
+
+
+def data_folder() -> Path:
+    folder = os.environ.get("MARKETING_DATA")
+    if not folder:
+        sys.exit("set MARKETING_DATA to the folder of the public data sets")
+    return Path(folder)
+
+
+def interval(differences: np.ndarray, seed: int = 1, replicates: int = 1000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over users."""
+    generator = np.random.default_rng(seed)
+    n = len(differences)
+    means = [differences[generator.integers(0, n, n)].mean() for _ in range(replicates)]
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+
+# --- sequences ----------------------------------------------------------------------------------------------------------
+
+SEQUENCE_LINKS = LinkSettings(
+    within=0.0, decay=0.8, backward=0.25, span=19, from_power=0.29, to_power=0.07, neighbours=100, large_visit=0.0
+)
+SEQUENCE_RETRIEVAL = Retrieval(
+    link_half_life=float(np.log(0.5) / np.log(0.52)), own=0.0, popular=0.0, own_candidates=0, linked_candidates=100,
+    popular_candidates=0,
+)  # fmt: skip
+
+
+def load_sequences(seed: int) -> tuple[list[np.ndarray], int]:
+    with gzip.open(data_folder() / "amazon_sequences" / "s3rec_Beauty.txt.gz", "rt") as lines:
+        sequences = [np.array(line.split()[1:], dtype=np.int64) for line in lines if line.strip()]
+    items = 1 + max(int(sequence.max()) for sequence in sequences)
+    order = np.random.default_rng(seed).permutation(items)
+    return [order[sequence] for sequence in sequences], items
+
+
+class Stage:
+    """Everything known before the `held_back` last items of each sequence: a step is a day, the last known one is day 0."""
+
+    def __init__(self, sequences: Sequence[np.ndarray], items: int, held_back: int) -> None:
+        lengths = np.array([len(sequence) - held_back for sequence in sequences])
+        user = np.repeat(np.arange(len(sequences)), lengths)
+        position = np.arange(len(user)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        item = np.concatenate([sequence[: len(sequence) - held_back] for sequence in sequences])
+        happened = position - lengths[user] + 1
+        self.target = np.array([sequence[len(sequence) - held_back] for sequence in sequences])
+        self.history = History(
+            users=pl.Series("user_id", [f"{number:06}" for number in range(len(sequences))]),
+            items=pl.Series("item_id", [f"{number:06}" for number in range(items)]),
+            user=user, item=item, known=happened, happened=happened, strength=np.ones(len(user)),
+            is_bought=np.ones(len(user), dtype=bool), is_wanted=np.ones(len(user), dtype=bool),
+        )  # fmt: skip
+        self.links = LinkViews(fit_links(user, position, item, np.ones(len(user)), items, SEQUENCE_LINKS))
+        only_next = replace(SEQUENCE_LINKS, span=1, backward=0.0, from_power=0.5, to_power=0.0)
+        self.following = LinkViews(fit_links(user, position, item, np.ones(len(user)), items, only_next))
+        self.facts = item_facts(item, -happened, np.ones(len(user)), items)
+        first = np.bincount(item[position == 0], minlength=items)
+        self.facts["share_first"] = (first / np.maximum(np.bincount(item, minlength=items), 1)).astype(np.float32)
+        self.items = items
+
+    def block(self, block: np.ndarray, wants_features: bool):  # type: ignore[no-untyped-def]
+        """Users, candidates, features, scores of the single retriever."""
+        seen = taste(self.history, block, 0, SEQUENCE_RETRIEVAL)
+        scored = score(seen, self.links, np.zeros(self.items), SEQUENCE_RETRIEVAL)
+        pairs = candidates(seen, scored, seen.matrix(seen.times).toarray() == 0, SEQUENCE_RETRIEVAL)
+        features = look(seen, scored, self.links, self.facts, pairs, self.following) if wants_features else ([], np.zeros((0, 0)))
+        return block, pairs, features, scored.blend[pairs.user, pairs.item].astype(np.float64)
+
+    def blocks(self, users: np.ndarray, wants_features: bool, threads: int):  # type: ignore[no-untyped-def]
+        """Blocks of users in order, `threads` of them at a time."""
+        for view in (self.links, self.following):
+            _ = view.back, view.any
+        parts = [users[start : start + 64] for start in range(0, len(users), 64)]
+        with ThreadPoolExecutor(threads) as pool:
+            yield from pool.map(lambda part: self.block(part, wants_features), parts)
+
+
+def hits(stage: Stage, pairs: Candidates, block: np.ndarray) -> np.ndarray:
+    return pairs.item == stage.target[block][pairs.user]
+
+
+def run_sequences(args: argparse.Namespace) -> None:
+    import lightgbm  # noqa: F401 - imported before the clock starts, as in a running service
+
+    sequences, items = load_sequences(args.seed)
+    learn, judge = (3, 2) if args.validate else (2, 1)
+    started, cpu = time.perf_counter(), time.process_time()
+    stage = Stage(sequences, items, learn)
+    users = np.arange(len(sequences))
+    reached = np.zeros(len(users), dtype=bool)
+    for block, pairs, _, _ in stage.blocks(users, False, args.threads):
+        reached[block[pairs.user[hits(stage, pairs, block)]]] = True
+    parts, labels, groups = [], [], []
+    names: list[str] = []
+    for block, pairs, (names, values), _ in stage.blocks(users[reached], True, args.threads):  # noqa: B007
+        parts.append(values)
+        labels.append(hits(stage, pairs, block).astype(np.int64))
+        groups.append(np.bincount(pairs.user, minlength=len(block)))
+    text = fit_ranker(np.vstack(parts), names, np.concatenate(labels), np.concatenate(groups), 1, args.threads)
+    fitted = time.perf_counter(), time.process_time()
+    ranker, stage = Ranker(text), Stage(sequences, items, judge)
+    places = {"links": np.full(len(users), 10_000), "re-ranked": np.full(len(users), 10_000)}
+    for block, pairs, (_, values), single in stage.blocks(users, True, args.threads):
+        for name, scores in (("links", single), ("re-ranked", ranker.scores(values, args.threads))):
+            found = ranked(pairs, scores, len(block), 10).item == stage.target[block][:, None]
+            places[name][block] = np.where(found.any(axis=1), found.argmax(axis=1), 10_000)
+    wall, spent = time.perf_counter() - started, time.process_time() - cpu
+    gains = {name: np.where(place < 10, 1 / np.log2(place + 2), 0.0) for name, place in places.items()}
+    for name, place in places.items():
+        print(f"{name:10s} nDCG@10 {gains[name].mean():.4f}  recall@10 {(place < 10).mean():.4f}")
+    low, high = interval(gains["re-ranked"] - gains["links"])
+    print(f"gain of the re-ranker in nDCG@10, 95 %: {low:.4f} to {high:.4f}")
+    print(
+        f"fit {fitted[1] - cpu:.1f} CPU s, all {spent:.1f} CPU s, {wall:.1f} s wall, {args.threads} threads, permutation {args.seed}"
+    )
+
+
+# --- shops --------------------------------------------------------------------------------------------------------------
+
+
+def prepared(name: str, methods: str, last: date):  # type: ignore[no-untyped-def]
+    """Store and reader of a shop with everything lists are made from, built by the project's own steps."""
+    import duckdb
+
+    from marketing_assets import features
+    from marketing_assets.cleaning import build_cleaning
+    from marketing_assets.sources import build_sources
+    from marketing_assets.warehouse import Warehouse, days_between
+
+    store = load_store(REPOSITORY_ROOT / "data" / "stores" / name / "store.yaml")
+    days = days_between(store.first_day, last)
+    warehouse = Warehouse(duckdb.connect(":memory:", config={"threads": "2"}), store, None)
+    clean = ("clean_events", "clean_impressions", "attributed_conversions", "rejected_rows")
+    steps = [((f"raw_{source}",), lambda reader, source=source: build_sources(reader, days, store, source))
+             for source in (*store.sources, *CONTROL_INPUTS)]  # fmt: skip
+    steps.append((clean, lambda reader: build_cleaning(reader, days, store)))
+    for names, step in (
+        (("items",), features.build_items), (("sessions",), features.build_sessions), (("item_days",), features.build_item_days),
+        (("user_features", "user_preferences"), features.build_user_features), (("item_features",), features.build_item_features),
+    ):  # fmt: skip
+        steps.append((names, lambda reader, step=step: step(reader, days, store)))
+    for names, step in steps:
+        with warehouse.transaction():
+            warehouse.replace_window(names[0], names, days, step(warehouse.reader(days[-1])))
+    how = store.recommendations.model_copy(update={"holdout_share": 0.0, "exploration_share": 0.0})
+    return store.model_copy(update={"methods": methods, "recommendations": how}), warehouse, days
+
+
+def per_user(lists: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
+    """user_id, ndcg, recall, f1 of lists (user_id, item_id, rank) for users with something wanted (user_id, item_id)."""
+    gain = pl.when(pl.col("rank") <= K_NDCG).then(1 / (pl.col("rank") + 1).log(2)).otherwise(0.0)
+    found = (
+        wanted.join(lists.filter(pl.col("rank") <= K_RECALL), on=["user_id", "item_id"])
+        .group_by("user_id")
+        .agg(hits=pl.len(), dcg=gain.sum())
+    )
+    table = wanted.group_by("user_id").agg(n=pl.len()).join(found, on="user_id", how="left").fill_null(0).sort("user_id")
+    most = np.minimum(table["n"].to_numpy(), K_RECALL)
+    recall, precision = table["hits"].to_numpy() / most, table["hits"].to_numpy() / K_RECALL
+    both = np.maximum(recall + precision, 1e-12)
+    return table.select("user_id").with_columns(
+        ndcg=pl.Series(table["dcg"].to_numpy() / IDEAL[np.minimum(table["n"].to_numpy(), K_NDCG)]),
+        recall=pl.Series(recall),
+        f1=pl.Series(2 * precision * recall / both),
+    )
+
+
+def top_lists(scores: np.ndarray, users: np.ndarray, items: np.ndarray) -> pl.DataFrame:
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :K_RECALL]
+    return pl.DataFrame(
+        {
+            "user_id": np.repeat(users, K_RECALL),
+            "item_id": items[order.ravel()],
+            "rank": np.tile(np.arange(1, K_RECALL + 1), len(users)),
+        }
+    )
+
+
+def peers(past: pl.DataFrame, asked: np.ndarray, cut: date, ease_items: int = 6000) -> dict[str, pl.DataFrame]:
+    """past: user_id, item_id, event_date, value of what was known at the cut. Lists for the users asked for."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from implicit.als import AlternatingLeastSquares
+    from implicit.nearest_neighbours import BM25Recommender
+
+    users, items = past["user_id"].unique().sort().to_numpy(), past["item_id"].unique().sort().to_numpy()
+    row, column = np.searchsorted(users, past["user_id"].to_numpy()), np.searchsorted(items, past["item_id"].to_numpy())
+    age = past.select(age=(pl.lit(cut) - pl.col("event_date")).dt.total_days())["age"].to_numpy()
+    value = past["value"].to_numpy()
+    shape = (len(users), len(items))
+    counts = sp.csr_matrix((value, (row, column)), shape=shape)
+    recency = sp.csr_matrix((value * 0.5 ** (age / 60), (row, column)), shape=shape)
+    popular = np.bincount(column, weights=value * (age < 28), minlength=len(items))
+    where = np.searchsorted(users, asked)
+    lists: dict[str, pl.DataFrame] = {}
+    own = counts[where].toarray()
+    lists["own frequency, popular"] = top_lists(own + popular / (popular.max() + 1.0), asked, items)
+    bm25 = BM25Recommender(K=100, num_threads=1)
+    bm25.fit(counts, show_progress=False)
+    ids, _ = bm25.recommend(where, counts[where], N=K_RECALL, filter_already_liked_items=False)
+    lists["implicit BM25"] = listed(ids, asked, items)
+    als = AlternatingLeastSquares(factors=64, regularization=0.05, alpha=10.0, iterations=15, random_state=1, num_threads=1)
+    als.fit(counts, show_progress=False)
+    ids, _ = als.recommend(where, counts[where], N=K_RECALL, filter_already_liked_items=False)
+    lists["implicit ALS"] = listed(ids, asked, items)
+    # EASE (Steck 2019) over the most frequent items, plus own recency-weighted counts
+    frequent = np.sort(np.argsort(-np.asarray((counts > 0).sum(axis=0)).ravel(), kind="stable")[:ease_items])
+    binary = (counts[:, frequent] > 0).astype(np.float64)
+    gram = (binary.T @ binary).toarray()
+    gram[np.diag_indices_from(gram)] += 200.0
+    inverse = np.linalg.inv(gram)
+    weights = -inverse / np.diag(inverse)
+    weights[np.diag_indices_from(weights)] = 0.0
+    scores = recency[where].toarray()
+    scores[:, frequent] += binary[where] @ weights
+    lists["EASE, own recency"] = top_lists(scores, asked, items)
+    return lists
+
+
+def listed(ids: np.ndarray, users: np.ndarray, items: np.ndarray) -> pl.DataFrame:
+    count = ids.shape[1]
+    flat = ids.ravel()
+    return pl.DataFrame(
+        {"user_id": np.repeat(users, count), "item_id": items[flat], "rank": np.tile(np.arange(1, count + 1), len(users))}
+    ).filter(pl.Series(flat >= 0))
+
+
+CUTS = {
+    "online_retail": ["2011-05-05", "2011-06-09", "2011-07-07", "2011-08-04", "2011-09-01", "2011-10-06"],
+    "taobao": ["2017-12-01", "2017-12-02"],
+}
+VALUES = {"purchase": 1.0, "add_to_cart": 0.6, "add_to_wishlist": 0.4, "view_item": 0.2}
+
+
+def run_shop(args: argparse.Namespace) -> None:
+    name = args.what
+    cuts = [date.fromisoformat(cut) for cut in (args.cuts.split(",") if args.cuts else CUTS[name])]
+    horizon = 7 if name == "online_retail" else 1
+    kinds = ["purchase"] if name == "online_retail" else ["purchase", "add_to_cart"]
+    store = load_store(REPOSITORY_ROOT / "data" / "stores" / name / "store.yaml")
+    assert store.last_day is not None
+    plain, warehouse, days = prepared(name, "plain", min(store.last_day, max(cuts) + timedelta(days=horizon)))
+    events = warehouse.connection.execute(
+        "SELECT user_id, item_id, event_date, event_type FROM clean_events WHERE user_id IS NOT NULL AND NOT is_bot "
+        "AND NOT is_service AND item_id IS NOT NULL ORDER BY event_id"
+    ).pl()
+    ours: dict[str, pl.DataFrame] = {}
+    for methods in args.methods.split(","):
+        started = time.process_time()
+        until = [day for day in days if day <= max(cuts)]
+        built = build_recommendations(warehouse.reader(until[-1]), until, plain.model_copy(update={"methods": methods}))
+        ours[f"ours, {methods}"] = built.tables["recommendations"]  # type: ignore[assignment]
+        print(f"{methods}: {len(until)} days as one range in {time.process_time() - started:.1f} CPU s")
+        for model in built.models:
+            if model.model_name == "recommendations.ranker":
+                gain = {key: round(model.metrics[key], 4) for key in ("gain", "gain_low", "gain_high") if key in model.metrics}
+                print(f"  re-ranker of {model.fitted_as_of}: promoted {model.is_promoted}, over the best retriever {gain}")
+    means: dict[str, list[dict[str, float]]] = {}
+    for cut in cuts:
+        past = events.filter(pl.col("event_date") <= cut).with_columns(
+            value=pl.col("event_type").replace_strict(VALUES, default=0.0)
+        )
+        past = (
+            past.filter(pl.col("value") > 0)
+            .group_by("user_id", "item_id", "event_date")
+            .agg(pl.col("value").max())
+            .sort("user_id", "item_id", "event_date")
+        )
+        after = pl.col("event_date").is_between(cut + timedelta(days=1), cut + timedelta(days=horizon))
+        wanted = events.filter(after, pl.col("event_type").is_in(kinds)).select("user_id", "item_id").unique()
+        wanted = wanted.join(past.select("user_id").unique(), on="user_id", how="semi")
+        asked = wanted["user_id"].unique().sort().to_numpy()
+        lists = peers(past, asked, cut)
+        for label, table in ours.items():
+            in_force = table.filter(pl.col("as_of_date") <= cut, pl.col("item_id").is_not_null())
+            newest = in_force.filter(pl.col("as_of_date") == pl.col("as_of_date").max().over("user_id"))
+            lists[label] = newest.select("user_id", "item_id", "rank")
+        scores = {label: per_user(table, wanted) for label, table in lists.items()}
+        best = max((label for label in scores if not label.startswith("ours")), key=lambda label: scores[label]["ndcg"].mean())
+        print(f"{cut}, {len(asked)} users")
+        for label, table in scores.items():
+            row = {column: float(table[column].mean()) for column in ("ndcg", "recall", "f1")}  # type: ignore[arg-type]
+            means.setdefault(label, []).append(row)
+            print(f"  {label:24s} nDCG@10 {row['ndcg']:.4f}  recall@20 {row['recall']:.4f}  F1@20 {row['f1']:.4f}", end="")
+            low, high = interval((table["ndcg"] - scores[best]["ndcg"]).to_numpy())
+            print(f"  nDCG against {best}: {low:+.4f} to {high:+.4f}" if label.startswith("ours") else "")
+    print("averaged over the cut dates")
+    average = {label: {k: float(np.mean([row[k] for row in rows])) for k in rows[0]} for label, rows in means.items()}
+    tops = {k: max(row[k] for label, row in average.items() if not label.startswith("ours")) for k in ("ndcg", "recall", "f1")}
+    for label, row in average.items():
+        ratios = "  ".join(f"{k} {row[k]:.4f} ({row[k] / tops[k]:.3f} x)" for k in row)
+        print(f"  {label:24s} {ratios}")
+
+
+# --- speed --------------------------------------------------------------------------------------------------------------
+
+
+def run_speed(args: argparse.Namespace) -> None:
+    """One re-issue day over a large shop: everyone's list, links counted anew. Frames are made here, reading is included."""
+    from marketing_assets.config import SourceBlock
+    from marketing_assets.warehouse import polars_schema, reader_over
+
+    generator = np.random.default_rng(1)
+    day, first = date(2024, 12, 26), date(2024, 1, 4)
+    n = args.users * args.events
+    user = np.repeat(np.arange(args.users), args.events)
+    popularity = 1 / np.arange(1, args.items + 1) ** 0.8
+    item = generator.choice(args.items, size=n, p=popularity / popularity.sum())
+    ago = np.minimum((generator.exponential(90, n)).astype(int), 350)
+    dates = np.datetime64(day) - ago
+    base = pl.DataFrame({"number": np.arange(n), "u": user, "i": item, "d": dates})
+    ids = base.select(
+        user_id=pl.format("u{}", "u"), item_id=pl.format("i{}", "i"), event_date=pl.col("d").cast(pl.Date), number="number"
+    )
+    events = ids.with_columns(
+        landed_date="event_date",
+        event_id=pl.col("number").cast(pl.String),
+        event_type=pl.lit("purchase"),
+        is_bot=pl.lit(False),
+        is_service=pl.lit(False),
+    ).drop("number")
+    shown = {"as_of_date": pl.lit(day), "issued_date": pl.lit(day)}
+    items = ids.select("item_id").unique()
+    frames = {
+        "clean_events": events,
+        "user_features": ids.select("user_id").unique().with_columns(**shown),
+        "item_features": items.with_columns(**shown),
+        "items": items.with_columns(as_of_date=pl.lit(day), is_service=pl.lit(False), first_seen_date=pl.lit(first)),
+        "item_days": ids.group_by("item_id", "event_date").agg(orders=pl.len()).with_columns(landed_date="event_date"),
+    }
+    store = Store(name="speed", timezone="UTC", currency="EUR", first_day=first, methods="plain", threads=2,
+                  sources={"events": SourceBlock(files="x", columns={"event_at": "event_at"})})  # fmt: skip
+    assert store.is_cadence_day(day, 7)
+    reader = reader_over(
+        {name: frame.select(c for c in polars_schema(name) if c in frame.columns) for name, frame in frames.items()}, store, day
+    )
+    del frames, events, ids, base
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    started, cpu = time.perf_counter(), time.process_time()
+    built = build_recommendations(reader, [day], store)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"{args.users:,} users, {args.items:,} items, {n:,} events: {time.perf_counter() - started:.1f} s wall, "
+        f"{time.process_time() - cpu:.1f} CPU s, peak {peak:.2f} GB (inputs alone {before:.2f})"
+    )
+    print(f"{built.tables['recommendations'].height:,} rows" if isinstance(built.tables["recommendations"], pl.DataFrame) else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=["sequences", "online_retail", "taobao", "speed"])
+    parser.add_argument("--validate", action="store_true", help="sequences: judge on the second-last item")
+    parser.add_argument("--seed", type=int, default=7, help="sequences: permutation of the ids")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--methods", default="plain,learned")
+    parser.add_argument("--cuts", default="", help="dates, comma-separated")
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--events", type=int, default=30, help="speed: events per user")
+    args = parser.parse_args()
+    {"sequences": run_sequences, "speed": run_speed}.get(args.what, run_shop)(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""When the shop sells: closed days, holidays and the pattern of the week, for the shop as a whole.
+
+What belongs here: what a day is worth before any item is looked at. What does not: levels of items (level_calendar.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import numpy as np
+import numpy.typing as npt
+
+from marketing_assets.forecasting.panel import Flags, Floats, Panel
+
+CLOSED_OCCURRENCES = 6
+"""Newest occurrences of a weekday looked at; one sale-less in all but one of them counts as closed."""
+SHAPE_OCCURRENCES = 12
+"""Newest occurrences of a weekday its share is taken from."""
+SMALLEST_SHARE = 0.01
+"""A day on which less of the usual trade was possible says nothing of the shop."""
+BUSY_SERIES = 8
+"""A day without any sale counts as closed where a usual day sees this many series sell; in a smaller shop it may be chance."""
+LOCAL_DAYS = 14
+"""A day is compared with the usual days within so many on either side."""
+SHAPE_POWER = 0.9
+"""The week's pattern is drawn a little towards flat: it rests on few weeks."""
+HOLIDAY_PRIOR = 1.0
+"""Days of usual trade (or of none, in a shop with closed weekdays) a holiday's effect is shrunk to."""
+
+
+def public_holidays(country: str | None, start: date, end: date) -> set[date]:
+    """Public holidays of a country that hold in at least half of its regions. country: ISO code; None gives none."""
+    if country is None:
+        return set()
+    import holidays
+
+    years = range(start.year, end.year + 1)
+    national = holidays.country_holidays(country, years=years)
+    regions = [holidays.country_holidays(country, subdiv=region, years=years) for region in national.subdivisions]
+    candidates = set(national).union(*regions)
+    widely = {day for day in candidates if day in national or 2 * sum(day in region for region in regions) >= len(regions)}
+    return {day for day in widely if start <= day <= end}
+
+
+def sale_less_days(panel: Panel) -> Flags:
+    """(T,) known days on which the whole shop sold nothing although many series sell on a usual day."""
+    selling = (panel.units > 0).sum(axis=0)
+    if not (selling > 0).any() or float(np.median(selling[selling > 0])) < BUSY_SERIES:
+        return np.zeros(panel.known, dtype=np.bool_)
+    return np.asarray(selling == 0)
+
+
+def day_shape(panel: Panel, units: Floats | None = None) -> Floats:
+    """(T + horizon,) what each day is worth relative to a usual open day; 0 where the shop is closed.
+
+    Known days are 0 exactly where the shop was closed. Future ones follow the weekday's newest occurrences and what past
+    holidays did. units: (n, T) with bulk orders cut, else the panel's own.
+    """
+    totals = present_totals(panel, panel.units if units is None else units)
+    known, place = panel.known, panel.season_place
+    is_closed = sale_less_days(panel)
+    is_holiday = panel.is_holiday
+    share = np.ones(panel.season)
+    is_off = np.zeros(panel.season, dtype=np.bool_)
+    usual = _local_level(totals, is_closed | is_holiday[:known])
+    for season_place in range(panel.season):
+        days = np.flatnonzero((place[:known] == season_place) & ~is_holiday[:known])
+        newest = days[-CLOSED_OCCURRENCES:]
+        is_off[season_place] = newest.size >= 2 and is_closed[newest].sum() >= max(2, newest.size - 1)
+        sold = days[~is_closed[days]][-SHAPE_OCCURRENCES:]
+        if sold.size >= 2 and usual[sold].sum() > 0:
+            share[season_place] = (totals[sold].sum() / usual[sold].sum()) ** SHAPE_POWER
+    share[is_off] = 0.0
+    if (share > 0).any():
+        share /= share[share > 0].mean()
+    shape = share[place]
+    shape[is_holiday] *= _holiday_factor(totals, usual, share[place[:known]], is_holiday[:known], bool(is_off.any()))
+    # what is known to have happened goes before what the week suggests
+    shape[:known] = np.where(is_closed, 0.0, np.where(shape[:known] > 0, shape[:known], 1.0))
+    return shape
+
+
+def present_totals(panel: Panel, units: Floats) -> Floats:
+    """(T,) units of the shop, as if every series could have been sold: days on which many are blocked weigh what the others sold."""
+    usual = units.mean(axis=1)
+    present = np.where(panel.is_blocked & (units == 0), 0.0, usual[:, None]).sum(axis=0)
+    share = present / max(float(usual.sum()), 1e-12)
+    totals: Floats = np.divide(units.sum(axis=0), share, out=np.zeros(panel.known), where=share > SMALLEST_SHARE)
+    return totals
+
+
+def closed_ahead(panel: Panel) -> Flags:
+    """(n, horizon) days on which a series is known not to be sold: announced, or as on nearly all its newest days of that weekday."""
+    known, place = panel.known, panel.season_place
+    announced = np.nan_to_num(panel.drivers.get("closed", np.zeros((panel.count, known + panel.horizon))))[:, known:] > 0
+    idle = panel.is_blocked & (panel.units == 0)
+    is_open_at_all = idle[:, max(0, known - CLOSED_OCCURRENCES * panel.season) :].mean(axis=1) < 0.5 if known else np.zeros(panel.count)
+    regularly = np.zeros((panel.count, panel.season), dtype=np.bool_)
+    for each in range(panel.season):
+        days = np.flatnonzero(place[:known] == each)[-CLOSED_OCCURRENCES:]
+        if len(days) >= 2:
+            regularly[:, each] = (idle[:, days].sum(axis=1) >= max(2, len(days) - 1)) & is_open_at_all
+    # an announced opening goes before the habit
+    told = np.isfinite(panel.drivers["closed"][:, known:]) if "closed" in panel.drivers else np.zeros(announced.shape, dtype=np.bool_)
+    return np.asarray(announced | (regularly[:, place[known:]] & ~told))
+
+
+def _local_level(totals: Floats, is_unusual: Flags) -> Floats:
+    """(T,) mean of the usual days within LOCAL_DAYS on either side."""
+    days = np.arange(totals.size)
+    low, high = np.maximum(days - LOCAL_DAYS, 0), np.minimum(days + LOCAL_DAYS + 1, totals.size)
+
+    def around(values: Floats) -> Floats:
+        running = np.concatenate([[0.0], np.cumsum(values)])
+        sums: Floats = running[high] - running[low]
+        return sums
+
+    weight = around((~is_unusual).astype(np.float64))
+    sums = around(np.where(is_unusual, 0.0, totals))
+    level: Floats = np.divide(sums, weight, out=np.zeros_like(sums), where=weight > 0)
+    return level
+
+
+def _holiday_factor(totals: Floats, usual: Floats, share: Floats, is_holiday: npt.NDArray[np.bool_], has_days_off: bool) -> float:
+    """Trade on holidays over what the weekday would have seen; 0 where every holiday so far was without a sale."""
+    days = is_holiday & (share > 0)
+    expected = float((usual * share)[days].sum())
+    sold = float(totals[days].sum())
+    if not days.any() or expected <= 0:
+        return 0.0 if has_days_off else 1.0
+    if sold <= 0.02 * expected:
+        return 0.0
+    weight = days.sum() / (days.sum() + HOLIDAY_PRIOR)
+    return float(weight * min(sold / expected, 3.0) + (1 - weight))
+
+
+def future_days(end: date, horizon: int) -> Sequence[date]:
+    """The days forecast after `end`."""
+    return [end + timedelta(days=step) for step in range(1, horizon + 1)]

@@ -1,0 +1,94 @@
+"""Drivers known in advance: price, promotion, availability and planned ad spend by item, holidays and promotions by day.
+
+What belongs here: what item_drivers and market_days said by an issue day. What does not: what they do to demand (learned.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from marketing_assets.config import Store
+from marketing_assets.forecasting.panel import Flags, Floats, Integers
+from marketing_assets.warehouse import Reader
+
+SERIES_DRIVERS = {"unit_price": "price", "is_promotion": "promotion", "planned_ad_spend": "ad_spend"}
+"""Column of item_drivers -> driver of the panel."""
+
+
+class Drivers:
+    """Every row of item_drivers and market_days that the issues of a window may read."""
+
+    def __init__(self, reader: Reader, store: Store, series: pl.DataFrame, origin: date, last: date, horizon: int) -> None:
+        self._origin = origin
+        until = last + timedelta(days=horizon)
+        self._market = _known(reader, store, "market_days", origin, until, last, ["is_holiday", "is_promotion"], [])
+        columns = [*SERIES_DRIVERS, "is_available"]
+        rows = _known(reader, store, "item_drivers", origin, until, last, columns, ["item_id", "location_id"])
+        everywhere = rows.filter(pl.col("location_id").is_null()).drop("location_id")
+        own = rows.filter(pl.col("location_id").is_not_null())
+        # a row of the series' own location comes after, and so goes before, one that holds everywhere
+        self._rows = pl.concat(
+            [
+                everywhere.join(series.select("row", "item_id"), on="item_id").with_columns(is_own=pl.lit(False)),
+                own.join(series.select("row", "item_id", "location_id"), on=["item_id", "location_id"])
+                .drop("location_id").with_columns(is_own=pl.lit(True)),
+            ]
+        ).sort("is_own", "landed_date", "known_date", "raw_row_id", "row", "date")
+
+    def market(self, issue: date, days: Sequence[date]) -> dict[str, Flags]:
+        """is_holiday and is_promotion of each day as known at the end of `issue`; unknown is False."""
+        rows = self._market.filter(pl.col("landed_date") <= issue, pl.col("known_date") <= issue)
+        result = {}
+        for name in ("is_holiday", "is_promotion"):
+            known = dict(rows.filter(pl.col(name).is_not_null()).select("date", name).iter_rows())
+            result[name] = np.array([bool(known.get(day, False)) for day in days], dtype=np.bool_)
+        return result
+
+    def of_series(self, issue: date, chosen: Integers, offset: int, whole: int) -> tuple[dict[str, Floats], Flags]:
+        """Drivers (len(chosen), whole) as known at the end of `issue`, nan where unknown, and days marked not available."""
+        unavailable = np.zeros((len(chosen), whole), dtype=np.bool_)
+        if self._rows.is_empty():
+            return {}, unavailable
+        rows = self._rows.filter(pl.col("landed_date") <= issue, pl.col("known_date") <= issue)
+        place = np.full(int(max(chosen.max(initial=0), rows["row"].max() or 0)) + 1, -1)
+        place[chosen] = np.arange(len(chosen))
+        row = place[rows["row"].to_numpy()]
+        day = (rows["date"] - self._origin).dt.total_days().to_numpy() - offset
+        inside = (row >= 0) & (day >= 0) & (day < whole)
+        drivers = {}
+        for column, name in SERIES_DRIVERS.items():
+            values = rows[column].cast(pl.Float64).to_numpy()
+            given = inside & ~np.isnan(values)
+            if given.any():
+                drivers[name] = np.full((len(chosen), whole), np.nan)
+                drivers[name][row[given], day[given]] = values[given]  # in order: the newest is written last
+        available = rows["is_available"].cast(pl.Float64).to_numpy()
+        given = inside & ~np.isnan(available)
+        unavailable[row[given], day[given]] = available[given] == 0
+        return drivers, unavailable
+
+
+def _known(
+    reader: Reader, store: Store, source: str, origin: date, until: date, last: date, columns: Sequence[str], key: Sequence[str]
+) -> pl.DataFrame:
+    """Accepted rows about days in [origin, until] that landed by `last`, oldest knowledge first; no rows where the shop lacks the source."""
+    schema: dict[str, Any] = {
+        **dict.fromkeys(key, pl.String), "date": pl.Date, "landed_date": pl.Date, "known_date": pl.Date, "raw_row_id": pl.String,
+        **{name: pl.Boolean if name.startswith("is_") else pl.Float64 for name in columns},
+    }
+    if not reader.has_source(source):
+        return pl.DataFrame(schema=schema)
+    from marketing_assets.cleaning import accepted_landed
+
+    accepted = accepted_landed(reader, source, None, last)
+    accepted = accepted.filter(accepted.date.between(origin, until))
+    frame: pl.DataFrame = accepted.select(*key, "date", "landed_date", "known_at", "raw_row_id", *columns).to_polars()
+    local = pl.col("known_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(store.timezone).dt.date()
+    known = frame.with_columns(known_date=local.fill_null(pl.col("landed_date")))
+    known = known.select(pl.col(name).cast(kind) for name, kind in schema.items())
+    return known.sort("landed_date", "known_date", "raw_row_id")

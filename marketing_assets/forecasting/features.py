@@ -1,0 +1,139 @@
+"""What the learned forecaster looks at: scaled rates, shares and quantiles of a series, and what is known of the day forecast.
+
+What belongs here: matrices. What does not: the models on them (learned.py).
+
+Everything in units is divided by the series' own scale, so that one model serves series of any volume.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+
+from marketing_assets.forecasting.level_calendar import Levels
+from marketing_assets.forecasting.panel import LEVELS, Flags, Floats, Integers, Panel
+
+RATE_WINDOWS = (7, 14, 28, 56, 112, 400)
+SIZE_WINDOWS = (28, 112)
+SHOWN_LEVELS = (0.25, 0.5, 0.75, 0.9, 0.975, 0.995)
+SEASON_DAYS = 84
+"""A series' own weekdays are averaged over so many days."""
+LIKE_DAYS = 196
+"""Days of the same weekday, with or without a promotion alike, are averaged over so many days."""
+DRIVERS = ("promotion", "price", "ad_spend", "before_closed", "after_closed")
+DECIMALS = 6
+SERIES_FEATURES = (
+    *(f"rate_{days}" for days in RATE_WINDOWS), *(f"selling_share_{days}" for days in RATE_WINDOWS),
+    *(f"size_{days}" for days in SIZE_WINDOWS), *(f"quantile_{level}" for level in SHOWN_LEVELS),
+    "largest", "days_since_sale", "days_seen", "log_scale", "log_level", "trend_28_112", "trend_7_28", "log_price",
+)  # fmt: skip
+DAY_FEATURES = ("worth", "days_ahead", "season_place", "own_season_rate", "own_like_day_rate", "year_ago_rate", "day_of_month", *DRIVERS)
+FEATURES = (*SERIES_FEATURES, *DAY_FEATURES)
+
+
+def scales(panel: Panel) -> Floats:
+    """(n,) mean absolute one-step naive error since the first sale (Hyndman and Koehler 2006); 1 where that is 0."""
+    steps = np.abs(np.diff(panel.units, axis=1))
+    begun = np.arange(1, panel.known) > panel.first_sale[:, None]
+    count = begun.sum(axis=1)
+    mean = np.divide((steps * begun).sum(axis=1), count, out=np.zeros(panel.count), where=count > 0)
+    return np.where(mean > 0, mean, 1.0)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Features of a panel at its end.
+
+    of_series: (n, SERIES_FEATURES); season: (n, season) own recent units by place; like_day: (n, season, 2) the same over longer,
+    without and with a promotion; scale: (n,).
+    """
+
+    of_series: Floats
+    season: Floats
+    like_day: Floats
+    scale: Floats
+    panel: Panel
+    levels: Levels
+
+    def rows(self, series: Integers, steps: Integers) -> Floats:
+        """(len(series), FEATURES) of pairs of series and step ahead (0: the first day forecast)."""
+        column = self.panel.known + steps
+        place = self.panel.season_place[column]
+        year = column - round(364 / self.panel.step_days)
+        week = self.panel.season
+        day = [
+            self.levels.worth[series, column], steps + 1.0, place.astype(np.float64), self.season[series, place],
+            self.like_day[series, place, (self._driver("promotion", series, column) > 0).astype(np.int64)],
+            self._around(series, year, week), self._day_of_month()[column],
+            *(self._driver(name, series, column) for name in DRIVERS),
+        ]
+        return np.concatenate([self.of_series[series], np.round(np.stack(day, axis=1), DECIMALS)], axis=1)
+
+    def _day_of_month(self) -> Floats:
+        whole = self.panel.known + self.panel.horizon
+        if self.panel.step_days != 1:
+            return np.zeros(whole)
+        return np.array([(self.panel.start + timedelta(days=number)).day for number in range(whole)], dtype=np.float64)
+
+    def _driver(self, name: str, series: Integers, column: Integers) -> Floats:
+        values = self.levels.effects.columns.get(name)
+        return np.zeros(len(series)) if values is None else values[series, column]
+
+    def _around(self, series: Integers, column: Integers, width: int) -> Floats:
+        """Scaled rate in a season around a known column; nan where it lies before the panel."""
+        units = np.concatenate([np.zeros((self.panel.count, 1)), np.cumsum(self.levels.units * self.levels.is_observed, axis=1)], axis=1)
+        worth = self.levels.worth[:, : self.panel.known] * self.levels.is_observed
+        worth = np.concatenate([np.zeros((self.panel.count, 1)), np.cumsum(worth, axis=1)], axis=1)
+        low, high = column - width, column + width + 1
+        is_known = low >= 0
+        low, high = np.clip(low, 0, self.panel.known), np.clip(high, 0, self.panel.known)
+        weight = worth[series, high] - worth[series, low]
+        rate = np.divide(units[series, high] - units[series, low], weight, out=np.full(len(series), np.nan), where=weight > 0)
+        return np.where(is_known, rate / self.scale[series], np.nan)
+
+
+def matrix_of(panel: Panel, levels: Levels) -> Matrix:
+    """The features of a panel at its end."""
+    known, scale = panel.known, scales(panel)
+    is_sold = (panel.units > 0) & levels.is_observed
+    worth = levels.is_observed * levels.worth[:, :known]
+    sold = np.where(levels.is_observed, levels.units, 0.0)
+
+    def recent(values: Floats, days: int) -> Floats:
+        sums: Floats = values[:, max(0, known - days) :].sum(axis=1)
+        return sums
+
+    def ratio(top: Floats, bottom: Floats) -> Floats:
+        result: Floats = np.divide(top, bottom, out=np.full(panel.count, np.nan), where=bottom > 0)
+        return result
+
+    rates = {days: ratio(recent(sold, days), recent(worth, days)) for days in RATE_WINDOWS}
+    days_seen = levels.is_observed.astype(np.float64)
+    columns = [rates[days] / scale for days in RATE_WINDOWS]
+    columns += [ratio(recent(is_sold.astype(np.float64), days), recent(days_seen, days)) for days in RATE_WINDOWS]
+    columns += [ratio(recent(panel.units * is_sold, days), recent(is_sold.astype(np.float64), days)) / scale for days in SIZE_WINDOWS]
+    columns += [levels.ratios[:, list(LEVELS).index(level)] / scale for level in SHOWN_LEVELS]
+    since = np.where(is_sold.any(axis=1), is_sold[:, ::-1].argmax(axis=1), known).astype(np.float64)
+    price = panel.series["unit_price"].cast(float).fill_null(float("nan")).to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns += [
+            panel.units.max(axis=1, initial=0.0) / scale, since, days_seen.sum(axis=1), np.log(scale),
+            np.log(np.maximum(levels.level, 1e-3)), rates[28] / np.maximum(rates[112], 1e-6),
+            rates[7] / np.maximum(rates[28], 1e-6), np.log(np.where(price > 0, price, np.nan)),
+        ]  # fmt: skip
+    promotion = levels.effects.columns.get("promotion", np.zeros((panel.count, known + panel.horizon)))[:, :known] > 0
+
+    def by_place(days: int, which: Flags | None = None) -> Floats:
+        newest = slice(max(0, known - days), known)
+        seen = levels.is_observed if which is None else levels.is_observed & which
+        seen, place = seen[:, newest], panel.season_place[:known][newest]
+        units = sold[:, newest] * seen
+        found = [ratio(units[:, place == each].sum(axis=1), seen[:, place == each].sum(axis=1) * 1.0) for each in range(panel.season)]
+        return np.stack(found, axis=1) / scale[:, None]
+
+    season = by_place(SEASON_DAYS)
+    like_day = np.stack([by_place(LIKE_DAYS, ~promotion), by_place(LIKE_DAYS, promotion)], axis=2)
+    of_series = np.asarray(np.round(np.stack(columns, axis=1), DECIMALS), dtype=np.float64)
+    return Matrix(of_series, season, like_day, scale, panel, levels)

@@ -1,0 +1,160 @@
+"""What was known of demand on each issue day: sales so far, the catalogue, what blocked sales, known drivers.
+
+What belongs here: reading, once per window, and cutting what one issue may see out of it. What does not: forecasting.
+
+An issue of day O sees item_days landed up to O, drivers and market days known by O, and the items log in force at O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+
+from marketing_assets.config import Store
+from marketing_assets.forecasting.calendar import public_holidays
+from marketing_assets.forecasting.drivers import Drivers
+from marketing_assets.forecasting.panel import Flags, Floats, Integers, Panel
+from marketing_assets.warehouse import Reader, days_between
+
+ENDED_DAYS = 112
+"""An item without a sale for so long has ended, unless it sold at this time of the last year."""
+RETURN_DAYS = 28
+"""An ended item returns where it sold in the year-old counterpart of the horizon, widened by so many days."""
+NEW_DAYS = 56
+"""An item first seen within so many days is forecast before its first sale."""
+YEAR = 364
+
+
+def series_name(item_id: str, location_id: str | None) -> str:
+    """The item, and the location where the data has one; '|' in an id is doubled, so that no two pairs share a name."""
+    if location_id is None:
+        return item_id
+    return f"{item_id.replace('|', '||')}|{location_id.replace('|', '||')}"
+
+
+class DemandHistory:
+    """All that the issues of a window read; `panel(issue)` gives what one of them may see."""
+
+    def __init__(self, reader: Reader, issues: Sequence[date], store: Store, horizon: int) -> None:
+        self._reader, self._store, self._horizon = reader, store, horizon
+        self._length = store.forecasting.history_days
+        self._origin = max(store.first_day, issues[0] - timedelta(days=self._length - 1))
+        last = issues[-1]
+        since = self._origin - timedelta(days=store.cleaning.future_tolerance_days)
+        columns = ["landed_date", "event_date", "item_id", "location_id", "units_sold"]
+        sold = reader.window("item_days", since, last, columns).filter(pl.col("event_date") >= self._origin)
+        # an item not sold yet is one series without a place
+        unsold = self._catalogue(last).select("item_id", location_id=pl.lit(None, pl.String))
+        series = pl.concat([sold.filter(pl.col("units_sold") > 0).select("item_id", "location_id"), unsold]).unique()
+        self._series = series.sort("item_id", "location_id", nulls_last=False).with_row_index("row")
+        placed = sold.join(self._series, on=["item_id", "location_id"], how="inner", nulls_equal=True).sort("landed_date", "event_date", "row")
+        self._row: Integers = placed["row"].to_numpy().astype(np.int64)
+        self._day: Integers = (placed["event_date"] - self._origin).dt.total_days().to_numpy().astype(np.int64)
+        self._landed: Integers = (placed["landed_date"] - self._origin).dt.total_days().to_numpy().astype(np.int64)
+        self._units: Floats = placed["units_sold"].to_numpy().astype(np.float64)
+        self._drivers = Drivers(reader, store, self._series, self._origin, last, horizon)
+        self._stock_outs = _StockOuts(reader, self._series, self._origin, last)
+        self._holidays = public_holidays(store.forecasting.country, self._origin, last + timedelta(days=horizon))
+
+    def _catalogue(self, day: date) -> pl.DataFrame:
+        """item_id, category, unit_price, first_seen_date in force at the end of `day`; fees are no items."""
+        columns = ["item_id", "category", "unit_price", "first_seen_date", "is_service"]
+        items = self._reader.log_as_of("items", day, columns).filter(~pl.col("is_service"))
+        return items.drop("is_service").with_columns(pl.col("unit_price").cast(pl.Float64))
+
+    def panel(self, issue: date) -> Panel:
+        """The panel as known at the end of `issue`: series still alive, sorted by item and location."""
+        start = max(self._store.first_day, issue - timedelta(days=self._length - 1))
+        offset, known = (start - self._origin).days, (issue - start).days + 1
+        whole = known + self._horizon
+        upto = int(np.searchsorted(self._landed, offset + known, side="left"))
+        day = self._day[:upto]
+        inside = (day >= offset) & (day < offset + known)
+        at = self._row[:upto][inside] * known + day[inside] - offset
+        count = self._series.height
+        units = np.bincount(at, self._units[:upto][inside], count * known).astype(np.float64).reshape(count, known)
+        catalogue = self._catalogue(issue)
+        described = self._series.join(catalogue, on="item_id", how="left", maintain_order="left")
+        chosen = np.flatnonzero(alive(units, self._horizon) | self._is_new(described, units, issue))
+        days = days_between(start, issue + timedelta(days=self._horizon))
+        market = self._drivers.market(issue, days)
+        is_holiday = np.array([each in self._holidays for each in days], dtype=np.bool_) | market["is_holiday"]
+        drivers, unavailable = self._drivers.of_series(issue, chosen, offset, whole)
+        if unavailable.any():
+            drivers["closed"] = unavailable.astype(np.float64)
+        blocked = self._stock_outs.blocked(chosen, offset, known) | unavailable[:, :known]
+        series = described[chosen].select(
+            pl.struct("item_id", "location_id").map_elements(
+                lambda pair: series_name(pair["item_id"], pair["location_id"]), return_dtype=pl.String
+            ).alias("series_id") if described[chosen]["location_id"].is_not_null().any() else pl.col("item_id").alias("series_id"),
+            "item_id", "location_id", "category", "unit_price",
+        )
+        return Panel(
+            series=series, start=start, units=units[chosen], is_blocked=blocked, is_holiday=is_holiday,
+            is_promotion=market["is_promotion"], horizon=self._horizon, drivers=drivers,
+        )
+
+    def _is_new(self, described: pl.DataFrame, units: Floats, issue: date) -> Flags:
+        """Series of items first seen lately and not sold anywhere."""
+        since = issue - timedelta(days=NEW_DAYS)
+        marked = described.select(
+            is_new=(pl.col("first_seen_date") > since).fill_null(False) & pl.col("location_id").is_null()
+            & ~pl.lit(pl.Series((units > 0).any(axis=1))).any().over("item_id")
+        )
+        return marked["is_new"].to_numpy()
+
+
+def alive(units: Floats, horizon: int) -> Flags:
+    """(n,) series with a sale in the last ENDED_DAYS, or a year before the horizon."""
+    known = units.shape[1]
+    recent = (units[:, max(0, known - ENDED_DAYS) :] > 0).any(axis=1)
+    begin, end = known - YEAR - RETURN_DAYS, known - YEAR + horizon + RETURN_DAYS
+    if end <= 0:
+        return np.asarray(recent)
+    return np.asarray(recent | (units[:, max(0, begin) : end] > 0).any(axis=1))
+
+
+class _StockOuts:
+    """Days that ended and had begun without stock, by the items log."""
+
+    def __init__(self, reader: Reader, series: pl.DataFrame, origin: date, last: date) -> None:
+        table = reader.table("items")
+        log = table.filter(table.as_of_date.between(reader.keyframe_before(max(origin, reader.store.first_day)), last))
+        log = log.select("as_of_date", "item_id", "stock_on_hand")
+        self._origin = origin
+        self._changes = pl.DataFrame(schema={"row": pl.Int64, "day": pl.Int64, "is_out": pl.Boolean})
+        if not int(log.stock_on_hand.count().execute()):
+            return
+        entries: pl.DataFrame = log.to_polars()
+        self._changes = (
+            entries.join(series.select("row", "item_id"), on="item_id", how="inner")
+            .select(
+                pl.col("row").cast(pl.Int64),
+                day=(pl.col("as_of_date") - pl.lit(origin)).dt.total_days(),
+                is_out=(pl.col("stock_on_hand") <= 0).fill_null(False),
+            )
+            .sort("row", "day")
+        )
+
+    def blocked(self, chosen: Integers, offset: int, known: int) -> Flags:
+        """(len(chosen), known) whether nothing could be sold."""
+        blocked = np.zeros((len(chosen), known), dtype=np.bool_)
+        if self._changes.is_empty():
+            return blocked
+        place = np.full(int(max(chosen.max(initial=0), self._changes["row"].max())) + 1, -1)
+        place[chosen] = np.arange(len(chosen))
+        changes = self._changes.filter(pl.col("day") < offset + known)
+        row = place[changes["row"].to_numpy()]
+        day = np.clip(changes["day"].to_numpy() - offset, 0, known - 1)
+        # the newest change at or before a day holds: walk along each row by carrying the column of the last change
+        newest = np.full((len(chosen), known), -1, dtype=np.int64)
+        ours = row >= 0
+        np.maximum.at(newest, (row[ours], day[ours]), np.flatnonzero(ours))
+        newest = np.maximum.accumulate(newest, axis=1)
+        is_out = changes["is_out"].to_numpy()
+        at_end = np.where(newest >= 0, is_out[newest], False)
+        blocked[:, 1:] = at_end[:, 1:] & at_end[:, :-1]
+        return blocked

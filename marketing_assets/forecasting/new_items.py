@@ -1,0 +1,50 @@
+"""Items with little or no history: what items of their category and price usually sell.
+
+What belongs here: the prior of a young series. What does not: which items are forecast at all (history.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from marketing_assets.forecasting.panel import Flags, Floats, Panel
+
+YOUNG_DAYS = 28
+"""Series seen on fewer open days than this are drawn to their like."""
+PRIOR_DAYS = 7.0
+"""The usual rate counts for so many open days of a series' own."""
+FEWEST_DONORS = 5
+PRICE_BANDS_PER_TENFOLD = 3
+
+
+def with_prior(panel: Panel, level: Floats, ratios: Floats, exposure: Floats) -> tuple[Floats, Floats]:
+    """level (n,) and ratios (n, levels) of young series drawn to the median of older ones of their category and price band.
+
+    exposure: (n,) open days seen, a busy day counting more. Fewer than FEWEST_DONORS older ones: the category, then the shop.
+    """
+    is_young: Flags = np.asarray(exposure < YOUNG_DAYS)
+    if not is_young.any() or is_young.all():
+        return level, ratios
+    price = panel.series["unit_price"].cast(pl.Float64)
+    band = (price.log(10) * PRICE_BANDS_PER_TENFOLD).floor()
+    described = panel.series.select("category").with_columns(band=pl.when(price > 0).then(band), is_young=pl.Series(is_young))
+    keys = [
+        described.select(key=pl.concat_str(pl.col("category").fill_null(""), pl.col("band").cast(pl.String).fill_null(""), separator="\x1f")),
+        described.select(key=pl.col("category").fill_null("")),
+        described.select(key=pl.lit("")),
+    ]
+    usual_level, usual_ratios = np.zeros(panel.count), np.zeros_like(ratios)
+    is_open = is_young.copy()
+    for frame in keys:
+        code = frame["key"].rank("dense").to_numpy().astype(np.int64) - 1 if frame.height == panel.count else np.zeros(panel.count, dtype=np.int64)
+        for group in np.unique(code[is_open]):
+            donors = (code == group) & ~is_young
+            if donors.sum() < FEWEST_DONORS and frame is not keys[-1]:
+                continue
+            ours = (code == group) & is_open
+            usual_level[ours] = np.median(level[donors])
+            usual_ratios[ours] = np.median(ratios[donors], axis=0)
+            is_open &= ~ours
+    share = np.where(is_young, PRIOR_DAYS / (PRIOR_DAYS + exposure), 0.0)
+    return level + share * (usual_level - level), ratios + share[:, None] * (usual_ratios - ratios)

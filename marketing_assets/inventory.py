@@ -1,0 +1,358 @@
+"""Order proposals: what to keep, when to order and how much, from demand forecasts and stock.
+
+What belongs here: lead-time demand, reorder points, order quantities, what may be promised. What does not: demand itself
+(forecasting/), what an item advertised may cost (ad_planning/).
+
+Demand over a lead time is simulated: each path draws one quantile per day of the forecast in force, and days of a path lean the
+same way, because a forecast that is too low today is too low tomorrow. Adding up daily quantiles would assume every day is
+a bad one; adding up variances would assume the forecast is never wrong twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from marketing_assets.config import Store
+from marketing_assets.features.items import items_in_force
+from marketing_assets.schemas import QUANTILE_COLUMNS
+from marketing_assets.warehouse import Built, Reader, polars_schema
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+TABLE = "inventory_plan"
+PATH_CORRELATION = 0.05
+"""Share of a day's surprise that the days of one path have in common."""
+CHUNK = 2000
+"""Series simulated at once."""
+COVER_DAYS = 14
+"""Days of the forecast that days of cover rest on; beyond them their mean goes on."""
+ISSUES_AT_ONCE = 4
+"""Issues read in one query."""
+ISSUE_LOOK_BACK = 400
+"""Days a forecast stays in force at most; where none is newer, there is none."""
+DECIMALS = 4
+
+Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+_LEVELS = np.array(list(QUANTILE_COLUMNS))
+_KNOTS = np.concatenate([[0.0], _LEVELS, [1.0]])
+_STOCK = ("stock_on_hand", "stock_on_order", "lead_time_days", "pack_size", "minimum_order_quantity", "unit_cost")
+
+
+def build_inventory(reader: Reader, days: Sequence[date], store: Store) -> Built:
+    """inventory_plan of a contiguous window of days.
+
+    Reads the demand_forecasts in force on each day (the newest issue within ISSUE_LOOK_BACK days) and the items log in force.
+    """
+    if not reader.has_source("events"):
+        return Built({TABLE: pl.DataFrame(schema=polars_schema(TABLE))}, degraded={TABLE: "needs source 'events'"})
+    catalogue = _catalogue(reader, days)
+    frames = [pl.DataFrame(schema=polars_schema(TABLE))]
+    metrics: dict[date, dict[str, float]] = {}
+    for part, demand in _runs(reader, days, catalogue, store):
+        started = time.process_time()
+        frames += _plan_of_issue(demand, part, catalogue, store)
+        seconds = (time.process_time() - started) / len(part)
+        for day, frame in zip(part, frames[-len(part) :], strict=True):
+            metrics[day] = {
+                "items": float(frame.height), "units_to_order": float(frame["order_quantity"].sum()), "scoring_seconds": seconds
+            }
+    return Built({TABLE: pl.concat(frames)}, metrics={TABLE: metrics})
+
+
+def _runs(
+    reader: Reader, days: Sequence[date], catalogue: pl.DataFrame, store: Store
+) -> Iterator[tuple[list[date], Demand]]:
+    """Runs of days with the forecasts in force on them, as far as the days need them."""
+    table = reader.table("demand_forecasts")
+    since = days[0] - timedelta(days=ISSUE_LOOK_BACK)
+    found = table.filter(table.as_of_date.between(since, days[-1])).select("as_of_date").distinct().to_polars()
+    issues = sorted(found["as_of_date"].to_list())
+    runs: dict[date | None, list[date]] = {}
+    for day in days:
+        runs.setdefault(max((each for each in issues if each <= day), default=None), []).append(day)
+    longest = max(int(catalogue["lead_time_days"].max() or 0), store.inventory.default_lead_time_days)  # type: ignore[arg-type]
+    ahead = max(longest + store.inventory.review_period_days, COVER_DAYS)
+    dated = [(issue, part) for issue, part in runs.items() if issue is not None]
+    if None in runs:
+        yield runs[None], no_demand(runs[None][0], len(runs[None]) + ahead)
+    for first in range(0, len(dated), ISSUES_AT_ONCE):
+        block = dated[first : first + ISSUES_AT_ONCE]
+        steps = {issue: (part[-1] - issue).days + ahead for issue, part in block}
+        rows = _read_forecasts(table, list(steps), max(steps.values()))
+        for issue, part in block:
+            yield part, demand_of(issue, rows.filter(pl.col("as_of_date") == issue), steps[issue])
+
+
+def _read_forecasts(table: ir.Table, issues: Sequence[date], steps: int) -> pl.DataFrame:
+    chosen = table.filter(table.as_of_date.isin(issues), table.level == "item", table.horizon_days <= steps)
+    names = ["as_of_date", "item_id", "location_id", "horizon_days", "demand_mean", *QUANTILE_COLUMNS.values()]
+    rows: pl.DataFrame = chosen.select(*names).to_polars()
+    return rows
+
+
+def _catalogue(reader: Reader, days: Sequence[date]) -> pl.DataFrame:
+    """What the items log said of stock and supply: item_id, from_date, until_date (excluded) and columns of _STOCK; fees are no items."""
+    columns = {name: (lambda log, name=name: log[name]) for name in (*_STOCK, "is_service")}
+    frame: pl.DataFrame = items_in_force(reader, days, columns).to_polars()
+    return frame.filter(~pl.col("is_service")).drop("is_service").sort("item_id", "from_date")
+
+
+def _in_force(catalogue: pl.DataFrame, day: date) -> pl.DataFrame:
+    return catalogue.filter(pl.col("from_date") <= day, pl.col("until_date") > day).drop("from_date", "until_date")
+
+
+# --- simulation -------------------------------------------------------------------------------------------------------
+
+
+def path_weights(steps: int, simulations: int, seed: int, correlation: float = PATH_CORRELATION) -> Singles:
+    """(steps, knots, simulations): what each path takes of each knot of a day's quantile function.
+
+    Every day uses every one of `simulations` equal slices of probability once; a Gaussian copula with this correlation between
+    all days of a path says in which path. The same for every series, so that a path is a path of the shop.
+    """
+    common = np.random.default_rng([seed, simulations]).standard_normal(simulations)
+    # a step has its own generator, so that a path does not depend on how far it is followed
+    own = np.stack([np.random.default_rng([seed, simulations, step]).standard_normal(simulations) for step in range(steps)])
+    score = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own
+    place = score.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    level = (place + 0.5) / simulations
+    upper = np.clip(np.searchsorted(_KNOTS, level, side="left"), 1, len(_KNOTS) - 1)
+    share = (level - _KNOTS[upper - 1]) / (_KNOTS[upper] - _KNOTS[upper - 1])
+    weights = np.zeros((steps, len(_KNOTS), simulations), dtype=np.float32)
+    step, path = np.indices(place.shape)
+    weights[step, upper - 1, path] = 1 - share
+    weights[step, upper, path] += share
+    return weights
+
+
+def knot_values(mean: Floats, quantiles: Floats) -> Floats:
+    """(n, steps, knots) the quantile function of each day, so that its mean is the forecast's.
+
+    mean: (n, steps); quantiles: (n, steps, levels). Between levels it is linear. Above the last it rises once more by as much
+    as between the last two; where every quantile is 0, all of the mean lies there.
+    """
+    first, last = quantiles[:, :, :1], quantiles[:, :, -1:]
+    values = np.concatenate([first, quantiles, last + (last - quantiles[:, :, -2:-1])], axis=2)
+    widths = np.diff(_KNOTS)
+    share = np.concatenate([[0.0], widths]) / 2 + np.concatenate([widths, [0.0]]) / 2
+    own = values @ share
+    factor = np.divide(mean, own, out=np.ones_like(mean), where=own > 0)
+    values *= factor[:, :, None]
+    values[:, :, -1] += np.where(own > 0, 0.0, mean / share[-1])
+    return values
+
+
+@dataclass(frozen=True)
+class Demand:
+    """The forecast of one issue. series: item_id, location_id, sorted; mean: (n, steps); knots: (n, steps, knots)."""
+
+    issue: date
+    series: pl.DataFrame
+    mean: Floats
+    knots: Singles
+
+
+def no_demand(issue: date, steps: int) -> Demand:
+    """Where nothing was forecast."""
+    nothing = pl.DataFrame(schema={"item_id": pl.String, "location_id": pl.String})
+    return Demand(issue, nothing, np.zeros((0, steps)), np.zeros((0, steps, len(_KNOTS)), dtype=np.float32))
+
+
+def demand_of(issue: date, rows: pl.DataFrame, steps: int) -> Demand:
+    """Item forecasts of an issue for `steps` days; beyond its horizon the last week repeats itself."""
+    if rows.is_empty():
+        return no_demand(issue, steps)
+    series = rows.select("item_id", "location_id").unique().sort("item_id", "location_id", nulls_last=False)
+    placed = rows.join(series.with_row_index("row"), on=["item_id", "location_id"], nulls_equal=True)
+    given = int(rows["horizon_days"].max() or 1)  # type: ignore[arg-type]
+    at = (placed["row"].to_numpy(), placed["horizon_days"].to_numpy() - 1)
+    mean = np.zeros((series.height, given))
+    quantiles = np.zeros((series.height, given, len(_LEVELS)))
+    mean[at] = placed["demand_mean"].to_numpy()
+    quantiles[at] = placed.select(QUANTILE_COLUMNS.values()).to_numpy()
+    week = min(7, given)
+    column = np.array([step if step < given else given - week + (step - given) % week for step in range(steps)], dtype=np.int64)
+    return Demand(issue, series, mean[:, column], knot_values(mean, quantiles).astype(np.float32)[:, column])
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What a day's rows ask of demand: one value per row of (rows,). stock_on_hand: nan where unknown. lead_time_days: whole days."""
+
+    offset: int
+    stock_on_hand: Floats
+    lead_time_days: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LeadTime:
+    """(rows,) reorder_point: quantile of demand over lead time and review; stockout_probability: P(demand over the lead time exceeds stock)."""
+
+    reorder_point: Floats
+    stockout_probability: Floats
+
+
+def simulate(demand: Demand, totals: Sequence[Sequence[int]], supplies: Sequence[Supply], store: Store) -> list[LeadTime]:
+    """Lead-time demand on each of several days after one issue.
+
+    Rows are the series of `demand` and then one row per entry of totals: the sum of the series it names, whose paths are
+    shuffled against each other. supplies: one per day, over all rows.
+    """
+    settings = store.inventory
+    weights = path_weights(demand.knots.shape[1], settings.simulations, store.seed)
+    rows = demand.series.height + len(totals)
+    points, chances = np.zeros((len(supplies), rows)), np.full((len(supplies), rows), np.nan)
+    single = np.arange(demand.series.height)
+    for first in range(0, demand.series.height, CHUNK):
+        part = single[first : first + CHUNK]
+        _measure(_paths(demand.knots[part], weights), part, supplies, points, chances, store)
+    for place, members in enumerate(totals, start=demand.series.height):
+        paths = _paths(demand.knots[list(members)], weights)
+        shuffled = np.zeros_like(paths[:, :1])
+        for turn in range(len(members)):
+            order = np.random.default_rng([store.seed, turn]).permutation(paths.shape[2])
+            shuffled[:, 0] += paths[:, turn][:, order]
+        _measure(shuffled, np.array([place]), supplies, points, chances, store)
+    return [LeadTime(point, chance) for point, chance in zip(points, chances, strict=True)]
+
+
+def _paths(knots: Singles, weights: Singles) -> Singles:
+    """(steps + 1, n, simulations) units sold up to each step."""
+    steps = weights.shape[0]
+    paths = np.zeros((steps + 1, len(knots), weights.shape[2]), dtype=np.float32)
+    for step in range(steps):
+        np.matmul(knots[:, step], weights[step], out=paths[step + 1])
+        paths[step + 1] += paths[step]
+    return paths
+
+
+def _measure(
+    paths: Singles, part: npt.NDArray[np.int64], supplies: Sequence[Supply], points: Floats, chances: Floats, store: Store
+) -> None:
+    """Fill the rows `part` of points and chances from their paths."""
+    settings = store.inventory
+    kth = int(np.ceil(settings.service_level * settings.simulations)) - 1
+    for day, supply in enumerate(supplies):
+        lead = supply.lead_time_days[part]
+        stock = supply.stock_on_hand[part]
+        for days in np.unique(lead):
+            ours = np.flatnonzero(lead == days)
+            every = ours.size == part.size
+            end = supply.offset + int(days) + settings.review_period_days
+            begin = paths[supply.offset] if every else paths[supply.offset, ours]
+            total = (paths[end] if every else paths[end, ours]) - begin
+            total.partition(kth, axis=1)
+            points[day, part[ours]] = total[:, kth]
+            known = np.flatnonzero(~np.isnan(stock[ours]))
+            if known.size:
+                until = paths[supply.offset + int(days), ours[known]] - paths[supply.offset, ours[known]]
+                chances[day, part[ours[known]]] = (until > stock[ours[known]][:, None] + 0.5).mean(axis=1)
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+def _plan_of_issue(
+    demand: Demand, days: Sequence[date], catalogue: pl.DataFrame, store: Store
+) -> list[pl.DataFrame]:
+    """Rows of each day on which this issue is in force."""
+    settings = store.inventory
+    known = [_in_force(catalogue, day) for day in days]
+    located = demand.series.with_row_index("place").filter(pl.col("location_id").is_not_null())["item_id"].unique().sort()
+    members = (
+        demand.series.with_row_index("place").filter(pl.col("item_id").is_in(located.implode()))
+        .group_by("item_id").agg("place").sort("item_id")
+    )
+    totals = members["place"].to_list()
+    rows = pl.concat([demand.series, members.select("item_id", location_id=pl.lit(None, pl.String))])
+    # an item sold in places and without one has a series of its own without a place; its row is the total
+    is_total = np.arange(rows.height) >= demand.series.height
+    is_kept = pl.Series(is_total) | ~rows["item_id"].is_in(located.implode()) | rows["location_id"].is_not_null()
+    mean = np.concatenate([demand.mean, *(demand.mean[place].sum(axis=0, keepdims=True) for place in totals)])
+    joined = [
+        rows.join(each, on="item_id", how="left", maintain_order="left").with_columns(
+            pl.when(pl.col("location_id").is_null()).then(pl.col(name)).alias(name) for name in ("stock_on_hand", "stock_on_order")
+        )
+        for each in known
+    ]
+    supplies = [
+        Supply(
+            (day - demand.issue).days,
+            frame["stock_on_hand"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
+            frame["lead_time_days"].fill_null(settings.default_lead_time_days).to_numpy().astype(np.int64),
+        )
+        for day, frame in zip(days, joined, strict=True)
+    ]
+    found = simulate(demand, totals, supplies, store)
+    frames = []
+    for day, frame, each, supply, lead_time in zip(days, joined, known, supplies, found, strict=True):
+        plan = _with_forecast(frame, mean, supply, lead_time, settings.review_period_days).filter(is_kept)
+        idle = each.filter(pl.col("stock_on_hand").is_not_null()).join(rows, on="item_id", how="anti")
+        idle = idle.with_columns(
+            location_id=pl.lit(None, pl.String), reorder_point=0.0, safety_stock=0.0, tomorrow=0.0, days_of_cover=pl.lit(None, pl.Float64),
+            stockout_probability=0.0,
+        )
+        frames.append(_orders(pl.concat([plan, idle.select(plan.columns)]), day, settings.default_lead_time_days))
+    return frames
+
+
+def _with_forecast(frame: pl.DataFrame, mean: Floats, supply: Supply, lead_time: LeadTime, review: int) -> pl.DataFrame:
+    """Adds what the forecast says of each row: reorder_point, safety_stock, tomorrow, days_of_cover, stockout_probability."""
+    so_far = np.concatenate([np.zeros((len(mean), 1)), np.cumsum(mean, axis=1)], axis=1)
+    rows = np.arange(len(mean))
+    end = supply.offset + supply.lead_time_days + review
+    expected = so_far[rows, np.minimum(end, mean.shape[1])] - so_far[:, min(supply.offset, mean.shape[1])]
+    point = np.round(lead_time.reorder_point, DECIMALS)
+    return frame.with_columns(
+        reorder_point=pl.Series(point), safety_stock=pl.Series(np.round(point - expected, DECIMALS)),
+        tomorrow=pl.Series(mean[:, supply.offset] if len(mean) else np.zeros(0)),
+        days_of_cover=pl.Series(_cover(mean[:, supply.offset : supply.offset + COVER_DAYS], supply.stock_on_hand)).fill_nan(None),
+        stockout_probability=pl.Series(np.round(lead_time.stockout_probability, DECIMALS)).fill_nan(None),
+    )
+
+
+def _cover(mean: Floats, stock: Floats) -> Floats:
+    """Days until expected demand has used up the stock, parts of days included; nan where stock is unknown or nothing is expected.
+
+    Beyond the days given the mean of all of them goes on.
+    """
+    stock = np.maximum(stock, 0.0)
+    used = np.cumsum(mean, axis=1)
+    steps = mean.shape[1]
+    rows = np.arange(len(mean))
+    day = (used < stock[:, None]).sum(axis=1)
+    inside = np.minimum(day, steps - 1)
+    before = np.where(inside > 0, used[rows, inside - 1], 0.0)
+    share = np.divide(stock - before, mean[rows, inside], out=np.zeros(len(mean)), where=mean[rows, inside] > 0)
+    rate = used[:, -1] / steps
+    beyond = np.divide(stock - used[:, -1], rate, out=np.full(len(mean), np.nan), where=rate > 0)
+    cover = np.where(day < steps, inside + share, steps + beyond)
+    return np.where(np.isnan(stock), np.nan, np.round(cover, DECIMALS))
+
+
+def _orders(plan: pl.DataFrame, day: date, default_lead_time: int) -> pl.DataFrame:
+    """Table rows: what to order to be back at the reorder point, in whole packs and no less than the minimum."""
+    position = pl.col("stock_on_hand") + pl.col("stock_on_order").fill_null(0)
+    short = (pl.col("reorder_point") - position).ceil().clip(lower_bound=0).fill_null(0).cast(pl.Int64)
+    least = pl.max_horizontal("short", pl.col("minimum_order_quantity").fill_null(0))
+    pack = pl.col("pack_size").fill_null(1)
+    ordered = plan.with_columns(short=short).with_columns(
+        order_quantity=pl.when(pl.col("short") > 0).then((least + pack - 1) // pack * pack).otherwise(0)
+    )
+    promised = (pl.col("stock_on_hand") - pl.col("tomorrow").round(0).cast(pl.Int64)).clip(lower_bound=0)
+    rows = ordered.with_columns(
+        as_of_date=pl.lit(day), lead_time_days=pl.col("lead_time_days").fill_null(default_lead_time), sellable_units=promised,
+        order_cost=pl.col("order_quantity").cast(pl.Decimal(18, 0)) * pl.col("unit_cost"),
+    )
+    schema = polars_schema(TABLE)
+    return rows.select(pl.col(name).cast(kind) for name, kind in schema.items()).sort("item_id", "location_id", nulls_last=False)

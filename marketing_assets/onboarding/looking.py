@@ -1,0 +1,405 @@
+"""What lies in a folder: files that belong together, how they are written, their columns and some of their rows.
+
+What belongs here: names, delimiters, encodings, headers and the first rows of files. What does not: reading whole files
+(sources/), or what columns mean (columns.py).
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import functools
+import gzip
+import io
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from marketing_assets.onboarding.values import Profile, profile_of
+
+HEAD_BYTES = 2_000_000
+"""Of a file, so much is looked at, unpacked."""
+SAMPLE_ROWS = 10_000
+SAMPLE_FILES = 6
+"""Files of a set that are looked into, spread over its days."""
+_DATA = (".csv", ".tsv", ".txt", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".pq")
+_PACKED = (".gz", ".zst")
+_OURS = ("store.yaml", "ledger.parquet", "verdict.json", "warehouse.duckdb")
+_OUR_FOLDERS = ("reports", "exports", "control", "dagster", "truth", "state")
+_UNREADABLE = {
+    ".xlsx": "a spreadsheet: save its sheets as CSV",
+    ".xls": "a spreadsheet: save its sheets as CSV",
+    ".zip": "an archive: unpack it, or pack each file with gzip",
+    ".7z": "an archive: unpack it",
+    ".bz2": "packed with bzip2: pack it with gzip instead",
+    ".sql": "a database dump: export its tables as CSV",
+    ".feather": "Feather: save it as parquet",
+    ".avro": "Avro: save it as parquet or JSON lines",
+    ".orc": "ORC: save it as parquet",
+    ".xml": "XML: export CSV or JSON lines",
+}
+_DAY = re.compile(r"(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)")
+_OTHER_DAY = re.compile(r"(?<!\d)(19|20)\d{2}[_.]?(0[1-9]|1[0-2])[_.]?(0[1-9]|[12]\d|3[01])(?!\d)")
+_KEYWORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class UnreadableFile(Exception):
+    """A file that cannot be an input as it is; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a file set. expression: how store.yaml names it. profile: what its values look like."""
+
+    name: str
+    expression: str
+    profile: Profile
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """Files of one layout. pattern: relative to the folder, {date} and * put in. days: landing days in the names, sorted."""
+
+    pattern: str
+    files: tuple[Path, ...]
+    days: tuple[date, ...]
+    format: Literal["csv", "json", "parquet"]
+    delimiter: str
+    encoding: Literal["utf-8", "latin-1", "utf-16"]
+    columns: tuple[Column, ...]
+    rows: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_dated(self) -> bool:
+        return "{date}" in self.pattern
+
+    def column(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+
+@dataclass
+class Folder:
+    """sets: what can be an input. unused: file -> why it is none."""
+
+    sets: list[FileSet] = field(default_factory=list)
+    unused: dict[str, str] = field(default_factory=dict)
+
+
+def look_into(folder: Path) -> Folder:
+    """The file sets of a folder and its folders. Raises FileNotFoundError where there is no such folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    result = Folder()
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if not path.is_file() or any(part.startswith(".") for part in relative.parts) or _is_ours(folder, relative):
+            continue
+        suffix = _suffix(path)
+        if suffix in _DATA:
+            groups.setdefault(_template(relative), []).append(path)
+        elif suffix in _UNREADABLE:
+            result.unused[str(relative)] = _UNREADABLE[suffix]
+    for template, files in sorted(groups.items()):
+        pattern = template
+        if "{date}" not in template and len(files) == 1:
+            pattern = str(files[0].relative_to(folder))
+        try:
+            result.sets += _sets(folder, pattern, files)
+        except UnreadableFile as problem:
+            result.unused[pattern] = str(problem)
+    return result
+
+
+def _is_ours(folder: Path, relative: Path) -> bool:
+    """What the engine itself wrote beside a store.yaml."""
+    beside = folder / relative.parts[0] if len(relative.parts) > 1 else None
+    if beside is not None and relative.parts[0] in _OUR_FOLDERS:
+        return (folder / "store.yaml").exists() or (folder / "warehouse.duckdb").exists()
+    return relative.name.startswith(_OURS) and len(relative.parts) == 1
+
+
+def _suffix(path: Path) -> str:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in _PACKED:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _template(relative: Path) -> str:
+    """'events/2026-03-01_part-0001.csv' -> 'events/{date}_part-*.csv'."""
+    text = str(relative)
+    days = _DAY.findall(text)
+    if days:
+        text = text.replace(days[-1], "{date}")
+    else:
+        text = _OTHER_DAY.sub("*", text)
+    parts = re.split(r"(\{date\})", text)
+    parts = [
+        part
+        if part == "{date}"
+        else re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|(?<![A-Za-z])\d{2,}(?![A-Za-z])|(?<=[-_])\d+", "*", part)
+        for part in parts
+    ]
+    return "".join(parts)
+
+
+def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
+    """The set of a pattern; where files in it have nothing in common, it cannot be one."""
+    chosen = (
+        list(files)
+        if len(files) <= SAMPLE_FILES
+        else [files[place * (len(files) - 1) // (SAMPLE_FILES - 1)] for place in range(SAMPLE_FILES)]
+    )
+    looks = [_look(path) for path in chosen]
+    first = looks[0]
+    common = set(first.columns_by_name)
+    for look in looks[1:]:
+        common &= set(look.columns_by_name)
+    if not common:
+        if len(files) > SAMPLE_FILES or "{date}" in pattern:
+            raise UnreadableFile("files of this name have no column in common: put different exports into different folders")
+        return [one for path in files for one in _sets(folder, str(path.relative_to(folder)), [path])]
+    rows = [row for look in looks for row in look.rows[: SAMPLE_ROWS // len(looks) + 1]]
+    if not rows:
+        raise UnreadableFile("a header without rows")
+    names = list(dict.fromkeys(name for look in looks for name in look.columns_by_name))
+    notes = [note for look in looks for note in look.notes]
+    if absent := [name for name in names if name not in common]:
+        # a mapping may only name what every file has
+        notes.append(f"not in every file, so not used: {', '.join(absent)}")
+        names = [name for name in names if name in common]
+    columns = [Column(name, first.columns_by_name[name], profile_of([row.get(name) for row in rows])) for name in names]
+    days = sorted(
+        {
+            date.fromisoformat(found[-1])
+            for path in files
+            if (found := _DAY.findall(str(path.relative_to(folder)))) and _is_day(found[-1])
+        }
+    )
+    if not days and len(files) > 1 and any(_OTHER_DAY.search(path.name) for path in files):
+        notes.append(
+            "the names carry dates, but not as YYYY-MM-DD: all files are read as one. Named like that, a day would read only its own file"
+        )
+    encodings = Counter(look.encoding for look in looks)
+    encoding = "latin-1" if "latin-1" in encodings else first.encoding
+    return [
+        FileSet(
+            pattern,
+            tuple(files),
+            tuple(days),
+            first.format,
+            first.delimiter,
+            encoding,
+            tuple(columns),
+            tuple(rows),
+            tuple(dict.fromkeys(notes)),
+        )
+    ]
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One file's layout and first rows. columns_by_name: name -> its expression."""
+
+    format: Literal["csv", "json", "parquet"]
+    columns_by_name: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+    delimiter: str = ","
+    encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
+    notes: tuple[str, ...] = ()
+
+
+@functools.cache
+def quoted(name: str) -> str:
+    """A column's name as an expression: quoted where it is no plain word, or one the language knows."""
+    from marketing_assets.sources import SourceError
+    from marketing_assets.sources.mapping import parse
+
+    if _KEYWORDS.fullmatch(name):
+        try:
+            if parse(name, "").needs == (name,):
+                return name
+        except SourceError:
+            pass
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _look(path: Path) -> _Look:
+    if path.stat().st_size == 0:
+        raise UnreadableFile("an empty file")
+    if _suffix(path) in (".parquet", ".pq"):
+        return _parquet(path)
+    text, encoding, is_whole = _head(path)
+    start = text.lstrip()[:1]
+    if start == "[" and _suffix(path) == ".json":
+        raise UnreadableFile("one JSON array: write one object per line, such as with: jq -c '.[]' FILE > FILE.jsonl")
+    if start == "{":
+        return _json(text, encoding, is_whole)
+    return _csv(text, encoding)
+
+
+def _head(path: Path) -> tuple[str, Literal["utf-8", "latin-1", "utf-16"], bool]:
+    """The file's beginning as text, up to the end of a line; its encoding; whether that is all of it."""
+    try:
+        with _opened(path) as stream:
+            data = stream.read(HEAD_BYTES)
+            is_whole = not stream.read(1)
+    except (OSError, EOFError) as error:
+        raise UnreadableFile(f"damaged: {error}. Deliver it again") from error
+    encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+        text = data[: len(data) // 2 * 2].decode("utf-16", "replace")
+    else:
+        try:
+            text = codecs.getincrementaldecoder("utf-8-sig")().decode(data, final=is_whole)
+        except UnicodeDecodeError:
+            encoding = "latin-1"
+            text = data.decode("latin-1")
+    if not is_whole:
+        text = text[: text.rfind("\n") + 1]
+    if "\x00" in text[:1000]:
+        raise UnreadableFile("not a text file")
+    return text, encoding, is_whole
+
+
+def _opened(path: Path) -> Any:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")
+    if path.suffix == ".zst":
+        import pyarrow
+
+        return pyarrow.input_stream(str(path), compression="zstd")
+    return open(path, "rb")
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+def _parquet(path: Path) -> _Look:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        batch = next(file.iter_batches(batch_size=SAMPLE_ROWS), None)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UnreadableFile(f"not readable as parquet: {error}") from error
+    plain = [found.name for found in file.schema_arrow if not pyarrow.types.is_nested(found.type)]
+    rows = [] if batch is None else batch.select(plain).to_pylist()
+    return _Look("parquet", {name: quoted(name) for name in plain}, rows)
+
+
+def _json(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"], is_whole: bool) -> _Look:
+    rows: list[Mapping[str, Any]] = []
+    expressions: dict[str, str] = {}
+    broken = 0
+    for line in itertools.islice(filter(str.strip, text.split("\n")), SAMPLE_ROWS):
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError:
+            broken += 1
+            continue
+        if isinstance(content, dict):
+            flat: dict[str, Any] = {}
+            _flatten(content, (), flat, expressions)
+            rows.append(flat)
+    if not rows or broken > len(rows):
+        raise UnreadableFile("JSON that is not one object per line: write it so, such as with: jq -c . FILE > FILE.jsonl")
+    return _Look("json", expressions, rows, encoding=encoding)
+
+
+def _flatten(content: Mapping[str, Any], above: tuple[str, ...], flat: dict[str, Any], expressions: dict[str, str]) -> None:
+    for key, value in content.items():
+        path = (*above, key)
+        name = ".".join(path)
+        if isinstance(value, dict):
+            if len(path) < 3:
+                _flatten(value, path, flat, expressions)
+        elif not isinstance(value, list):
+            flat[name] = value if value is None else json.dumps(value) if isinstance(value, bool) else str(value)
+            steps = "".join("." + (step if _KEYWORDS.fullmatch(step) else json.dumps(step)) for step in path)
+            escaped = steps.replace("'", "''")
+            expressions.setdefault(name, quoted(key) if not above else f"(source_line ->> '${escaped}')")
+
+
+def _csv(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UnreadableFile("no line with content")
+    sample = "\n".join(lines[:200])
+    counted = {sign: _columns_by(sample, sign) for sign in (",", ";", "\t", "|")}
+    delimiter = max(counted, key=lambda sign: counted[sign])
+    if counted[delimiter] < 2:
+        return _aligned(lines, encoding)
+    table = list(itertools.islice(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter), SAMPLE_ROWS + 1))
+    header = [name.strip() or f"column{place}" for place, name in enumerate(table[0])]
+    _check_header(header)
+    rows = [dict(zip(header, row, strict=False)) for row in table[1:] if len(row) == len(header)]
+    return _Look("csv", {name: quoted(name) for name in header}, rows, delimiter, encoding)
+
+
+def _columns_by(sample: str, delimiter: str) -> int:
+    """Columns a delimiter gives, 1 where lines do not agree."""
+    widths = Counter(len(row) for row in csv.reader(io.StringIO(sample), delimiter=delimiter))
+    width, lines = widths.most_common(1)[0]
+    return width if lines >= 0.9 * sum(widths.values()) else 1
+
+
+def _aligned(lines: Sequence[str], encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
+    """Columns kept apart by spaces: the whole line is one column to the engine, cut by the expressions."""
+    table = [line.split() for line in lines[: SAMPLE_ROWS + 1]]
+    widths = Counter(map(len, table))
+    width, count = widths.most_common(1)[0]
+    delimiter = next((sign for sign in "|;\t~" if not any(sign in line for line in lines)), None)
+    if width < 2 or count < 0.95 * len(table) or len(table[0]) != width or delimiter is None:
+        if _is_data([cell.strip() for cell in re.split(r"[\s,;|]+", lines[0]) if cell.strip()]):
+            raise UnreadableFile(_NO_HEADER)
+        raise UnreadableFile("lines without columns: no delimiter among , ; tab and | splits them evenly")
+    _check_header(table[0])
+    whole = quoted(lines[0].strip())
+    expressions = {name: f"regexp_split_to_array(trim({whole}), '\\s+')[{place}]" for place, name in enumerate(table[0], 1)}
+    rows = [dict(zip(table[0], row, strict=True)) for row in table[1:] if len(row) == width]
+    return _Look(
+        "csv", expressions, rows, delimiter, encoding, ("columns are kept apart by spaces; each line is cut in the expressions",)
+    )
+
+
+_NO_HEADER = "no header line: put one on top, with a name for each column"
+
+
+def _is_data(cells: Sequence[str]) -> bool:
+    """Whether a first line holds values, not names."""
+    return any(re.fullmatch(r"[-+]?[\d.,:/ -]*\d[\d.,:/ -]*", cell.strip()) is not None for cell in cells)
+
+
+def _check_header(header: Sequence[str]) -> None:
+    lowered = [name.lower() for name in header]
+    if _is_data(header):
+        raise UnreadableFile(_NO_HEADER)
+    if twice := sorted({name for name in lowered if lowered.count(name) > 1}):
+        raise UnreadableFile(f"column {twice[0]!r} appears twice in the header: rename one")
+
+
+def columns_in(path: Path) -> Mapping[str, str]:
+    """Columns of a file and how an expression names them; {} where it cannot be looked into."""
+    try:
+        return _look(path).columns_by_name
+    except UnreadableFile:
+        return {}

@@ -1,0 +1,365 @@
+"""File sets -> source blocks: which input a file is, and what else rests on the same files.
+
+What belongs here: deciding what a file is. What does not: single columns and their expressions (columns.py), what holds for the whole
+shop (init.py), or the text of store.yaml (writing.py).
+"""
+
+from __future__ import annotations
+
+import re
+
+from marketing_assets.onboarding import names
+from marketing_assets.onboarding.columns import (
+    FITS,
+    Block,
+    Mapped,
+    day_expression,
+    fill,
+    find_time,
+    id_expression,
+    is_count,
+    is_flag,
+    is_id,
+    is_number,
+    is_prose,
+    is_rating,
+    is_type,
+    literal,
+    number_expression,
+    pick,
+    time_expression,
+)
+from marketing_assets.onboarding.looking import Column, FileSet
+from marketing_assets.schemas import INPUTS
+
+
+def same_names(files: FileSet) -> Block | None:
+    """Files that already speak the contract: every required column of one input under its own name."""
+    own = {column.name.lower(): column for column in files.columns}
+    best: tuple[tuple[bool, int], str] | None = None
+    for source in INPUTS.values():
+        if source.name in ("refit_requests", "plan_overrides"):
+            continue
+        one_of = not source.one_of or any(name in own for name in source.one_of)
+        is_there = all(name in own for name in source.required if (source.name, name) not in (("market_days", "known_at"),))
+        if not is_there or not one_of:
+            continue
+        shared = [name for name in source.columns if name in own]
+        named = source.name in re.split(r"[^a-z_]+", files.pattern.lower())
+        if (named and len(shared) >= len(source.required)) or (len(shared) >= 3 and len(shared) >= 0.7 * len(own)):
+            rank = (named, len(shared))
+            if best is None or rank > best[0]:
+                best = (rank, source.name)
+    if best is None:
+        return None
+    source = INPUTS[best[1]]
+    kinds = {name: own[name].profile for name in source.columns if name in own}
+    if any(source.columns[name] in ("instant", "day") and profile.time_format for name, profile in kinds.items()):
+        return None
+    if "event_type" in source.columns and any(names.event_type_of(value) != value for value in kinds["event_type"].values[:8]):
+        return None
+    block = Block(source.name, files)
+    block.constant("*", "*", "the columns are called as the input's")
+    block.used = {own[name].name for name in source.columns if name in own}
+    return block
+
+
+def ad_reports(files: FileSet) -> Block | None:
+    block = Block("ad_reports", files)
+    day = pick(files, names.AD_REPORTS["date"], lambda profile: profile.is_temporal)
+    if day is None:
+        return None
+    block.add("date", day, day_expression(day))
+    fill(block, {name: known for name, known in names.AD_REPORTS.items() if name != "date"})
+    return block if all(block.has(name) for name in INPUTS["ad_reports"].required) else None
+
+
+def impressions(files: FileSet) -> Block | None:
+    time = find_time(files, names.SHOWN)
+    click = pick(files, names.IMPRESSIONS["is_clicked"], is_flag)
+    if time is None or click is None:
+        return None
+    block = Block("impressions", files)
+    block.add("shown_at", time[0], time_expression(*time))
+    if time[1]:
+        block.used.add(time[1].name)
+    fill(block, names.IMPRESSIONS)
+    if not block.has("item_id") and not block.has("creative_id"):
+        return None
+    if not block.has("placement_id"):
+        position = block.expression("position")
+        text = f"'position_' || {position}" if position else "'all'"
+        block.constant(
+            "placement_id",
+            text,
+            "no column of placements: " + ("each position counts as one" if position else "all are taken as one"),
+        )
+    if not block.has("logging_propensity"):
+        block.notes.append("no logging_propensity: rates are learnt, but policies cannot be valued off-line")
+    return block
+
+
+def items(files: FileSet) -> Block | None:
+    """A catalogue: one row per item, nobody doing anything."""
+    if pick(files, names.EVENTS["user_id"], FITS["user_id"]) or pick(files, names.EVENTS["quantity"], is_count):
+        return None
+    if pick(files, names.EVENTS["order_id"], is_id) or pick(files, names.EVENTS["event_type"], is_type):
+        return None
+    item = pick(files, names.ITEMS["item_id"], lambda profile: is_id(profile) and profile.is_unique)
+    if item is None:
+        return None
+    block = Block("items", files)
+    block.add("item_id", item, id_expression(item))
+    fill(block, names.ITEMS)
+    known_only = len(block.columns) == 1 and (find_time(files, names.TIMES) is not None or len(files.columns) == 1)
+    if known_only or (names.plain(item.name) == "id" and len(block.columns) < 3):
+        return None
+    for column in files.columns:
+        profile = column.profile
+        if (
+            column.name not in block.used
+            and profile.kind == "text"
+            and 1 < profile.distinct <= 0.7 * profile.count
+            and not block.has("category")
+        ):
+            block.add("category", column, None, f"a guess: {profile.distinct} different values among {profile.count} items")
+    return block
+
+
+def contacts(files: FileSet) -> Block | None:
+    block = Block("contacts", files)
+    fill(block, names.CONTACTS, ("email", "phone", "country", "has_marketing_consent"))
+    user = pick(files, names.CONTACTS["user_id"], lambda profile: is_id(profile) and profile.is_unique, block.used)
+    if user is None or not (block.has("email") or block.has("phone")) or pick(files, names.EVENTS["item_id"], is_id, {user.name}):
+        return None
+    block.columns.insert(0, Mapped("user_id", id_expression(user)))
+    block.used.add(user.name)
+    return block
+
+
+def campaigns(files: FileSet) -> Block | None:
+    campaign = pick(files, names.CAMPAIGNS["campaign_id"], lambda profile: is_id(profile) and profile.is_unique)
+    if campaign is None:
+        return None
+    block = Block("campaigns", files)
+    block.add("campaign_id", campaign, id_expression(campaign))
+    fill(block, names.CAMPAIGNS)
+    return block if len(block.columns) >= 2 and (block.has("budget") or block.has("start_date")) else None
+
+
+def events(files: FileSet) -> Block | None:
+    time = find_time(files, names.TIMES)
+    if time is None:
+        return None
+    block = Block("events", files)
+    unsure = "day and month could be the other way round: check" if time[0].profile.is_month_first_unsure else ""
+    block.add("event_at", time[0], time_expression(*time), unsure)
+    if time[1]:
+        block.used.add(time[1].name)
+    kind = pick(files, names.EVENTS["event_type"], is_type, block.used)
+    if kind is not None:
+        block.used.add(kind.name)
+    known = {name: listed for name, listed in names.EVENTS.items() if name != "event_type"}
+    if kind is None and pick(files, names.EVENTS["review_text"], is_prose) is None:
+        known = {name: listed for name, listed in known.items() if name not in ("rating", "review_text")} | (
+            {"rating": names.EVENTS["rating"]}
+            if pick(files, ["rating", "overall", "stars", "star_rating", "review_score"], is_rating)
+            else {}
+        )
+    # the total of a line is a price only where no price is named
+    fill(block, known)
+    if not block.has("quantity"):
+        counted = [
+            column
+            for column in files.columns
+            if column.name not in block.used and is_count(column.profile) and names.plain(column.name).startswith(names.COUNTS)
+        ]
+        if counted:
+            block.add("quantity", counted[0], number_expression(counted[0]), "a guess")
+    total = pick(files, names.TOTALS, is_number, block.used) if not block.has("unit_price") else None
+    _only_places(block, total)
+    signs = [name for name in ("quantity", "unit_price", "order_id", "rating") if block.has(name)] + (["total"] if total else [])
+    spoken = names.event_type_in(files.pattern)
+    if not block.has("item_id") and not block.has("user_id"):
+        return None
+    if not block.has("item_id") and block.has("user_id"):
+        _guess_item(block)
+    if not signs and kind is None and spoken is None and not (block.has("item_id") and block.has("user_id")):
+        return None
+    if total is not None:
+        _total(block, total)
+    _event_type(block, kind, spoken)
+    if not block.has("item_id"):
+        block.constant(
+            "item_id", "'all'", "no column of items: profiles and life-time value can be told, lists and item forecasts not"
+        )
+    if not block.has("user_id"):
+        block.notes.append("no column of users: demand can be forecast, profiles and lists cannot be made")
+    order = list(INPUTS["events"].columns)
+    block.columns.sort(key=lambda mapped: order.index(mapped.contract))
+    return block
+
+
+def _guess_item(block: Block) -> None:
+    """A column named *_id that repeats and means nothing else is the thing that was bought or seen."""
+    for column in block.files.columns:
+        named = re.search(r"(_id|_code|_no|_key)$", names.plain(column.name))
+        if named and column.name not in block.used and is_id(column.profile) and column.profile.distinct > 1:
+            block.add("item_id", column, id_expression(column), "a guess from the name")
+            return
+
+
+def _only_places(block: Block, total: Column | None) -> None:
+    """Daily totals per store, nobody and nothing named: the store is what is forecast."""
+    place = block.expression("location_id")
+    if place is None or block.has("item_id") or block.has("user_id") or (total is None and not block.has("quantity")):
+        return
+    block.columns = [mapped for mapped in block.columns if mapped.contract != "location_id"]
+    block.constant("item_id", place, "totals per place, no items: each place is forecast as one series")
+
+
+def _total(block: Block, total: Column) -> None:
+    block.used.add(total.name)
+    number = number_expression(total)
+    value = f"TRY_CAST({number} AS DOUBLE)"
+    quantity = block.expression("quantity")
+    if quantity is None and not block.has("user_id"):
+        # a total alone: counted in whole units of money, so that there is something to forecast
+        block.constant("quantity", f"CAST(round({value}) AS BIGINT)", "only amounts are given: one unit is one unit of money")
+        block.constant("unit_price", "1", "")
+        block.where, block.where_comment = f"{value} > 0", "days without sales have no row"
+        return
+    if quantity is None:
+        block.constant("unit_price", number, "the amount of the row; how many were bought is not given")
+    else:
+        block.constant("unit_price", f"abs({value} / nullif(TRY_CAST({quantity} AS DOUBLE), 0))", f"{total.name} over quantity")
+
+
+def _event_type(block: Block, kind: Column | None, spoken: str | None) -> None:
+    negative = block.has("quantity") and any(
+        column.profile.least < 0
+        for column in block.files.columns
+        if column.name in block.used and column.expression == block.expression("quantity")
+    )
+    quantity = f"TRY_CAST({block.expression('quantity')} AS DOUBLE) < 0"
+    if kind is None:
+        if block.has("quantity") or block.has("unit_price") or block.has("order_id"):
+            told = spoken if spoken in ("refund", "purchase") else "purchase"
+            if negative and told == "purchase":
+                block.constant(
+                    "event_type",
+                    f"CASE WHEN {quantity} THEN 'refund' ELSE 'purchase' END",
+                    "negative quantities are taken as refunds",
+                )
+            else:
+                block.constant("event_type", f"'{told}'", f"taken from the file's name and columns: every row is a {told}")
+        elif block.has("rating"):
+            block.constant("event_type", "'review'", "every row is a review")
+        else:
+            told = spoken or "view_item"
+            why = "from the file's name" if spoken else "nothing says what users did: put 'purchase' if these are sales"
+            block.constant("event_type", f"'{told}'", why)
+        return
+    text = kind.expression if not kind.profile.native or kind.profile.kind == "text" else f"CAST({kind.expression} AS VARCHAR)"
+    meanings = {value: names.event_type_of(value) for value in kind.profile.values}
+    cases: dict[str, list[str]] = {}
+    for value, meaning in meanings.items():
+        if meaning and meaning != value:
+            cases.setdefault(meaning, []).append(literal(value))
+    parts = [
+        f"WHEN {text} IN ({', '.join(values)}) THEN '{meaning}'"
+        if len(values) > 1
+        else f"WHEN {text} = {values[0]} THEN '{meaning}'"
+        for meaning, values in cases.items()
+    ]
+    unknown = [value for value, meaning in meanings.items() if meaning is None]
+    comment = f"not understood, so refused by name: {', '.join(unknown[:8])}" if unknown else ""
+    block.constant("event_type", f"CASE {' '.join(parts)} ELSE {text} END" if parts else text, comment)
+    if out := [value for value, meaning in meanings.items() if meaning == ""]:
+        block.where = f"{text} NOT IN ({', '.join(map(literal, out))})"
+        block.where_comment = "these have no counterpart here"
+    sells = {meaning for meaning in meanings.values()} & {"purchase", "refund"}
+    if sells and not block.has("quantity"):
+        block.constant("quantity", f"CASE WHEN {_sales(text, meanings)} THEN 1 END", "how many is not given: one per purchase")
+
+
+def _sales(text: str, meanings: dict[str, str | None]) -> str:
+    values = [literal(value) for value, meaning in meanings.items() if meaning in ("purchase", "refund")]
+    return f"{text} = {values[0]}" if len(values) == 1 else f"{text} IN ({', '.join(values)})"
+
+
+def items_beside(block: Block) -> Block | None:
+    """What an event export says about items, where it says more than their ids."""
+    item = block.expression("item_id")
+    if item is None or item == "'all'":
+        return None
+    made = Block("items", block.files, is_beside=True)
+    made.constant("item_id", item, "")
+    only = ["title", "category", "brand", *(("unit_price",) if block.files.is_dated else ())]
+    used = block.used - {column.name for column in block.files.columns if column.expression == block.expression("unit_price")}
+    made.used = set(used)
+    fill(made, names.ITEMS, only)
+    found = [mapped.contract for mapped in made.columns[1:]]
+    if not {"title", "category", "brand"} & set(found):
+        return None
+    _fuller_category(made)
+    made.columns = [made.columns[0], *sorted(made.columns[1:], key=lambda mapped: only.index(mapped.contract))]
+    made.used -= used
+    block.used |= made.used
+    if (price := made.expression("unit_price")) is not None:
+        made.where, made.where_comment = f"TRY_CAST({price} AS DOUBLE) > 0", ""
+    return made
+
+
+def _fuller_category(block: Block) -> None:
+    """A category that is often empty is filled up from another column of categories."""
+    first = next((column for column in block.files.columns if column.expression == block.expression("category")), None)
+    if first is None or first.profile.filled > 0.95:
+        return
+    other = pick(
+        block.files,
+        names.ITEMS["category"],
+        lambda profile: is_id(profile) and profile.filled > first.profile.filled,
+        block.used,
+    )
+    if other is not None:
+        block.used.add(other.name)
+        second = f"CAST({other.expression} AS VARCHAR)" if other.profile.native else other.expression
+        block.columns = [
+            Mapped(
+                "category",
+                f"coalesce({first.expression}, {second})",
+                f"{first.name} is empty in {1 - first.profile.filled:.0%} of the rows",
+            )
+            if mapped.contract == "category"
+            else mapped
+            for mapped in block.columns
+        ]
+
+
+def drivers_beside(block: Block) -> Block | None:
+    """Promotions and closed days that an event export carries row by row."""
+    if block.has("user_id") or not block.has("item_id"):
+        return None
+    made = Block("item_drivers", block.files, is_beside=True)
+    made.constant("item_id", block.expression("item_id") or "", "")
+    time = block.expression("event_at") or ""
+    made.constant("date", f"CAST({time} AS DATE)", "")
+    made.constant("known_at", time, "known on the day itself; earlier, where the plan of promotions says so")
+    made.used = set(block.used)
+    before = len(made.columns)
+    fill(made, names.DRIVERS)
+    block.used |= made.used
+    return made if len(made.columns) > before else None
+
+
+def blocks_of(files: FileSet) -> list[Block]:
+    """What a file set is: one block, with others that rest on the same files behind it; [] where it is nothing known."""
+    for recognise in (same_names, ad_reports, impressions, campaigns, contacts, items):
+        block = recognise(files)
+        if block is not None:
+            return [block]
+    block = events(files)
+    if block is None:
+        return []
+    return [block, *(made for made in (items_beside(block), drivers_beside(block)) if made is not None)]

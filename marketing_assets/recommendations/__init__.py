@@ -1,0 +1,14 @@
+"""Recommendations: a ranked list per user, what goes with each item, and lists for baskets.
+
+What belongs here: from what people did to which items to show them, with the reason. What does not: who a user is (profiles),
+or how lists did (evaluation).
+
+history.py reads, catalogue.py knows the items day by day, links.py counts what goes with what, scores.py says what speaks to
+whom, ranker.py learns the order, lists.py applies the shop's rules, reasons.py puts it in words; fits.py says when what is
+fitted, build.py puts the tables together, baskets.py answers for a basket.
+"""
+
+from marketing_assets.recommendations.baskets import for_basket
+from marketing_assets.recommendations.build import build_recommendations
+
+__all__ = ["build_recommendations", "for_basket"]

@@ -1,0 +1,174 @@
+"""The catalogue day by day: what is known of each item, what may be recommended, and how popular it is.
+
+What belongs here: rules that depend on the item and the day alone. What does not: rules about one user's list (lists.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from marketing_assets.config import Store
+from marketing_assets.recommendations.history import STRENGTHS, Flags, Floats, Integers, item_day_counts, ordinal, ordinals
+from marketing_assets.recommendations.ranker import ItemFacts, item_facts
+
+if TYPE_CHECKING:
+    from marketing_assets.warehouse import Reader
+
+POPULARITY_DAYS = 90
+"""Days of sales, carts and views that popularity looks back over."""
+POPULARITY_SHARES = {"orders": 0.6, "carts": 0.3, "views": 0.1}
+"""What each kind adds to popularity, as a share of its own total; kinds a shop lacks give theirs to the others."""
+_COLUMNS = [
+    "as_of_date",
+    "item_id",
+    "title",
+    "category",
+    "unit_price",
+    "unit_cost",
+    "stock_on_hand",
+    "is_service",
+    "first_seen_date",
+]
+
+
+class Catalogue:
+    """State of every item known up to the end of a window, moved from day to day by `at`.
+
+    items: ids, in an order that settles ties. Per item: entry (row of `entries` in force, -1 before it is known), category
+    (code, -1 without one), may_recommend. entries keeps titles and categories as text.
+    """
+
+    def __init__(self, reader: Reader, days: Sequence[date], store: Store, since: date | None = None) -> None:
+        """since: day from which popularity must be known, where that is before the window."""
+        self.store = store
+        self.entries = reader.window("items", reader.keyframe_before(days[0]), days[-1], _COLUMNS)
+        self.items = in_tie_order(self.entries["item_id"].unique())
+        n = len(self.items)
+        places = pl.DataFrame({"item_id": self.items, "place": np.arange(n)}, schema={"item_id": pl.String, "place": pl.Int64})
+        self._place = places
+        self._entry_item = self.places(self.entries["item_id"])
+        self._entry_day = ordinals(self.entries["as_of_date"])
+        self.categories = self.entries["category"].drop_nulls().unique().sort()
+        codes = pl.DataFrame(
+            {"category": self.categories, "code": np.arange(len(self.categories))},
+            schema={"category": pl.String, "code": pl.Int64},
+        )
+        joined = self.entries.join(codes, on="category", how="left", maintain_order="left")
+        self._entry_category = joined["code"].fill_null(-1).to_numpy()
+        self._entry_allowed = self._allowed(self.entries)
+        self._entry_stock = self.entries["stock_on_hand"].cast(pl.Float64).fill_null(np.inf).to_numpy()
+        self.entry = np.full(n, -1, dtype=np.int64)
+        self.category = np.full(n, -1, dtype=np.int64)
+        self.may_recommend = np.zeros(n, dtype=bool)
+        self.is_promoted = np.zeros(n, dtype=bool)
+        self._next = 0
+        self._sellable = self._read_sellable(reader, days)
+        self._promotions = self._read_promotions(reader, days)
+        self._counts = item_day_counts(reader, (since or days[0]) - timedelta(days=POPULARITY_DAYS - 1), days[-1])
+        self._count_item = self.places(self._counts["item_id"])
+        self._count_day = ordinals(self._counts["landed_date"])
+
+    def places(self, ids: pl.Series) -> Integers:
+        found = ids.to_frame("item_id").join(self._place, on="item_id", how="left", maintain_order="left")["place"]
+        return found.fill_null(-1).to_numpy()
+
+    def _allowed(self, entries: pl.DataFrame) -> Flags:
+        """Neither a fee, nor of an excluded category, nor below the minimum margin where price and cost are known."""
+        settings = self.store.recommendations
+        is_excluded = pl.col("category").is_in(list(settings.excluded_categories)).fill_null(False)
+        price, cost = pl.col("unit_price").cast(pl.Float64), pl.col("unit_cost").cast(pl.Float64)
+        is_poor = pl.lit(False)
+        if settings.minimum_margin_share > 0:
+            is_poor = (price - cost < settings.minimum_margin_share * price).fill_null(False)
+        return entries.select(kept=~(pl.col("is_service") | is_excluded | is_poor))["kept"].to_numpy().astype(bool)
+
+    def _read_sellable(self, reader: Reader, days: Sequence[date]) -> dict[date, tuple[Integers, Flags]]:
+        """Day -> items whose sellable units the inventory plan knows, and whether there are any."""
+        plan = reader.window("inventory_plan", days[0], days[-1], ["as_of_date", "item_id", "location_id", "sellable_units"])
+        known = plan.filter(pl.col("sellable_units").is_not_null())
+        total = known.group_by("as_of_date", "item_id").agg(pl.col("sellable_units").sum()).sort("as_of_date", "item_id")
+        total = total.join(self._place, on="item_id", how="inner", maintain_order="left")
+        return {
+            part["as_of_date"][0]: (part["place"].to_numpy(), (part["sellable_units"] > 0).to_numpy())
+            for part in total.partition_by("as_of_date", maintain_order=True)
+        }
+
+    def _read_promotions(self, reader: Reader, days: Sequence[date]) -> pl.DataFrame | None:
+        """What item_drivers say of promotions, by the day it became known; None where no share of a list is reserved for them."""
+        if self.store.recommendations.promoted_share <= 0 or not reader.has_source("item_drivers"):
+            return None
+        rows: pl.DataFrame = (
+            reader.accepted_table("item_drivers", None, days[-1])
+            .select("item_id", "date", "is_promotion", "landed_date")
+            .to_polars()
+        )
+        later = rows.filter(pl.col("date") > days[0], pl.col("is_promotion").is_not_null())
+        return later.join(self._place, on="item_id", how="inner").sort("landed_date", "item_id", "date")
+
+    def at(self, day: date) -> None:
+        """Bring the state to the end of `day`; days only go forward."""
+        until = int(np.searchsorted(self._entry_day, ordinal(day), side="right"))
+        fresh = np.arange(self._next, until)
+        self._next = until
+        item = self._entry_item[fresh]
+        self.entry[item] = fresh  # sorted by day, so the newest entry of an item is written last
+        self.category[item] = self._entry_category[fresh]
+        known = self.entry >= 0
+        self.may_recommend = (
+            known & self._entry_allowed[self.entry] & (self._entry_stock[self.entry] > 0) if len(self.entry) else known
+        )
+        if day in self._sellable:
+            place, has_units = self._sellable[day]
+            ours = known[place] & self._entry_allowed[self.entry[place]]
+            self.may_recommend[place] = ours & has_units
+        if self._promotions is not None:
+            tomorrow = day + timedelta(days=1)
+            told = self._promotions.filter(pl.col("date") == tomorrow, pl.col("landed_date") <= day)
+            newest = told.group_by("place").agg(pl.col("is_promotion").last(), pl.col("landed_date").last())
+            self.is_promoted = np.zeros(len(self.items), dtype=bool)
+            self.is_promoted[newest["place"].to_numpy()] = newest["is_promotion"].to_numpy()
+
+    def _rows(self, day: date) -> tuple[slice, Flags]:
+        """Rows of the item days of the POPULARITY_DAYS up to `day`, and which of them are of known items."""
+        upper = np.searchsorted(self._count_day, ordinal(day), side="right")
+        lower = np.searchsorted(self._count_day, ordinal(day) - POPULARITY_DAYS + 1, side="left")
+        rows = slice(int(lower), int(upper))
+        return rows, self._count_item[rows] >= 0
+
+    def popularity(self, day: date) -> Floats:
+        """Per item, 0..1: shares of orders, carts and views of the last POPULARITY_DAYS, halved every half_life_days."""
+        rows, kept = self._rows(day)
+        item = self._count_item[rows][kept]
+        faded = 0.5 ** ((ordinal(day) - self._count_day[rows][kept]) / self.store.recommendations.half_life_days)
+        total = np.zeros(len(self.items))
+        for kind, share in POPULARITY_SHARES.items():
+            counted = np.bincount(item, weights=self._counts[kind].to_numpy()[rows][kept] * faded, minlength=len(self.items))
+            whole = float(counted.sum())
+            if whole > 0:
+                total += share * counted / whole
+        largest = float(total.max(initial=0.0))
+        return np.round(total / largest, 9) if largest > 0 else total
+
+    def facts(self, day: date) -> ItemFacts:
+        """What the re-ranker looks at of items by themselves."""
+        rows, kept = self._rows(day)
+        counts = self._counts[rows].filter(pl.Series(kept))
+        strength = counts.select(
+            value=STRENGTHS["purchase"] * pl.col("orders")
+            + STRENGTHS["add_to_cart"] * pl.col("carts")
+            + STRENGTHS["view_item"] * pl.col("views")
+        )["value"].to_numpy()
+        return item_facts(self._count_item[rows][kept], ordinal(day) - self._count_day[rows][kept], strength, len(self.items))
+
+
+def in_tie_order(items: pl.Series) -> pl.Series:
+    """Ids ordered by a hash: of two equal items the first is taken, and ids themselves often tell the order of appearance."""
+    from marketing_assets.assignment import salted_share
+
+    frame = pl.DataFrame({"item_id": items, "number": salted_share(items, "recommendation-ties-1")})
+    return frame.sort("number", "item_id")["item_id"]

@@ -1,0 +1,303 @@
+"""Every fit and rollback of the recommendation models over a window of days.
+
+What belongs here: on which days models refit and what the registry records. What does not: the models themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from marketing_assets.config import REISSUE_DAYS, Store
+from marketing_assets.model_store import ModelHistory, compare, fit_days, held_out, new_fit
+from marketing_assets.recommendations.catalogue import Catalogue
+from marketing_assets.recommendations.history import HISTORY_DAYS, Flags, Floats, History, Integers, ordinal
+from marketing_assets.recommendations.links import Links, LinkSettings, LinkViews, fit_links
+from marketing_assets.recommendations.lists import BLOCK_CELLS
+from marketing_assets.recommendations.ranker import PARAMETERS, ROUNDS, Candidates, Ranker, candidates, fit_ranker, look
+from marketing_assets.recommendations.scores import Retrieval, Singles, score, taste
+from marketing_assets.warehouse import Reader, Trigger
+
+LINKS = "recommendations.links"
+RANKER = "recommendations.ranker"
+MODELS = (LINKS, RANKER)
+TABLES = ("recommendations", "item_recommendations")
+SHOP_LINKS = LinkSettings()
+
+
+def link_days(reader: Reader, days: Sequence[date], store: Store) -> dict[date, Trigger]:
+    """Links are counted anew weekly, in a shop's first week daily: then a day adds much to what is known."""
+    young = [day for day in days if (day - store.first_day).days < REISSUE_DAYS]
+    grown = days[len(young) :]
+    found = fit_days(reader, young, store, TABLES, 1) if young else {}
+    return found | (fit_days(reader, grown, store, TABLES, REISSUE_DAYS) if grown else {})
+
+
+def fit_shop_links(models: ModelHistory, history: History, day: date, trigger: Trigger) -> Links:
+    """Links from everything known at the end of `day`; promoted at once, they are counts and predict nothing by themselves."""
+    started = time.process_time()
+    rows = np.flatnonzero((history.known <= ordinal(day)) & (history.known > ordinal(day) - HISTORY_DAYS))
+    order = rows[np.lexsort((history.item[rows], history.happened[rows], history.user[rows]))]
+    matrix = fit_links(
+        history.user[order], history.happened[order], history.item[order], history.strength[order], len(history.items), SHOP_LINKS
+    )
+    kept = np.flatnonzero((np.diff(matrix.indptr) > 0) | (np.bincount(matrix.indices, minlength=len(history.items)) > 0))
+    links = Links.kept(history.items.gather(kept), _restricted(matrix, kept))
+    models.add(
+        new_fit(
+            LINKS,
+            day,
+            trigger,
+            is_promoted=True,
+            model=links.as_text(),
+            model_format="json",
+            parameters=asdict(SHOP_LINKS),
+            features=["purchases", "carts", "wishlists", "views"],
+            metrics={"items": len(kept), "links": int(matrix.nnz)},
+            seconds=time.process_time() - started,
+        )
+    )
+    return links
+
+
+def _restricted(matrix: sp.csr_array, kept: Integers) -> sp.csr_array:
+    """The rows and columns of these items, order within rows unchanged."""
+    place = np.full(matrix.shape[0], -1, dtype=np.int64)
+    place[kept] = np.arange(len(kept))
+    lengths = np.diff(matrix.indptr)[kept]
+    return sp.csr_array(
+        (matrix.data, place[matrix.indices], np.concatenate([[0], np.cumsum(lengths)])), shape=(len(kept), len(kept))
+    )
+
+
+# --- the re-ranker ------------------------------------------------------------------------------------------------------
+
+CUTS = 16
+"""Past days, a week apart, that the re-ranker learns from at most."""
+COMPARED_CUTS = 4
+"""It is compared with the plain blend, and with the re-ranker in force, on the held-out users of so many newest."""
+HORIZON_DAYS = 7
+YOUNG_DAYS = 28
+"""In a shop younger than this the re-ranker learns from what people did the day after, and its cuts are a day apart."""
+MAX_USERS = 20_000
+"""Users per cut beyond this are thinned by hash."""
+
+
+def ranker_days(reader: Reader, days: Sequence[date], store: Store) -> dict[date, Trigger]:
+    """Every cadence_days; in a shop's first weeks every REISSUE_DAYS."""
+    young = [day for day in days if (day - store.first_day).days < YOUNG_DAYS]
+    grown = days[len(young) :]
+    found = fit_days(reader, young, store, TABLES, REISSUE_DAYS) if young else {}
+    return found | (fit_days(reader, grown, store, TABLES, store.recommendations.cadence_days) if grown else {})
+
+
+def cut_days(store: Store, day: date) -> tuple[list[date], int]:
+    """Past days to learn from, newest first, and the days after each that count."""
+    horizon = HORIZON_DAYS if (day - store.first_day).days >= YOUNG_DAYS else 1
+    newest = day - timedelta(days=horizon)
+    found = [newest - timedelta(days=horizon * back) for back in range(CUTS)]
+    return [cut for cut in found if cut >= store.first_day], horizon
+
+
+def outcomes(history: History, cut: int, horizon: int, day: int) -> tuple[Integers, Integers, Integers]:
+    """user, item, label (2 bought, 1 put in the cart) of the days after `cut`, from what was known on `day`."""
+    after = (history.happened > cut) & (history.happened <= cut + horizon) & (history.known <= day) & history.is_wanted
+    rows = np.flatnonzero(after)
+    key = history.user[rows] * len(history.items) + history.item[rows]
+    label = np.where(history.is_bought[rows], 2, 1)
+    order = np.lexsort((label, key))
+    key, label = key[order], label[order]
+    last = np.ones(len(key), dtype=bool)
+    last[:-1] = key[1:] != key[:-1]
+    return key[last] // len(history.items), key[last] % len(history.items), label[last]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What one past day teaches: candidates of users who went on to do something, looked at as of that day.
+
+    user: places in the history. pairs: users numbered within `user`. label per pair; wanted: items wanted per user. blend:
+    what the plain blend makes of each pair.
+    """
+
+    user: Integers
+    pairs: Candidates
+    features: Singles
+    names: list[str]
+    label: Integers
+    wanted: Integers
+
+
+def read_cut(
+    history: History, catalogue: Catalogue, links: LinkViews, cut: date, horizon: int, day: date, how: Retrieval
+) -> Cut | None:
+    """None where nobody known at the cut did anything after it."""
+    user, item, label = outcomes(history, ordinal(cut), horizon, ordinal(day))
+    people = np.unique(user)
+    if len(people) > MAX_USERS:
+        from marketing_assets.assignment import salted_share
+
+        number = salted_share(history.users.gather(people), f"ranker {cut}").to_numpy()
+        people = people[number < MAX_USERS / len(people)]
+    owner, _ = history.rows_known(people, ordinal(cut))
+    people = people[np.unique(owner)]
+    if not len(people):
+        return None
+    popularity, facts = catalogue.popularity(cut), catalogue.facts(cut)
+    allowed = np.ones((1, len(history.items)), dtype=bool)
+    users, items, features, names = [], [], [], [""]
+    block = max(1, BLOCK_CELLS // 4 // len(history.items))
+    for start in range(0, len(people), block):
+        seen = taste(history, people[start : start + block], ordinal(cut), how)
+        scored = score(seen, links, popularity, how)
+        pairs = candidates(seen, scored, allowed, how)
+        names, values = look(seen, scored, links, facts, pairs)
+        users.append(pairs.user + start)
+        items.append(pairs.item)
+        features.append(values)
+    pairs = Candidates(np.concatenate(users), np.concatenate(items))
+    place = np.searchsorted(people, user)
+    ours = (place < len(people)) & (people[np.minimum(place, len(people) - 1)] == user)
+    place, item, label = place[ours], item[ours], label[ours]
+    wanted_key = place * len(history.items) + item
+    order = np.argsort(wanted_key, kind="stable")
+    key = pairs.user * len(history.items) + pairs.item
+    at = np.minimum(np.searchsorted(wanted_key[order], key), len(order) - 1)
+    found = np.where(wanted_key[order][at] == key, label[order][at], 0)
+    return Cut(people, pairs, np.vstack(features), names, found, np.bincount(place, minlength=len(people)))
+
+
+def ndcg(pairs: Candidates, scores: Floats, label: Integers, wanted: Integers, k: int) -> Floats:
+    """nDCG@k per user with gain 1 for every wanted item, over all wanted items, candidates or not."""
+    order = np.lexsort((pairs.item, -scores, pairs.user))
+    user = pairs.user[order]
+    lengths = np.bincount(user, minlength=len(wanted))
+    place = np.arange(len(user)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    gain = np.where((label[order] > 0) & (place < k), 1 / np.log2(place + 2), 0.0)
+    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+    return np.asarray(np.bincount(user, weights=gain, minlength=len(wanted)) / np.maximum(ideal[np.minimum(wanted, k)], 1e-9))
+
+
+RETRIEVERS = ("blend", "own", "linked", "popular_28")
+"""The plain blend and the single retrievers, as features: what a re-ranker must beat."""
+
+
+def _of_retriever(name: str, cut: Cut) -> Floats:
+    return np.asarray(cut.features[:, cut.names.index(name)], dtype=np.float64)
+
+
+def fit_shop_ranker(
+    models: ModelHistory,
+    links_at: Callable[[date], LinkViews],
+    history: History,
+    catalogue: Catalogue,
+    day: date,
+    trigger: Trigger,
+    store: Store,
+) -> None:
+    """Fit on past cuts; use it where, learnt on the older ones, it beats the best single retriever on the newest beyond doubt.
+
+    The held-out users teach nothing, so that it can be compared on them with the re-ranker in force.
+    """
+    started = time.process_time()
+    how = Retrieval()
+    days, horizon = cut_days(store, day)
+    cuts = [cut for past in days if (cut := read_cut(history, catalogue, links_at(past), past, horizon, day, how)) is not None]
+    held = held_out(history.users).to_numpy().astype(bool) if len(history.users) else np.zeros(0, dtype=bool)
+    metrics: dict[str, Any] = {"cuts": len(cuts), "horizon_days": horizon}
+    newest = cuts[: max(1, min(COMPARED_CUTS, len(cuts) // 3))]
+    earned = _earns_its_place(cuts[len(newest) :], newest, store)
+    metrics |= earned
+    is_used = earned.get("gain_low", 0.0) > 0
+    text = _fit_on([(cut, ~held[cut.user]) for cut in cuts], store) if is_used else ""
+    stored = models.in_force(RANKER, day)
+    is_promoted = stored is None
+    if stored is not None:
+        compared = [(cut, held[cut.user]) for cut in newest]
+        champion = json.loads(stored.model)["booster"]
+        users = np.concatenate([cut.user[mask] for cut, mask in compared]) if compared else np.zeros(0, dtype=np.int64)
+        both = [_by_user(users, _losses(compared, _scorer(booster, store))) for booster in (text, champion)]
+        verdict = compare(both[0], both[1], seed=store.seed)
+        metrics |= verdict.as_metrics()
+        is_promoted = verdict.is_better
+    models.add(
+        new_fit(
+            RANKER, day, trigger, is_promoted=is_promoted,
+            model=json.dumps({"is_used": bool(text), "booster": text}),
+            model_format="json", parameters={**PARAMETERS, "rounds": ROUNDS, **asdict(how)},
+            features=cuts[0].names if cuts else [],
+            metrics=metrics, seconds=time.process_time() - started,
+        )
+    )  # fmt: skip
+
+
+MIN_ROWS = 2000
+"""Fewer rows than this teach nothing."""
+JUDGED_AT = 10
+"""nDCG at this many places is what re-rankers are compared on."""
+
+
+def _fit_on(cuts: list[tuple[Cut, Flags]], store: Store) -> str:
+    """The text of a re-ranker fitted on these users of these cuts; '' where there is too little."""
+    parts = [_rows_of(cut, mask) for cut, mask in cuts]
+    if sum(len(label) for _, label, _ in parts) < MIN_ROWS:
+        return ""
+    features, label, group = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return fit_ranker(features, cuts[0][0].names, label, group, store.seed, 1)
+
+
+def _earns_its_place(older: list[Cut], newest: list[Cut], store: Store) -> dict[str, Any]:
+    """A re-ranker learnt on the older cuts against the best single retriever on the newest: gain in nDCG with its interval."""
+    text = _fit_on([(cut, np.ones(len(cut.user), dtype=bool)) for cut in older], store)
+    if not text:
+        return {"gain_low": 0.0, "users": 0}
+    everyone = [(cut, np.ones(len(cut.user), dtype=bool)) for cut in newest]
+    users = np.concatenate([cut.user for cut in newest])
+    losses = {name: _losses(everyone, partial(_of_retriever, name)) for name in RETRIEVERS}
+    best_name = min(losses, key=lambda name: (float(losses[name].mean()), name))
+    mine = _losses(everyone, _scorer(text, store))
+    verdict = compare(_by_user(users, mine), _by_user(users, losses[best_name]), seed=store.seed)
+    return {
+        "best_retriever": best_name,
+        "ndcg": round(1 - float(mine.mean()), 6),
+        **{f"ndcg_{name}": round(1 - float(values.mean()), 6) for name, values in losses.items()},
+        "gain": -verdict.difference,
+        "gain_low": -verdict.high,
+        "gain_high": -verdict.low,
+        "users": verdict.n,
+    }
+
+
+def _scorer(booster: str, store: Store) -> Callable[[Cut], Floats]:
+    """What a re-ranker, or without one the plain blend, makes of a cut's candidates."""
+    if not booster:
+        return partial(_of_retriever, "blend")
+    ranker = Ranker(booster)
+    return lambda cut: ranker.scores(cut.features, store.threads)
+
+
+def _rows_of(cut: Cut, mask: Flags) -> tuple[Singles, Integers, Integers]:
+    """Features, label and group sizes of the users of `mask` with at least one wanted candidate."""
+    hits = np.bincount(cut.pairs.user, weights=cut.label, minlength=len(cut.user)) > 0
+    rows = (mask & hits)[cut.pairs.user]
+    sizes = np.bincount(cut.pairs.user[rows], minlength=len(cut.user))
+    return cut.features[rows], cut.label[rows], sizes[sizes > 0]
+
+
+def _losses(compared: list[tuple[Cut, Flags]], scores: Callable[[Cut], Floats]) -> Floats:
+    parts = [(1 - ndcg(cut.pairs, scores(cut), cut.label, cut.wanted, JUDGED_AT))[mask] for cut, mask in compared]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _by_user(users: Integers, losses: Floats) -> Floats:
+    """Mean per user, because a user's cuts are no independent witnesses."""
+    total, count = np.bincount(users, weights=losses), np.bincount(users)
+    return np.asarray(total[count > 0] / count[count > 0])

@@ -1,0 +1,202 @@
+"""The section on people: how audiences moved within a week.
+
+What belongs here: wording and drawing audiences and user_profiles. What does not: making them (profiles).
+
+Reads audiences and user_profiles in force on the day and a week before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any
+
+import polars as pl
+
+from marketing_assets.config import Store
+from marketing_assets.report.drawing import ACCENT, BAD, GOOD, MAIN, MUTED, bars
+from marketing_assets.report.needs import lacks
+from marketing_assets.report.pieces import Action, Block, Cell, Chart, Grid, Section
+from marketing_assets.report.words import Words
+from marketing_assets.warehouse import Reader
+
+WEEK = 7
+LARGE_MOVE = 0.1
+SMALL_AUDIENCE = 30
+
+
+@dataclass(frozen=True)
+class PeopleFacts:
+    """audiences: audience_id, users, before, came, went, holdout. segments: segment, users, propensity, churn, value."""
+
+    audiences: pl.DataFrame
+    segments: pl.DataFrame
+    has_before: bool
+
+
+def people_facts(reader: Reader, day: date, store: Store) -> PeopleFacts:
+    columns = ["user_id", "audience_id", "is_holdout"]
+    now = reader.log_as_of("audiences", day, columns).drop_nulls("audience_id")
+    week_ago = day - timedelta(days=WEEK)
+    has_before = week_ago >= store.first_day
+    before = reader.log_as_of("audiences", week_ago, columns).drop_nulls("audience_id") if has_before else now.clear()
+    both = (
+        now.with_columns(now=pl.lit(True))
+        .join(
+            before.select("user_id", "audience_id", before=pl.lit(True)), on=["user_id", "audience_id"], how="full", coalesce=True
+        )
+        .with_columns(pl.col("now", "before").fill_null(False))
+    )
+    moved = (
+        both.group_by("audience_id")
+        .agg(
+            users=pl.col("now").sum(),
+            before=pl.col("before").sum(),
+            came=(pl.col("now") & ~pl.col("before")).sum(),
+            went=(pl.col("before") & ~pl.col("now")).sum(),
+            holdout=(pl.col("now") & pl.col("is_holdout").fill_null(False)).sum(),
+        )
+        .cast({name: pl.Int64 for name in ("users", "before", "came", "went", "holdout")})
+        .sort("users", "audience_id", descending=[True, False])
+    )
+    profiles = reader.log_as_of(
+        "user_profiles", day, ["user_id", "segment", "purchase_propensity", "churn_probability", "clv_90d"]
+    )
+    segments = (
+        profiles.group_by("segment")
+        .agg(
+            users=pl.len().cast(pl.Int64),
+            propensity=pl.col("purchase_propensity").mean(),
+            churn=pl.col("churn_probability").mean(),
+            value=pl.col("clv_90d").sum(),
+        )
+        .sort("users", "segment", descending=[True, False])
+    )
+    return PeopleFacts(moved, segments, has_before)
+
+
+def _change(row: dict[str, int]) -> float | None:
+    return row["users"] / row["before"] - 1 if row["before"] else None
+
+
+def people_actions(facts: PeopleFacts, words: Words) -> list[Action]:
+    """The audiences that grew or shrank most, where that is a tenth or more."""
+    if not facts.has_before:
+        return []
+    moved = [
+        (row, change)
+        for row in facts.audiences.to_dicts()
+        if (change := _change(row)) is not None
+        and abs(change) >= LARGE_MOVE
+        and max(row["users"], row["before"]) >= SMALL_AUDIENCE
+    ]
+    moved.sort(key=lambda pair: (-abs(pair[1]), pair[0]["audience_id"]))
+    if not moved:
+        return []
+    names = [
+        words("{a} {c} to {n}", "{a} {c} 至 {n} 人", a=row["audience_id"], c=words.signed(change), n=words.number(row["users"]))
+        for row, change in moved
+    ]
+    return [
+        Action(words("Audiences moved within a week: {names}.", "一周内受众变化：{names}。", names=words.items(names)), "people")
+    ]
+
+
+def people_section(facts: PeopleFacts, store: Store, words: Words) -> Section:
+    title = words("People", "用户")
+    missing = lacks(store, words, ("events",))
+    if missing:
+        return Section("people", title, missing=missing)
+    if facts.audiences.is_empty():
+        return Section("people", title, words("Nobody is known yet.", "尚无已知用户。"))
+    total = int(facts.segments["users"].sum()) if facts.segments.height else int(facts.audiences["users"][0])
+    lead = words("{n} people are known.", "已知用户 {n} 人。", n=words.number(total))
+    lead += "" if facts.has_before else words(" There is no week before to compare with.", " 暂无一周前数据可比。")
+    blocks: list[Block] = [_audiences(facts, words)]
+    if facts.segments.height:
+        blocks.append(_segments(facts.segments, words))
+    return Section("people", title, lead, blocks)
+
+
+def _audiences(facts: PeopleFacts, words: Words) -> Chart:
+    rows: list[dict[str, Any]] = []
+    table: list[list[Cell | str]] = []
+    for row in facts.audiences.to_dicts():
+        change = _change(row)
+        tone = MUTED if change is None or abs(change) < 0.02 else GOOD if change > 0 else BAD
+        net = row["users"] - row["before"] if facts.has_before else row["users"]
+        rows.append({"label": row["audience_id"], "value": net, "tone": tone if facts.has_before else ACCENT})
+        table.append(
+            [
+                row["audience_id"],
+                words.number(row["users"]),
+                words.number(row["before"]) if facts.has_before else "–",
+                Cell(
+                    "–" if change is None else words.signed(change),
+                    "muted" if change is None or abs(change) < LARGE_MOVE else "plain",
+                ),
+                words.number(row["came"]) if facts.has_before else "–",
+                words.number(row["went"]) if facts.has_before else "–",
+                words.number(row["holdout"]),
+            ]
+        )
+    measure = (
+        words("People more or fewer than a week ago", "与一周前相比的人数变化") if facts.has_before else words("People", "人数")
+    )
+    shape = bars(label=words("Audience", "受众"), value=measure, rows=len(rows[:15]))
+    grid = Grid(
+        words("Audiences", "受众"),
+        [
+            words("Audience", "受众"),
+            words("People", "人数"),
+            words("A week ago", "一周前"),
+            words("Change", "变化"),
+            words("Came", "新进"),
+            words("Left", "离开"),
+            words("Held out", "对照组"),
+        ],
+        table,
+        frozenset(range(1, 7)),
+    )
+    alt = words(
+        "Bars of how many people each audience gained or lost within a week; the largest audience is {a} with {n}.",
+        "各受众一周内人数增减条形图；最大的受众是 {a}，共 {n} 人。",
+        a=rows[0]["label"],
+        n=words.number(facts.audiences["users"][0]),
+    )
+    return Chart("people-audiences", words("Audiences that moved", "受众变化"), alt, shape, {MAIN: rows[:15]}, grid)
+
+
+def _segments(segments: pl.DataFrame, words: Words) -> Chart:
+    rows = [
+        {"label": words.term(row["segment"]), "value": row["value"], "tone": ACCENT}
+        for row in segments.sort("value", "segment", descending=[True, False]).to_dicts()
+    ]
+    shape = bars(label=words("Segment", "分层"), value=words("Expected margin of 90 days", "90 天预期毛利"), rows=len(rows))
+    grid = Grid(
+        words("Segments", "用户分层"),
+        [
+            words("Segment", "分层"),
+            words("People", "人数"),
+            words("Chance to order", "下单概率"),
+            words("Chance to leave", "流失概率"),
+            words("Expected margin, 90 days", "90 天预期毛利"),
+        ],
+        [
+            [
+                words.term(row["segment"]),
+                words.number(row["users"]),
+                words.rate(row["propensity"]),
+                words.rate(row["churn"]),
+                words.money(row["value"]),
+            ]
+            for row in segments.to_dicts()
+        ],
+        frozenset(range(1, 5)),
+    )
+    alt = words(
+        "Bars of the margin expected within 90 days by segment, {s} first.",
+        "各分层 90 天预期毛利条形图，{s} 最高。",
+        s=rows[0]["label"],
+    )
+    return Chart("people-segments", words("What segments are worth", "分层价值"), alt, shape, {MAIN: rows}, grid)

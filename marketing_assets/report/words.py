@@ -1,0 +1,218 @@
+"""Numbers, dates and terms in the page's language.
+
+What belongs here: formats, and names of things that come as codes. What does not: sentences (they stand where they are said,
+in both languages).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from decimal import Decimal
+
+from marketing_assets.config import Store
+
+Number = int | float | Decimal
+
+_SYMBOLS = {"EUR": "€", "USD": "$", "GBP": "£", "CNY": "¥", "JPY": "¥", "INR": "₹", "KRW": "₩", "BRL": "R$"}
+_WHOLE = ("JPY", "KRW")
+_WEEKDAYS = ("一", "二", "三", "四", "五", "六", "日")
+
+TERMS: Mapping[str, tuple[str, str]] = {
+    # figures
+    "revenue": ("Revenue", "销售额"),
+    "orders": ("Orders", "订单"),
+    "average_order_value": ("Order value", "客单价"),
+    "sessions": ("Sessions", "访问"),
+    "session_conversion_rate": ("Sessions that buy", "访问转化率"),
+    "ad_spend": ("Ad spend", "广告花费"),
+    "ctr": ("Click rate", "点击率"),
+    "ad_revenue": ("Ad revenue", "广告收入"),
+    "roas": ("Return on ad spend", "广告回报率"),
+    "mean_rating": ("Rating, 28 days", "28 天评分"),
+    "planned_spend": ("Planned spend", "计划花费"),
+    "planned_impressions": ("Planned impressions", "计划展示"),
+    "expected_conversions": ("Expected conversions", "预计转化"),
+    "expected_revenue": ("Expected value", "预计价值"),
+    "expected_units": ("Expected units", "预计销量"),
+    "items_to_order": ("Items to order", "待补货商品"),
+    "order_cost": ("Cost of orders", "补货成本"),
+    "drift_verdicts": ("Drift verdicts", "漂移判定"),
+    "complaints": ("Complaints", "投诉"),
+    "urgent_complaints": ("Urgent complaints", "紧急投诉"),
+    "rejected_share": ("Rows refused", "拒收行占比"),
+    # kinds of constraints
+    "budget": ("daily budget", "每日预算"),
+    "monthly_budget": ("what is left of the month's budget", "本月剩余预算"),
+    "campaign_budget": ("budget of campaign", "活动预算"),
+    "target_conversions": ("target of conversions", "转化目标"),
+    "availability": ("impressions on offer", "可投放展示"),
+    "frequency_cap": ("frequency cap of audience", "受众频次上限"),
+    "sellable_units": ("stock of", "库存"),
+    "placement_share": ("largest share of placement", "广告位占比上限"),
+    "campaign_share": ("largest share of campaign", "活动占比上限"),
+    "change_up": ("largest rise of campaign", "活动增幅上限"),
+    "change_down": ("largest fall of campaign", "活动降幅上限"),
+    "override_minimum": ("minimum set by hand", "人工下限"),
+    "override_maximum": ("maximum set by hand", "人工上限"),
+    # drift
+    "data_quality": ("broken data", "数据异常"),
+    "calibration": ("rates out of calibration", "比率失准"),
+    "taste": ("changed tastes", "偏好变化"),
+    "price": ("price", "价格"),
+    "stock": ("stock", "缺货"),
+    "mix": ("changed mix", "构成变化"),
+    "season": ("season", "季节"),
+    "refit": ("refit", "重新训练"),
+    "stop_learning": ("stop learning", "停止学习"),
+    "alert": ("alert", "提醒"),
+    # service
+    "delivery": ("delivery", "物流"),
+    "defect": ("defect", "质量"),
+    "size": ("size", "尺码"),
+    "description": ("description", "描述不符"),
+    "other": ("other", "其他"),
+    "urgent": ("urgent", "紧急"),
+    "high": ("high", "高"),
+    "normal": ("normal", "普通"),
+    "low": ("low", "低"),
+    # plans
+    "reason_price": ("price of impressions", "展示价格"),
+    "reason_new": ("new on offer", "新增"),
+    "reason_gone": ("no longer on offer", "已下线"),
+    "reason_value": ("worth per impression", "单次价值"),
+    "reason_supply": ("impressions on offer", "可投放量"),
+    "reason_competition": ("money moved to better cells", "资金转向更优单元"),
+    "optimal": ("optimal", "最优"),
+    "relaxed": ("limits relaxed", "放宽限制"),
+    "refused": ("refused", "已拒绝"),
+    "no_inputs": ("no inputs", "无输入"),
+    "money": ("money", "金额"),
+    "impressions": ("impressions", "展示"),
+    "conversions": ("conversions", "转化"),
+    # segments
+    "champions": ("champions", "核心客户"),
+    "loyal": ("loyal", "忠诚客户"),
+    "potential_loyalist": ("potential loyalist", "潜在忠诚客户"),
+    "new": ("new", "新客户"),
+    "promising": ("promising", "有潜力"),
+    "need_attention": ("need attention", "需关注"),
+    "about_to_sleep": ("about to sleep", "即将沉睡"),
+    "at_risk": ("at risk", "有流失风险"),
+    "cannot_lose": ("cannot lose", "不可流失"),
+    "hibernating": ("hibernating", "沉睡"),
+    "lost": ("lost", "已流失"),
+    "never_bought": ("never bought", "从未购买"),
+    "visitor": ("visitor", "访客"),
+    # what is scored
+    "shop": ("shop", "全店"),
+    "ads": ("ads", "广告"),
+    "demand": ("demand", "需求"),
+    "profiles": ("profiles", "用户画像"),
+    "recommendations": ("recommendations", "推荐"),
+    "wrmsse": ("WRMSSE", "WRMSSE"),
+    "rmsse": ("RMSSE", "RMSSE"),
+    "pinball_loss": ("pinball loss", "分位损失"),
+    "scaled_pinball_loss": ("scaled pinball loss", "缩放分位损失"),
+    "log_loss": ("log loss", "对数损失"),
+    "click_log_loss": ("click log loss", "点击对数损失"),
+    "auc": ("AUC", "AUC"),
+    "ads_holdout": ("ads", "广告"),
+    "recommendations_holdout": ("recommendations", "推荐"),
+    "conversion": ("conversion", "转化"),
+    # models
+    "first": ("first fit", "首次训练"),
+    "cadence": ("on schedule", "按期"),
+    "request": ("on request", "按请求"),
+    "rollback": ("rolled back", "回滚"),
+    # sources
+    "events": ("events", "事件"),
+    "category": ("category", "品类"),
+    "item": ("item", "商品"),
+    "all": ("all", "全部"),
+    # baselines
+    "same_weekday_4_weeks": ("same weekday, 4 weeks", "前四周同日"),
+    "popularity": ("popularity list", "热门榜"),
+    "constant_rate": ("constant rate", "固定比率"),
+    "base_rate": ("base rate", "基准率"),
+    "seasonal_naive": ("seasonal naive", "季节朴素"),
+    "calibrated": ("perfectly calibrated", "完全校准"),
+    "promise_kept": ("promise kept", "兑现承诺"),
+    "nominal": ("nominal", "名义水平"),
+}
+
+
+class Words:
+    """Says things in the shop's language and currency."""
+
+    def __init__(self, store: Store) -> None:
+        self.is_chinese = store.language == "zh"
+        self.currency = store.currency
+
+    def __call__(self, english: str, chinese: str, **values: object) -> str:
+        """One of two wordings, with {names} filled in."""
+        return (chinese if self.is_chinese else english).format(**values)
+
+    def term(self, code: str) -> str:
+        """The name of a code; the code itself, without underscores, where it has no other name."""
+        known = TERMS.get(code)
+        if known:
+            return known[self.is_chinese]
+        name, at, k = code.rpartition("_at_")
+        if at and k.isdigit():
+            return f"{'nDCG' if name == 'ndcg' else name.replace('_', ' ')}@{k}"
+        return code.replace("_", " ")
+
+    def number(self, value: Number | None, digits: int | None = None) -> str:
+        """1,234.5 with as many digits as the size deserves; '–' for nothing."""
+        if value is None:
+            return "–"
+        value = float(value)
+        if digits is None:
+            size = abs(value)
+            digits = 0 if size >= 100 or value == int(value) else 1 if size >= 10 else 2 if size >= 0.1 or size == 0 else 4
+        return f"{value:,.{digits}f}".replace("-", "−")
+
+    def money(self, value: Number | None) -> str:
+        if value is None:
+            return "–"
+        value = float(value)
+        digits = 0 if self.currency in _WHOLE or abs(value) >= 1000 else 2
+        symbol = _SYMBOLS.get(self.currency, self.currency + "\u00a0")
+        return ("−" if value < 0 else "") + symbol + f"{abs(value):,.{digits}f}"
+
+    def rate(self, value: float | None, digits: int | None = None) -> str:
+        if value is None:
+            return "–"
+        share = value * 100
+        if digits is None:
+            digits = 0 if abs(share) >= 99.5 or share == 0 else 1 if abs(share) >= 10 else 2
+        return f"{share:.{digits}f}".replace("-", "−") + ("%" if self.is_chinese else "\u00a0%")
+
+    def figure(self, value: float | None, unit: str) -> str:
+        """A headline value by its unit."""
+        if unit == "money":
+            return self.money(value)
+        if unit == "rate":
+            return self.rate(value)
+        if unit in ("ratio", "points"):
+            return self.number(value, 2)
+        return self.number(value, 0 if value is None or abs(value) >= 20 or value == int(value) else 1)
+
+    def signed(self, share: float) -> str:
+        """+12 % or −3 %."""
+        return ("+" if share > 0 else "") + self.rate(share, 0 if abs(share) >= 0.1 else 1)
+
+    def day(self, value: date) -> str:
+        if self.is_chinese:
+            return f"{value.year}年{value.month}月{value.day}日 周{_WEEKDAYS[value.weekday()]}"
+        return f"{value:%a} {value.day} {value:%b %Y}"
+
+    def short_day(self, value: date) -> str:
+        return f"{value.month}月{value.day}日" if self.is_chinese else f"{value.day} {value:%b}"
+
+    def items(self, names: list[str], most: int = 3) -> str:
+        """'a, b, c and 4 more'."""
+        shown = ("、" if self.is_chinese else ", ").join(names[:most])
+        left = len(names) - most
+        return shown if left <= 0 else shown + self(" and {n} more", " 等 {n} 项", n=left)

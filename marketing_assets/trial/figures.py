@@ -1,0 +1,151 @@
+"""What a trial found: figures of each arm, differences in pairs and their intervals.
+
+What belongs here: from days of truth to a summary. What does not: living the days (loop.py) and drawing them (page.py).
+
+Intervals are percentiles of a bootstrap over seeds (Efron 1979): a seed is drawn with all its arms, so that differences stay
+paired. With few seeds they are rough, and the summary says how many there were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+COMMON, SYSTEM, ORACLE = "common_practice", "system", "oracle"
+Floats = npt.NDArray[np.float64]
+REPLICATES = 2000
+
+Totals = Mapping[str, Floats]
+"""Sums over days, one value per seed."""
+
+
+def _rate(numerator: str, denominator: str) -> Callable[[Totals], float]:
+    return lambda sums: float(sums[numerator].sum() / max(sums[denominator].sum(), 1e-12))
+
+
+def _per_day(name: str) -> Callable[[Totals], float]:
+    return lambda sums: float(sums[name].sum() / max(sums["days"].sum(), 1.0))
+
+
+FIGURES: dict[str, tuple[str, Callable[[Totals], float]]] = {
+    "session_conversion_rate": ("true session conversion rate", _rate("expected_converting_sessions", "sessions")),
+    "ad_revenue": ("true ad revenue a day, net of refunds", _per_day("expected_ad_revenue")),
+    "profit": ("profit a day, by what came out", _per_day("profit")),
+    "expected_profit": ("profit a day, by expectation", _per_day("expected_profit")),
+    "ad_spend": ("ad spend a day", _per_day("ad_spend")),
+    "clicks": ("true clicks a day", _per_day("expected_clicks")),
+    "ad_conversions": ("true ad conversions a day", _per_day("expected_ad_conversions")),
+    "revenue": ("revenue a day, by what came out", _per_day("revenue")),
+    "stocked_out_items": ("items out of stock, mean", _per_day("stocked_out_items")),
+    "lost_revenue": ("revenue lost to stock-outs a day", _per_day("lost_revenue")),
+    "realised_session_conversion_rate": ("session conversion rate that came out", _rate("converting_sessions", "sessions")),
+    "realised_ad_revenue": ("ad revenue a day that came out", _per_day("ad_revenue")),
+}
+CLAIMS = {"session_conversion_rate": 0.15, "ad_revenue": 0.20}
+GAIN_BAR = 0.60
+COVERAGE_BAR = 0.90
+"""Share of seeds whose interval must hold the truth: 18 of 20."""
+
+
+def totals(days: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Sums over the days of one arm and seed."""
+    sums = {"days": float(len(days)), "expected_converting_sessions": 0.0, "converting_sessions": 0.0}
+    for day in days:
+        for name, value in day.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                sums[name] = sums.get(name, 0.0) + value
+        sums["expected_converting_sessions"] += day["expected_session_conversion_rate"] * day["sessions"]
+        sums["converting_sessions"] += day["session_conversion_rate"] * day["sessions"]
+    return sums
+
+
+def _stacked(seeds: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Floats]:
+    per_seed = [totals(seed["truth"][arm]) for seed in seeds]
+    names = sorted({name for sums in per_seed for name in sums})
+    return {name: np.array([sums.get(name, 0.0) for sums in per_seed]) for name in names}
+
+
+def _interval(values: Floats, level: float) -> list[float]:
+    good = values[np.isfinite(values)]
+    tail = (1 - level) / 2
+    return [float(value) for value in np.quantile(good, [tail, 1 - tail])] if good.size else [float("nan")] * 2
+
+
+def summarise(seeds: Sequence[Mapping[str, Any]], level: float = 0.95) -> dict[str, Any]:
+    """The trial's summary from its finished seeds: arms, lifts over common practice, share of the oracle's gain, own belief."""
+    arms = [arm for arm in (COMMON, SYSTEM, ORACLE) if all(arm in seed["truth"] for seed in seeds)]
+    sums = {arm: _stacked(seeds, arm) for arm in arms}
+    draws = np.random.default_rng([20_240_101, len(seeds)]).integers(0, len(seeds), (REPLICATES, len(seeds)))
+
+    def spread(measure: Callable[[Mapping[str, Totals]], float]) -> dict[str, Any]:
+        copies = np.array([measure({arm: {name: values[rows] for name, values in sums[arm].items()} for arm in arms}) for rows in draws])
+        return {"value": measure(sums), "interval": _interval(copies, level)}
+
+    figures: dict[str, Any] = {}
+    for name, (label, of) in FIGURES.items():
+        entry: dict[str, Any] = {"label": label, "arms": {arm: spread(lambda s, a=arm: of(s[a])) for arm in arms}}  # type: ignore[misc]
+        for arm in arms[1:]:
+            entry[f"{arm}_lift"] = spread(lambda s, a=arm: _lift(of(s[a]), of(s[COMMON])))  # type: ignore[misc]
+        if ORACLE in arms:
+            entry["share_of_oracle_gain"] = spread(lambda s: _share(of(s[SYSTEM]), of(s[COMMON]), of(s[ORACLE])))
+        figures[name] = entry
+    return {
+        "seeds": len(seeds), "days": int(len(seeds[0]["truth"][COMMON])), "level": level, "figures": figures,
+        "claims": _claims(figures), "effects": _effects(seeds), "evaluation": _evaluation(seeds),
+        "verdicts": [{"seed": seed["seed"], **verdict} for seed in seeds for verdict in seed["verdicts"]],
+        "refused_plans": sum(len(seed["refused_days"]) for seed in seeds),
+    }  # fmt: skip
+
+
+def _lift(value: float, base: float) -> float:
+    return value / base - 1 if base else float("nan")
+
+
+def _share(system: float, common: float, oracle: float) -> float:
+    return (system - common) / (oracle - common) if oracle != common else float("nan")
+
+
+def _claims(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for name, claim in CLAIMS.items():
+        entry = figures[name]
+        lift = entry["system_lift"]
+        rows.append({"figure": name, "what": "lift over common practice", "bar": claim, **lift, "is_met": lift["interval"][0] >= claim})
+        if "share_of_oracle_gain" in entry:
+            share = entry["share_of_oracle_gain"]
+            rows.append({"figure": name, "what": "share of the oracle's gain", "bar": GAIN_BAR, **share, "is_met": share["interval"][0] >= GAIN_BAR})
+    return rows
+
+
+def _effects(seeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Per experiment, metric and method: mean belief, mean truth, and in how many seeds the interval held the truth."""
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for seed in seeds:
+        for row in seed["effects"]:
+            found.setdefault((row["experiment"], row["metric"], row["method"]), []).append(row)
+    return [
+        {
+            "experiment": experiment, "metric": metric, "method": method, "seeds": len(rows),
+            "covered": sum(bool(row["is_covered"]) for row in rows),
+            **{name: float(np.mean([row[name] for row in rows])) for name in ("believed", "low", "high", "truth", "treated_mean", "control_users")},
+        }
+        for (experiment, metric, method), rows in sorted(found.items())
+    ]  # fmt: skip
+
+
+def _evaluation(seeds: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for seed in seeds:
+        for row in seed["figures"]:
+            found.setdefault(row["metric"], []).append(row)
+    return [
+        {
+            "metric": metric, "believed": float(np.mean([row["believed"] for row in rows])),
+            "truth": float(np.mean([row["truth"] for row in rows])), "days": sum(row["days"] for row in rows),
+            "days_covered": sum(row["days_covered"] for row in rows),
+        }
+        for metric, rows in sorted(found.items())
+    ]  # fmt: skip

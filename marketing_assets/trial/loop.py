@@ -1,0 +1,190 @@
+"""One seed of a trial: a past lived once under common practice, then the same days lived by every arm.
+
+What belongs here: the order of days and evenings. What does not: what an arm decides (arms.py), what the figures say
+(figures.py).
+
+The arms of a seed share users, visits and chance, so that they are compared in pairs. The system sees its own landing files
+and nothing else; its warehouse is built over the past as one range, then day by day.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from marketing_assets.config import Store, load_store
+from marketing_assets.pipeline import run_days, run_step, step_of_table, steps_of
+from marketing_assets.sample_shop import Decisions, KnowingShop, Shop
+from marketing_assets.trial.arms import (
+    SystemDecisions,
+    dispersion_of,
+    for_day,
+    oracle_decisions,
+    stock_of,
+    without_ads,
+    without_lists,
+)
+from marketing_assets.trial.believed import believed_effects, believed_figures
+from marketing_assets.trial.repair import act_on_verdicts, resume_when_sound
+from marketing_assets.trial.shops import MakeShop, branch, make_shop
+from marketing_assets.warehouse import Warehouse, days_between
+
+COMMON, SYSTEM, ORACLE = "common_practice", "system", "oracle"
+WITHOUT = {"ads_holdout": "system_without_ads", "recommendations_holdout": "system_without_lists"}
+"""Experiment -> the copy of the shop that shows what would have been without what it measures."""
+UNUSED_STEPS = ("service", "registry", "report")
+"""Steps no decision and no figure of a trial rests on."""
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a seed is lived. warm_up_days: days under common practice before; one holdout period, so that it ends with them.
+
+    renew_days: every so many days the system builds the days that landed and decides anew; 1 is how it is meant to run.
+    """
+
+    days: int
+    warm_up_days: int = 84
+    renew_days: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Lived:
+    """What became of a seed: truth by arm and day, what the system believed, and what it did about drift."""
+
+    seed: int
+    truth: dict[str, list[dict[str, Any]]]
+    effects: list[dict[str, Any]]
+    figures: list[dict[str, Any]]
+    verdicts: list[dict[str, Any]]
+    refused_days: list[str]
+
+
+def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -> Lived:
+    """Live one seed in `folder`, which is emptied first. Returns its figures; the folder may be thrown away then."""
+    shutil.rmtree(folder, ignore_errors=True)
+    past = folder / "past"
+    shop = make_shop(make, past, seed)
+    before = days_between(shop.first_day, shop.first_day + timedelta(days=plan.warm_up_days - 1))
+
+    def lived(one: Shop) -> None:
+        for day in before:
+            one.live(day)
+
+    lived(shop)
+    store = _store(past, plan)
+    with opened(past, store) as warehouse:
+        run_days(warehouse, before, f"trial-{seed}", steps=_names(store))
+        dispersion = dispersion_of(warehouse.reader(before[-1]), before[-1])
+    arms = {
+        name: branch(shop, make, seed, folder / name, lived)
+        for name in (COMMON, SYSTEM, *((ORACLE,) if isinstance(shop, KnowingShop) else ()), *WITHOUT.values())
+    }
+    for name in (SYSTEM, ORACLE, *WITHOUT.values()):
+        if name in arms:
+            shutil.copy2(past / "warehouse.duckdb", folder / name / "warehouse.duckdb")
+    tell(f"seed {seed}: {len(before)} days lived and built")
+    days = days_between(before[-1] + timedelta(days=1), before[-1] + timedelta(days=plan.days))
+    return _live_arms(arms, days, plan, seed, dispersion, folder, tell)
+
+
+def _live_arms(
+    arms: dict[str, Shop], days: Sequence[date], plan: Plan, seed: int, dispersion: float, folder: Path, tell: Tell
+) -> Lived:
+    store = _store(folder / SYSTEM, plan)
+    system = SystemDecisions()
+    verdicts: list[dict[str, Any]] = []
+    stopped: dict[str, date] = {}
+    run_id = f"trial-{seed}"
+    with opened(folder / SYSTEM, store) as warehouse:
+        stock = _Stock(folder / ORACLE, plan) if ORACLE in arms else None
+        decided = system.on(warehouse.reader(days[0] - timedelta(days=1)), days[0] - timedelta(days=1))
+        waiting: list[date] = []
+        for number, day in enumerate(days):
+            today = _for_day(decided, day)
+            arms[COMMON].live(day)
+            arms[SYSTEM].live(day, today)
+            arms[WITHOUT["ads_holdout"]].live(day, without_ads(today))
+            arms[WITHOUT["recommendations_holdout"]].live(day, without_lists(today))
+            oracle = arms.get(ORACLE)
+            if isinstance(oracle, KnowingShop) and stock is not None:
+                known = stock.on(day - timedelta(days=1))
+                oracle.live(day, oracle_decisions(oracle.oracle(), day, today, known, dispersion, store))
+            waiting.append(day)
+            if len(waiting) == plan.renew_days or day == days[-1]:
+                run_days(warehouse, waiting, run_id, steps=_names(store))
+                waiting = []
+                for verdict in act_on_verdicts(warehouse, day, run_id, tell):
+                    verdicts.append({**asdict(verdict), "day": day.isoformat(), "since": verdict.since.isoformat()})
+                resume_when_sound(warehouse, stopped, day)
+                decided = system.on(warehouse.reader(day), day)
+            if (number + 1) % 10 == 0 or day == days[-1]:
+                tell(f"seed {seed}: {number + 1} of {len(days)} days")
+        figures = believed_figures(warehouse.reader(days[-1]), days, arms[SYSTEM])
+        effects = []
+        for experiment, name in WITHOUT.items():
+            other_store = _store(folder / name, plan)
+            with opened(folder / name, other_store) as other:
+                run_days(other, days, run_id, steps=[step.name for step in steps_of(other_store) if step.group in ("sources", "cleaning")])
+                effects += believed_effects(warehouse.reader(days[-1]), other.reader(days[-1]), experiment, days)
+        if stock is not None:
+            stock.close()
+    truth = {
+        name: [{**asdict(shop.truth(day)), "day": day.isoformat()} for day in days] for name, shop in arms.items()
+    }
+    return Lived(seed, truth, effects, figures, verdicts, [day.isoformat() for day in system.refused_days])
+
+
+def _for_day(decided: Decisions, day: date) -> Decisions:
+    return Decisions(**{**vars(decided), "ad_plan": for_day(decided.ad_plan, day)})
+
+
+class _Stock:
+    """The oracle's own stock, read from its landing files as the system reads its."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.store = _store(folder, plan)
+        self.connection = duckdb.connect(str(folder / "warehouse.duckdb"), config={"threads": str(self.store.threads)})
+        self.warehouse = Warehouse(self.connection, self.store, None)
+        self.step = step_of_table(self.store)["raw_items"]
+
+    def on(self, day: date) -> Any:
+        """stock_of the end of `day`."""
+        if ("raw_items", day) not in self.warehouse.ledger:
+            run_step(self.warehouse, self.step, [day], "trial")
+        return stock_of(self.warehouse.reader(day), day)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class opened:
+    """The warehouse of one arm, in its own folder: nothing else opens it, so neither lock nor ledger copy is needed."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.path, self.store = folder / "warehouse.duckdb", store
+
+    def __enter__(self) -> Warehouse:
+        self.connection = duckdb.connect(str(self.path), config={"threads": str(self.store.threads), "memory_limit": "4GB"})
+        return Warehouse(self.connection, self.store, None)
+
+    def __exit__(self, *error: object) -> None:
+        self.connection.close()
+
+
+def _store(folder: Path, plan: Plan) -> Store:
+    """The shop's own store.yaml with the trial's settings on top; one thread, since seeds run side by side."""
+    return load_store(folder / "store.yaml").model_copy(update={"threads": 1, **plan.settings})
+
+
+def _names(store: Store) -> list[str]:
+    return [step.name for step in steps_of(store) if step.name not in UNUSED_STEPS]

@@ -1,0 +1,76 @@
+"""A whole trial: seed by seed, each a file when it is done, so that a trial that was cut goes on where it stopped.
+
+What belongs here: the order of seeds, their files and the report. What does not: a seed's days (loop.py).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from marketing_assets.trial.figures import summarise
+from marketing_assets.trial.loop import Plan, live_seed
+from marketing_assets.trial.page import as_markdown, as_page
+from marketing_assets.trial.shops import SHOP, TrialError, shop_class
+from marketing_assets.warehouse import replace_file
+
+Tell = Callable[[str], None]
+
+
+def run_trial(
+    shop: str = SHOP,
+    seeds: int = 20,
+    days: int = 60,
+    out: Path = Path("trial"),
+    tell: Tell = print,
+    *,
+    warm_up_days: int = 84,
+    renew_days: int = 1,
+    first_seed: int = 1,
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Run `seeds` seeds of `days` days and write trial.json, trial.md and trial.html into `out`. Returns the summary.
+
+    A finished seed lies in out/seeds/<seed>.json and is not run again; seeds of another shop or other days there are an
+    error. settings: sections of store.yaml to replace, as Store takes them.
+    """
+    make = shop_class(shop)
+    plan = Plan(days, warm_up_days, renew_days, settings or {})
+    kind = {"shop": shop, "days": days, "warm_up_days": warm_up_days, "renew_days": renew_days, "settings": repr(settings or {})}
+    done = []
+    (out / "seeds").mkdir(parents=True, exist_ok=True)
+    for seed in range(first_seed, first_seed + seeds):
+        path = out / "seeds" / f"{seed}.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["kind"] != kind:
+                raise TrialError(f"{path} is of another trial ({found['kind']}); choose another folder or remove it")
+            done.append(found)
+            continue
+        began, cpu = time.perf_counter(), time.process_time()
+        folder = Path(tempfile.mkdtemp(prefix=f"seed-{seed}-", dir=out))
+        try:
+            lived = live_seed(make, seed, plan, folder, tell)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+        content = json.loads(json.dumps({"kind": kind, **seconds, **asdict(lived)}))
+        replace_file(path, json.dumps(content))
+        done.append(content)
+        tell(f"seed {seed}: done in {seconds['cpu_seconds']:.0f} CPU seconds")
+        _write(done, kind, out)
+    return _write(done, kind, out)
+
+
+def _write(done: list[dict[str, Any]], kind: dict[str, Any], out: Path) -> dict[str, Any]:
+    summary = {**kind, **summarise(done), "cpu_seconds": sum(seed["cpu_seconds"] for seed in done)}
+    replace_file(out / "trial.json", json.dumps(summary, indent=1))
+    replace_file(out / "trial.md", as_markdown(summary))
+    replace_file(out / "trial.html", as_page(summary))
+    return summary

@@ -1,0 +1,59 @@
+"""Which shop a trial is run on, named as module:Class.
+
+What belongs here: finding the class, and the sample shop at the size of a trial. What does not: how a shop lives.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from marketing_assets.sample_shop import BranchingShop, Drift, SampleShop, Shop
+
+SHOP = "marketing_assets.trial:TrialShop"
+
+MakeShop = Callable[[Path, int], Shop]
+
+
+class TrialError(Exception):
+    """A trial that cannot be run; the message says what is wrong and what to do."""
+
+
+class TrialShop(SampleShop):
+    """The sample shop at the size trials are run at: some 900 people, 120 items, 14,000 ad opportunities a day."""
+
+    def __init__(self, folder: Path, seed: int, *, drifts: Sequence[Drift] = ()) -> None:
+        super().__init__(folder, seed, size="trial", drifts=drifts)
+
+
+def shop_class(name: str) -> MakeShop:
+    """The class named 'module:Class', to be called with folder and seed. Raises TrialError where there is none."""
+    module_name, colon, class_name = name.partition(":")
+    if not colon or not class_name:
+        raise TrialError(f"shop {name!r}: give it as module:Class, such as {SHOP}")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise TrialError(f"shop {name!r}: {error}; is its folder on PYTHONPATH?") from error
+    found: MakeShop | None = getattr(module, class_name, None)
+    if not callable(found):
+        raise TrialError(f"shop {name!r}: {module_name} has no class {class_name}")
+    return found
+
+
+def make_shop(make: MakeShop, folder: Path, seed: int) -> Shop:
+    """A shop of its own in an empty folder. Raises TrialError where the class lacks a part of the interface."""
+    shop = make(folder, seed)
+    if not isinstance(shop, Shop):
+        raise TrialError(f"{type(shop).__name__} is no shop: it needs folder, first_day, live and truth; see docs/trial.md")
+    return shop
+
+
+def branch(shop: Shop, make: MakeShop, seed: int, folder: Path, lived: Callable[[Shop], None]) -> Shop:
+    """The same shop with the same past in another folder: branched where it can be, else lived again by `lived`."""
+    if isinstance(shop, BranchingShop):
+        return shop.branch(folder)
+    twin = make_shop(make, folder, seed)
+    lived(twin)
+    return twin

@@ -1,0 +1,170 @@
+"""Order proposals: lead-time demand from joint paths, orders in packs, what may be promised, the same day by day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from functools import cache
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from scipy.stats import nbinom, poisson
+
+from marketing_assets.config import Store
+from marketing_assets.inventory import Demand, Supply, build_inventory, knot_values, path_weights, simulate
+from marketing_assets.schemas import QUANTILE_COLUMNS, TABLES
+from marketing_assets.warehouse import days_between, polars_schema, reader_over
+
+FIRST = date(2026, 1, 5)
+LEVELS = np.array(list(QUANTILE_COLUMNS))
+
+
+def shop(sources: tuple[str, ...] = ("events",), **inventory: Any) -> Store:
+    return Store.model_validate(
+        {
+            "name": "shop", "timezone": "UTC", "currency": "EUR", "first_day": FIRST, "methods": "plain", "threads": 1,
+            "sources": {name: {"rows": [{}]} for name in sources}, "inventory": inventory,
+        }
+    )  # fmt: skip
+
+
+def conform(name: str, rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    schema = polars_schema(name)
+    frame = pl.DataFrame(list(rows), infer_schema_length=None)
+    return frame.select((pl.col(c) if c in frame.columns else pl.lit(None)).cast(kind).alias(c) for c, kind in schema.items())
+
+
+def forecasts(issue: date, means: dict[tuple[str, str | None], float], horizon: int = 28) -> list[dict[str, Any]]:
+    """Poisson demand with these means on every day."""
+    return [
+        {
+            "as_of_date": issue, "level": "item", "series_id": f"{item}|{place}", "item_id": item, "location_id": place,
+            "date": issue + timedelta(days=step), "horizon_days": step, "demand_mean": mean, "model": "m",
+            **{column: float(poisson.ppf(level, mean)) for level, column in QUANTILE_COLUMNS.items()},
+        }
+        for (item, place), mean in means.items()
+        for step in range(1, horizon + 1)
+    ]  # fmt: skip
+
+
+def item(day: date, name: str, **given_: Any) -> dict[str, Any]:
+    return {"as_of_date": day, "item_id": name, "has_list_price": True, "first_seen_date": FIRST, "is_service": False, **given_}
+
+
+@cache
+def lived_shop() -> dict[str, pl.DataFrame]:
+    means = {("a", None): 3.0, ("b", None): 0.4, ("c", "north"): 2.0, ("c", "south"): 1.0, ("d", None): 5.0}
+    rows = [row for week in range(4) for row in forecasts(FIRST + timedelta(days=7 * week), means)]
+    log = [
+        item(FIRST, "a", stock_on_hand=10, stock_on_order=5, lead_time_days=5, pack_size=12, minimum_order_quantity=24, unit_cost=2),
+        item(FIRST, "b", stock_on_hand=0, unit_cost=3), item(FIRST, "c", stock_on_hand=50, lead_time_days=3), item(FIRST, "d"),
+        item(FIRST, "idle", stock_on_hand=7),
+        item(FIRST + timedelta(days=10), "a", stock_on_hand=200, lead_time_days=9, pack_size=12),
+    ]  # fmt: skip
+    return {"demand_forecasts": conform("demand_forecasts", rows), "items": conform("items", log)}
+
+
+def plan(days: Sequence[date], store: Store | None = None) -> pl.DataFrame:
+    store = store or shop()
+    known = {name: frame.filter(pl.col(TABLES[name].partition_column) <= days[-1]) for name, frame in lived_shop().items()}
+    built = build_inventory(reader_over(known, store, days[-1]), days, store).tables["inventory_plan"]
+    assert isinstance(built, pl.DataFrame)
+    return built
+
+
+def row(table: pl.DataFrame, day: date, name: str, place: str | None = None) -> dict[str, Any]:
+    chosen = table.filter(pl.col("as_of_date") == day, pl.col("item_id") == name, pl.col("location_id").eq_missing(place))
+    assert chosen.height == 1
+    return chosen.row(0, named=True)
+
+
+def test_every_item_with_stock_or_forecast_has_a_row_and_places_have_their_own() -> None:
+    table = plan([FIRST])
+    assert table.select("item_id", "location_id").rows() == [
+        ("a", None), ("b", None), ("c", None), ("c", "north"), ("c", "south"), ("d", None), ("idle", None)
+    ]  # fmt: skip
+    assert row(table, FIRST, "c", "north")["stock_on_hand"] is None
+    assert row(table, FIRST, "idle")["reorder_point"] == 0
+
+
+def test_orders_fill_up_to_the_reorder_point_in_packs_and_no_less_than_the_minimum() -> None:
+    found = row(plan([FIRST]), FIRST, "a")
+    short = np.ceil(found["reorder_point"] - 15)
+    assert found["order_quantity"] == max(24, int(np.ceil(short / 12)) * 12)
+    assert float(found["order_cost"]) == 2 * found["order_quantity"]
+    assert found["safety_stock"] == pytest.approx(found["reorder_point"] - 12 * 3.0, abs=1e-3)
+    assert row(plan([FIRST + timedelta(days=10)]), FIRST + timedelta(days=10), "a")["order_quantity"] == 0
+
+
+def test_cover_promise_and_stock_out() -> None:
+    table = plan([FIRST])
+    a, b, d = (row(table, FIRST, name) for name in "abd")
+    assert a["days_of_cover"] == pytest.approx(10 / 3, abs=1e-3)
+    assert a["sellable_units"] == 7
+    assert a["stockout_probability"] == pytest.approx(1 - poisson.cdf(10, 15), abs=0.08)
+    assert (b["sellable_units"], b["days_of_cover"]) == (0, 0)
+    assert (d["sellable_units"], d["stockout_probability"], d["order_cost"], d["order_quantity"]) == (None, None, None, 0)
+
+
+def test_without_correlation_the_reorder_point_is_the_quantile_of_the_sum() -> None:
+    """Independent Poisson days add up to a Poisson; adding daily 95 % quantiles would give far more."""
+    for mean in (0.4, 3.0, 20.0):
+        quantiles = poisson.ppf(LEVELS, mean)[None, None].repeat(14, axis=1)
+        knots = knot_values(np.full((1, 14), mean), quantiles)
+        paths = np.einsum("nsk,skp->np", knots, path_weights(14, 4000, 1, correlation=0.0))
+        assert np.quantile(paths[0], 0.95) == pytest.approx(poisson.ppf(0.95, 14 * mean), rel=0.07, abs=1.0)
+        assert paths.mean() == pytest.approx(14 * mean, rel=0.01)
+
+
+def test_days_of_a_path_lean_the_same_way() -> None:
+    knots = knot_values(np.full((1, 14), 5.0), nbinom.ppf(LEVELS, 2, 2 / 7)[None, None].repeat(14, axis=1))
+    spread = [np.einsum("nsk,skp->np", knots, path_weights(14, 2000, 1, rho))[0].std() for rho in (0.0, 0.3)]
+    assert spread[1] > 1.5 * spread[0]
+
+
+def test_the_total_of_places_is_less_than_the_sum_of_their_reorder_points() -> None:
+    table = plan([FIRST])
+    places = [row(table, FIRST, "c", place)["reorder_point"] for place in ("north", "south")]
+    assert max(places) < row(table, FIRST, "c")["reorder_point"] < sum(places)
+
+
+@pytest.mark.parametrize("number", [0, 6, 7, 12, 27])
+def test_a_day_alone_equals_the_day_in_a_range(number: int) -> None:
+    day = FIRST + timedelta(days=number)
+    whole = plan(days_between(FIRST, FIRST + timedelta(days=27)))
+    assert_frame_equal(whole.filter(pl.col("as_of_date") == day), plan([day]), rel_tol=1e-9)
+
+
+def test_stock_without_any_forecast_still_has_its_rows() -> None:
+    store = shop()
+    built = build_inventory(reader_over({"items": lived_shop()["items"]}, store, FIRST + timedelta(days=10)), [FIRST], store)
+    table = built.tables["inventory_plan"]
+    assert isinstance(table, pl.DataFrame)
+    assert table.select("item_id", "order_quantity", "sellable_units").rows() == [
+        ("a", 0, 10), ("b", 0, 0), ("c", 0, 50), ("idle", 0, 7)
+    ]  # fmt: skip
+
+
+def test_without_events_the_table_is_empty_and_says_so() -> None:
+    store = shop(sources=("items",))
+    built = build_inventory(reader_over({}, store, FIRST), [FIRST], store)
+    assert built.degraded == {"inventory_plan": "needs source 'events'"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    mean=st.floats(0, 50), stock=st.integers(0, 300), lead=st.integers(0, 14), level=st.sampled_from([0.6, 0.9, 0.99]),
+)  # fmt: skip
+def test_more_service_needs_no_less_stock(mean: float, stock: int, lead: int, level: float) -> None:
+    quantiles = poisson.ppf(LEVELS, mean)[None, None].repeat(21, axis=1)
+    series = pl.DataFrame({"item_id": ["a"], "location_id": [None]}, schema={"item_id": pl.String, "location_id": pl.String})
+    demand = Demand(FIRST, series, np.full((1, 21), mean), knot_values(np.full((1, 21), mean), quantiles).astype(np.float32))
+    supply = Supply(0, np.array([float(stock)]), np.array([lead]))
+    low, high = (simulate(demand, [], [supply], shop(service_level=share))[0] for share in (level, 0.995))
+    assert 0 <= low.reorder_point[0] <= high.reorder_point[0]
+    assert 0 <= low.stockout_probability[0] <= 1

@@ -1,0 +1,552 @@
+"""The way in: a folder of exports never seen before becomes a store.yaml that loads and whose rows come out clean."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from marketing_assets.config import REPOSITORY_ROOT, Store, StoreError, load_store
+from marketing_assets.onboarding import CheckReport, check_store, init_store
+from marketing_assets.onboarding.days import main_stretch
+from marketing_assets.onboarding.looking import look_into
+from marketing_assets.onboarding.names import event_type_in, event_type_of, likeness, plain
+from marketing_assets.onboarding.recognition import blocks_of
+from marketing_assets.onboarding.values import money_of, profile_of
+
+TODAY = date(2026, 11, 24)
+FIRST = datetime(2026, 3, 2, 9, 0)
+
+
+def quiet(text: str) -> None:
+    """Progress nobody reads here."""
+
+
+def started(folder: Path, target: Path | None = None) -> Store:
+    return load_store(init_store(folder, target, quiet, today=TODAY))
+
+
+def columns(store: Store, source: str, place: int = 0) -> dict[str, str]:
+    return store.blocks(source)[place].columns
+
+
+def checked(store: Store, days: int = 30) -> CheckReport:
+    return check_store(store, days, quiet)
+
+
+def source(report: CheckReport, name: str):  # type: ignore[no-untyped-def]
+    return next(check for check in report.sources if check.source == name)
+
+
+# --- shops never seen before ------------------------------------------------------------------------------------------
+
+
+def german_orders(folder: Path) -> None:
+    """Semicolons, decimal commas, latin-1, day first, the time in a column of its own."""
+    lines = ["Bestellnr;Kundennummer;Artikelnr;Bestelldatum;Uhrzeit;Menge;Einzelpreis;Bezeichnung"]
+    for place in range(60):
+        at = FIRST + timedelta(hours=place * 7)
+        price = f"1.{place % 10}50,{place % 10}0 EUR"
+        lines.append(f"{9000 + place // 2};{100 + place % 7};A{place % 9};{at:%d.%m.%Y};{at:%H:%M};{1 + place % 3};{price};Grüße {place % 9}")
+    (folder / "umsatz.csv").write_bytes("\n".join(lines).encode("latin-1"))
+
+
+def millisecond_clicks(folder: Path) -> None:
+    """RetailRocket's layout: milliseconds, camel-less names, 'transaction' for a purchase."""
+    kinds = ("view", "view", "view", "addtocart", "transaction")
+    lines = ["timestamp,visitorid,event,itemid,transactionid"]
+    for place in range(100):
+        at = int((FIRST + timedelta(minutes=place * 37)).replace(tzinfo=UTC).timestamp() * 1000)
+        kind = kinds[place % 5]
+        lines.append(f"{at},{place % 11},{kind},{place % 13},{place if kind == 'transaction' else ''}")
+    (folder / "events.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def american_tabs(folder: Path) -> None:
+    """Tabs, month first, twelve-hour clock, dollars, one file a month, whose names carry no usable day."""
+    for month in (3, 4):
+        lines = ["Invoice Number\tSKU\tCustomer ID\tTransaction Date\tUnits\tUnit Price"]
+        for place in range(28):
+            at = datetime(2026, month, 1 + place, 15, 30)
+            who = place % 6 if place % 4 else "guest"
+            lines.append(f"INV{month}{place}\tsku-{place % 5}\t{who}\t{at:%m/%d/%Y %I:%M %p}\t{place % 3 + 1}\t$1,2{place % 10}0.50")
+        (folder / f"sales_20260{month}01.tsv").write_text("\n".join(lines), encoding="utf-8")
+
+
+def nested_lines(folder: Path) -> None:
+    """JSON lines with the customer in an object, packed, one file a day."""
+    for day in range(3):
+        rows = []
+        for place in range(20):
+            at = FIRST + timedelta(days=day, minutes=place)
+            rows.append(
+                {
+                    "created_at": at.isoformat() + "Z",
+                    "customer": {"id": f"c{place % 5}"},
+                    "event": ("page_view", "purchase", "remove_from_cart")[place % 3],
+                    "product_id": f"p{place % 4}",
+                    "price": 2.5,
+                    "currency": "EUR",
+                    "tags": ["x"],
+                }
+            )
+        (folder / f"log-{(FIRST + timedelta(days=day)).date()}.jsonl.gz").write_bytes(
+            gzip.compress("\n".join(map(json.dumps, rows)).encode())
+        )
+
+
+def typed_parquet(folder: Path) -> None:
+    """Parquet with real types: floats for ids, a timestamp, partition folders."""
+    for day in range(2):
+        at = FIRST + timedelta(days=day)
+        path = folder / f"dt={at.date()}" / "part-00000.parquet"
+        path.parent.mkdir()
+        pl.DataFrame(
+            {
+                "order_time": [at + timedelta(minutes=place) for place in range(40)],
+                "customer_id": [float(place % 8) + 17000 for place in range(40)],
+                "article_id": [place % 6 for place in range(40)],
+                "total_price": [4.0 * (1 + place % 2) for place in range(40)],
+                "qty": [1 + place % 2 for place in range(40)],
+            }
+        ).write_parquet(path)
+
+
+SHOPS: dict[str, tuple[Callable[[Path], None], dict[str, object]]] = {
+    "german": (
+        german_orders,
+        {"rows": 60, "revenue": None, "user_id": "Kundennummer", "currency": "EUR", "first": date(2026, 3, 2)},
+    ),
+    "clicks": (millisecond_clicks, {"rows": 100, "user_id": "visitorid", "currency": "USD", "first": date(2026, 3, 2)}),
+    "tabs": (
+        american_tabs,
+        {"rows": 56, "user_id": "nullif(\"Customer ID\", 'guest')", "currency": "USD", "first": date(2026, 3, 1)},
+    ),
+    "nested": (
+        nested_lines,
+        {"rows": 42, "user_id": "(source_line ->> '$.customer.id')", "currency": "EUR", "first": date(2026, 3, 2)},
+    ),
+    "parquet": (
+        typed_parquet,
+        {"rows": 80, "user_id": "CAST(CAST(customer_id AS BIGINT) AS VARCHAR)", "currency": "USD", "first": date(2026, 3, 2)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHOPS)
+def test_a_folder_never_seen_becomes_a_store_whose_rows_are_clean(name: str, tmp_path: Path) -> None:
+    make, expected = SHOPS[name]
+    make(tmp_path)
+    store = started(tmp_path)
+    assert columns(store, "events")["user_id"] == expected["user_id"]
+    assert store.currency == expected["currency"]
+    assert store.first_day == expected["first"]
+    report = checked(store, 90)
+    events = source(report, "events")
+    assert report.is_ok, report.problems
+    assert events.clean == events.rows - sum(one.rows for one in events.refused)
+    assert (events.clean, events.refused) == (expected["rows"], ())
+
+
+def test_amounts_with_signs_and_commas_are_read_as_the_numbers_they_are(tmp_path: Path) -> None:
+    german_orders(tmp_path)
+    told: list[str] = []
+    check_store(started(tmp_path), 90, told.append)
+    # by hand: unit prices 1050,00 + 100 x digit in thousands notation '1.d50,d0'
+    revenue = sum((1 + place % 3) * (1000 + (place % 10) * 100 + 50 + (place % 10) / 10) for place in range(60))
+    assert any(f"revenue {revenue:,.2f} EUR" in line for line in told), told
+
+
+def test_event_words_are_translated_and_what_has_no_counterpart_is_left_out(tmp_path: Path) -> None:
+    nested_lines(tmp_path)
+    store = started(tmp_path)
+    block = store.blocks("events")[0]
+    assert "remove_from_cart" in (block.where or "")
+    assert block.files == "log-{date}.jsonl.gz" and block.format == "json" and block.missing_file == "error"
+    assert source(checked(store), "events").facts["event types"] == "view_item 21, purchase 21"
+
+
+def test_a_whole_shop_of_several_exports(tmp_path: Path) -> None:
+    """Orders, page views, a catalogue, contacts, ad reports and campaigns, each in its own file."""
+
+    def lines(name: str, header: str, rows: list[str]) -> None:
+        (tmp_path / name).write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+    days = [(FIRST + timedelta(days=place % 20)).date() for place in range(200)]
+    lines(
+        "orders.csv",
+        "order_id,created_at,customer_id,sku,quantity,price",
+        [f"{place},{day} 10:{place // 20:02}:00,c{place % 30},s{place % 12},1,9.99" for place, day in enumerate(days)],
+    )
+    lines(
+        "returns.csv",
+        "order_id,created_at,customer_id,sku,quantity,price",
+        [f"{place},{day} 18:{place // 20:02}:00,c{place % 30},s{place % 12},1,9.99" for place, day in enumerate(days[:20])],
+    )
+    lines(
+        "views.csv",
+        "time,visitor_id,product_id,device",
+        [f"{day} 09:{place // 20:02}:00,c{place % 30},s{place % 12},phone" for place, day in enumerate(days)],
+    )
+    lines(
+        "products.csv",
+        "id,name,category,vendor,price,cost,stock",
+        [f"s{place},Thing {place},toys,acme,9.99,4.00,{place}" for place in range(12)],
+    )
+    lines(
+        "customers.csv",
+        "id,email,phone,accepts_marketing",
+        [f"c{place},u{place}@example.org,+49151{place:07},true" for place in range(30)],
+    )
+    lines(
+        "ads.csv",
+        "Day,Campaign,Impressions,Clicks,Amount spent (EUR)",
+        [f"{day},spring {place % 3},{1000 + place},{place % 9},1.25" for place, day in enumerate(days)],
+    )
+    lines(
+        "campaigns.csv",
+        "campaign_id,start_date,budget",
+        ["spring 0,2026-03-01,10", "spring 1,2026-03-01,10", "spring 2,2026-03-01,10"],
+    )
+    (tmp_path / "notes.xlsx").write_bytes(b"PK")
+    told: list[str] = []
+    store = load_store(init_store(tmp_path, None, told.append, today=TODAY))
+    assert set(store.sources) == {"events", "items", "contacts", "ad_reports", "campaigns"}
+    assert {columns(store, "events", place)["event_type"] for place in range(3)} == {"'purchase'", "'refund'", "'view_item'"}
+    assert columns(store, "items") == {
+        "item_id": "id",
+        "title": "name",
+        "category": "category",
+        "brand": "vendor",
+        "unit_price": "price",
+        "unit_cost": "cost",
+        "stock_on_hand": "stock",
+    }
+    assert columns(store, "ad_reports")["spend"] == '"Amount spent (EUR)"' and store.currency == "EUR"
+    assert any("notes.xlsx: not used, a spreadsheet" in line for line in told)
+    report = checked(store)
+    assert report.is_ok, report.problems
+    assert source(report, "events").facts["event types"] == "view_item 200, purchase 200, refund 20"
+
+
+def test_files_that_already_speak_the_contract_are_taken_by_name(tmp_path: Path) -> None:
+    (tmp_path / "events").mkdir()
+    for day in (date(2026, 3, 2), date(2026, 3, 4)):
+        (tmp_path / "events" / f"{day}.csv").write_text(
+            f"event_at,user_id,event_type,item_id,colour\n{day} 10:00:00,u,view_item,i,red\n", encoding="utf-8"
+        )
+    store = started(tmp_path)
+    block = store.blocks("events")[0]
+    assert block.columns == {"*": "*"} and block.files == "events/{date}.csv"
+    assert block.missing_file == "empty"  # one day of the three has no file
+    assert source(checked(store), "events").unused == ("colour",)
+
+
+def test_daily_totals_of_places_are_forecast_place_by_place(tmp_path: Path) -> None:
+    rows = ["Store,Date,Sales,Open,Promo"] + [
+        f"{shop},{(FIRST + timedelta(days=day)).date()},{100 * shop + day},1,{day % 2}"
+        for day in range(20)
+        for shop in range(1, 6)
+    ]
+    (tmp_path / "train.csv").write_text("\n".join(rows), encoding="utf-8")
+    store = started(tmp_path)
+    assert columns(store, "events")["item_id"] == "Store"
+    assert {"is_promotion", "is_available"} <= set(columns(store, "item_drivers"))
+    assert checked(store).is_ok
+
+
+# --- what is refused, and how it is said ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", b"1,2,2026-03-01\n3,4,2026-03-02\n", "no header line"),
+        ("a.csv", b"user_id,item_id,colour\nu,i,red\nv,j,blue\n", "no column of dates or times"),
+        ("a.json", b'[{"user_id": "u"}]', "one JSON array"),
+        ("a.csv", b"", "an empty file"),
+        ("a.csv", b"user_id,user_id,event_time\nu,u,2026-03-01\n", "appears twice"),
+        ("a.zip", b"PK", "an archive"),
+        ("a.csv.gz", gzip.compress(b"user_id,item_id\n" * 999)[:-20], "damaged"),
+    ],
+)
+def test_files_that_can_be_no_input_are_named_with_what_to_do(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(StoreError, match=said):
+        started(tmp_path)
+    assert not (tmp_path / "store.yaml").exists()
+
+
+def test_nothing_is_overwritten_unless_told(tmp_path: Path) -> None:
+    millisecond_clicks(tmp_path)
+    started(tmp_path)
+    (tmp_path / "store.yaml").write_text("mine", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="kept"):
+        started(tmp_path)
+    assert (tmp_path / "store.yaml").read_text(encoding="utf-8") == "mine"
+    init_store(tmp_path, None, quiet, overwrite=True, today=TODAY)
+    assert load_store(tmp_path / "store.yaml").sources
+
+
+def test_what_the_engine_wrote_beside_the_store_is_no_export(tmp_path: Path) -> None:
+    millisecond_clicks(tmp_path)
+    (tmp_path / "warehouse.duckdb").write_bytes(b"x")
+    pl.DataFrame({"table_name": ["x"], "partition_date": [date(2026, 3, 1)]}).write_parquet(tmp_path / "ledger.parquet")
+    (tmp_path / "exports").mkdir()
+    (tmp_path / "exports" / "plan.csv").write_text("created_at,user_id,item_id\n2026-03-01,u,i\n", encoding="utf-8")
+    assert [files.pattern for files in look_into(tmp_path).sets] == ["events.csv"]
+
+
+def test_check_counts_refused_rows_by_reason_with_file_and_row(tmp_path: Path) -> None:
+    rows = [f"2026-03-0{1 + place % 3} 10:00:{place % 60:02},u{place},i,{place + 1}" for place in range(50)]
+    rows[4] = "2026-03-01 10:00:00,u,i,many"
+    rows[7] = "2026-03-01 10:00:00,u,i,few"
+    rows[9] = "2026-03-01 10:00:00,u,,1"
+    rows[11] = rows[10]
+    (tmp_path / "sales.csv").write_text("at,customer_id,sku,qty\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    (tmp_path / "store.yaml").write_text(
+        "name: s\ntimezone: UTC\ncurrency: EUR\nfirst_day: 2026-03-01\nlast_day: 2026-03-03\nsources:\n  events:\n    files: sales.csv\n"
+        "    columns: {event_at: at, user_id: customer_id, event_type: \"'purchase'\", item_id: sku, quantity: qty}\n",
+        encoding="utf-8",
+    )
+    told: list[str] = []
+    report = check_store(load_store(tmp_path / "store.yaml"), 9, told.append)
+    events = source(report, "events")
+    assert (events.rows, events.clean) == (50, 46)
+    by_reason = {one.reason: one for one in events.refused}
+    assert {reason: one.rows for reason, one in by_reason.items()} == {
+        "quantity ... is no whole number": 2,
+        "item_id is missing": 1,
+        "duplicate": 1,
+    }
+    assert by_reason["quantity ... is no whole number"].examples == (
+        "sales.csv, row 6: quantity 'many'",
+        "sales.csv, row 9: quantity 'few'",
+    )
+    assert not report.is_ok and "8.0% of the rows are refused" in report.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"files": "{date}.csv"}, "no file for 2026-03-03"),
+        (
+            {"columns": {"event_at": "at", "user_id": "nobody", "event_type": "'view_item'", "item_id": "item"}},
+            "column 'nobody' is missing",
+        ),
+        (
+            {"columns": {"event_at": "at", "user_id": "who", "event_kind": "'view_item'", "item_id": "item"}},
+            "event_kind is no column",
+        ),
+        ({"columns": {"user_id": "who", "event_type": "'view_item'", "item_id": "item"}}, "columns.event_at is not mapped"),
+        (
+            {"columns": {"event_at": "at", "user_id": "who", "event_type": "'seen'", "item_id": "item"}},
+            "event_type ... is none of",
+        ),
+        ({"delimiter": ";"}, "delimiter"),
+        ({"files": "none-{date}.csv", "missing_file": "empty"}, "no row landed"),
+    ],
+)
+def test_check_says_what_is_wrong_and_what_to_do(changes: dict[str, object], said: str, tmp_path: Path) -> None:
+    for day in ("2026-03-01", "2026-03-02", "2026-03-04"):
+        (tmp_path / f"{day}.csv").write_text(f"at,who,item\n{day} 10:00:00,u,i\n{day} 11:00:00,v,j\n", encoding="utf-8")
+    block = {
+        "files": "{date}.csv",
+        "missing_file": "error",
+        "columns": {"event_at": "at", "user_id": "who", "event_type": "'view_item'", "item_id": "item"},
+    }
+    store = Store.model_validate(
+        {
+            "name": "s",
+            "timezone": "UTC",
+            "currency": "EUR",
+            "first_day": "2026-03-01",
+            "last_day": "2026-03-04",
+            "data_root": str(tmp_path),
+            "sources": {"events": {**block, **changes}},
+            "path": tmp_path / "store.yaml",
+        }
+    )
+    report = checked(store, 4)
+    assert any(said in problem for problem in report.problems), report.problems
+
+
+def test_check_reads_first_and_newest_days_only(tmp_path: Path) -> None:
+    for day in range(20):
+        (tmp_path / f"{date(2026, 3, 1) + timedelta(days=day)}.csv").write_text(
+            f"at,who,item\n2026-03-{1 + day:02} 10:00:00,u,i\n", encoding="utf-8"
+        )
+    store = started_by_hand(tmp_path)
+    report = checked(store, 5)
+    assert report.read == ((date(2026, 3, 1), date(2026, 3, 3)), (date(2026, 3, 19), date(2026, 3, 20)))
+    assert source(report, "events").rows == 5
+
+
+def started_by_hand(folder: Path) -> Store:
+    return Store.model_validate(
+        {
+            "name": "s",
+            "timezone": "UTC",
+            "currency": "EUR",
+            "first_day": "2026-03-01",
+            "data_root": str(folder),
+            "path": folder / "store.yaml",
+            "sources": {
+                "events": {
+                    "files": "{date}.csv",
+                    "columns": {"event_at": "at", "user_id": "who", "event_type": "'view_item'", "item_id": "item"},
+                }
+            },
+        }
+    )
+
+
+# --- judging names and values -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("Customer ID", "customer_id"),
+        ("customerId", "customer_id"),
+        ("SKUCode", "sku_code"),
+        (" reviewerID ", "reviewer_id"),
+        ("Amount spent (EUR)", "amount_spent_eur"),
+    ],
+)
+def test_names_are_compared_without_their_spelling(written: str, said: str) -> None:
+    assert plain(written) == said
+
+
+def test_a_name_says_most_where_it_is_the_whole_name() -> None:
+    known = ["user_id", "customer_id"]
+    assert likeness("UserID", known) > likeness("CustomerID", known) > likeness("shopify_customer_id", known) > 0
+    assert likeness("user-item_affinity_0", known) == likeness("customer_city", known) == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "meaning"),
+    [("pv", "view_item"), ("AddToCart", "add_to_cart"), ("Order Completed", "purchase"), ("remove_from_cart", ""), ("zzz", None)],
+)
+def test_words_for_event_types(word: str, meaning: str | None) -> None:
+    assert event_type_of(word) == meaning
+
+
+def test_file_names_speak_of_event_types() -> None:
+    assert event_type_in("exports/returns_2026.csv") == "refund"
+    assert event_type_in("shop/data.csv") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["2026-03-01 10:00:00", None, "2026-03-02T11:00:00Z"], "instant"),
+        (["1772000000", "1772003600"], "epoch"),
+        (["1772000000123", "1772003600456"], "epoch"),
+        (["20260301", "20260302"], "instant"),
+        (["03/14/2026", "03/02/2026"], "instant"),
+        (["1", "0", "1"], "boolean"),
+        (["17850.0", "13047.0"], "integer"),
+        (["£3.40", "£12.00"], "decimal"),
+        (["1.234,50", "0,99"], "decimal"),
+        (["red", "blue"], "text"),
+        (["", None], "empty"),
+        (["10:30", "23:59:01"], "clock"),
+        (["85123A", "71053"], "text"),
+        (["2024.5", "3"], "decimal"),
+        ([date(2026, 3, 1)], "instant"),
+        ([True, False], "boolean"),
+    ],
+)
+def test_values_tell_what_they_are(values: list[object], kind: str) -> None:
+    assert profile_of(values).kind == kind
+
+
+def test_month_and_day_are_told_apart_by_how_close_the_dates_lie() -> None:
+    weekly = [(date(2026, 3, 1) + timedelta(days=place)).strftime("%m/%d/%Y") for place in range(11)]
+    found = profile_of(weekly)
+    assert (found.time_format, found.is_month_first_unsure) == ("%m/%d/%Y", True)
+    assert profile_of([*weekly, "03/31/2026"]).is_month_first_unsure is False
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.decimals(min_value=0, max_value=9_999_999, places=2))
+def test_written_amounts_come_back_as_they_were(amount: object) -> None:
+    english = f"{amount:,.2f}"
+    german = english.replace(",", " ").replace(".", ",").replace(" ", ".")
+    assert money_of(f"£{english}", False) == money_of(f"{german} €", True) == float(f"{amount:.2f}")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(10, 1000), min_size=5, max_size=40), st.integers(100, 3000))
+def test_a_few_wrong_dates_far_off_do_not_make_the_shop_older(counts: list[int], distance: int) -> None:
+    start = date(2020, 1, 1)
+    rows = {start + timedelta(days=place): count * 100 for place, count in enumerate(counts)}
+    wrong = {start - timedelta(days=distance): 1, start + timedelta(days=len(counts) + distance): 1}
+    assert main_stretch({**rows, **wrong}) == (start, start + timedelta(days=len(counts) - 1))
+
+
+def test_quiet_first_days_of_a_growing_shop_are_kept() -> None:
+    rows = {date(2020, 1, 1) + timedelta(days=place): 1 + place * place for place in range(40)}
+    assert main_stretch(rows) == (date(2020, 1, 1), date(2020, 2, 9))
+
+
+# --- public sets ------------------------------------------------------------------------------------------------------
+
+DATA = os.environ.get("MARKETING_DATA")
+needs_data = pytest.mark.skipif(not DATA, reason="MARKETING_DATA is not set")
+
+PUBLIC = {
+    "online_retail": ("events", ["event_at", "user_id", "event_type", "item_id", "order_id", "quantity", "unit_price"]),
+    "rees46": ("events", ["event_at", "user_id", "event_type", "item_id", "session_id", "quantity", "unit_price"]),
+    "taobao": ("events", ["event_at", "user_id", "event_type", "item_id", "quantity"]),
+    "open_bandit": (
+        "impressions",
+        ["shown_at", "item_id", "position", "logging_propensity", "is_clicked", "placement_id", "policy_id"],
+    ),
+    "amazon_reviews": ("events", ["event_at", "user_id", "event_type", "item_id", "rating", "review_text"]),
+    "cdnow": ("events", ["event_at", "user_id", "event_type", "item_id", "quantity", "unit_price"]),
+    "rossmann": ("events", ["event_at", "event_type", "item_id", "quantity", "unit_price"]),
+    "ad_spend": ("ad_reports", ["date", "clicks", "impressions", "creative_id", "campaign_id", "conversions", "spend"]),
+}
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["rees46", "taobao", "online_retail", "open_bandit", "cdnow", "ad_spend"])
+def test_public_sets_are_understood(name: str, tmp_path: Path) -> None:
+    store = started(Path(str(DATA)) / name, tmp_path / "store.yaml")
+    wanted, mapped = PUBLIC[name]
+    assert list(columns(store, wanted)) == mapped
+    report = checked(store, 2)
+    assert report.is_ok, report.problems
+    assert source(report, wanted).clean > 0
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["amazon_reviews", "rossmann"])
+def test_larger_public_sets_are_recognised(name: str) -> None:
+    (files,) = look_into(Path(str(DATA)) / name).sets
+    wanted, mapped = PUBLIC[name]
+    block = blocks_of(files)[0]
+    assert (block.source, [one.contract for one in block.columns]) == (wanted, mapped)
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["hillstrom", "ipinyou", "amazon_sequences"])
+def test_public_sets_that_are_no_shop_are_refused_with_a_reason(name: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="nothing that could be an input"):
+        started(Path(str(DATA)) / name, tmp_path / "store.yaml")
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["online_retail", "taobao", "rees46", "open_bandit"])
+def test_the_ready_stores_check_out(name: str) -> None:
+    assert checked(load_store(REPOSITORY_ROOT / "data" / "stores" / name / "store.yaml"), 1).is_ok

@@ -1,0 +1,457 @@
+"""Recommendations: links and choosing against plain loops, the shop's rules on hand-made users, and a small shop over time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from functools import cache
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from marketing_assets import features
+from marketing_assets.assignment import salted_share
+from marketing_assets.config import RecommendationSettings, SourceBlock, Store
+from marketing_assets.recommendations import build_recommendations, for_basket
+from marketing_assets.recommendations.fits import RANKER
+from marketing_assets.recommendations.links import Links, LinkSettings, Pairs, fit_links
+from marketing_assets.recommendations.lists import Ranked, best, explore, under_rules
+from marketing_assets.warehouse import Built, FittedModel, MissingPartitions, days_between, polars_schema, reader_over
+
+FIRST = date(2024, 1, 1)
+PLAIN = RecommendationSettings(list_length=6, holdout_share=0.0, exploration_share=0.0)
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+def links_by_loops(baskets: Mapping[int, Sequence[Sequence[int]]], items: int, how: LinkSettings) -> np.ndarray:
+    """The definition, pair by pair. baskets: user -> visits in order, each a list of distinct items."""
+    counts, occurs = np.zeros((items, items)), np.ones(items)
+    for visits in baskets.values():
+        for place, visit in enumerate(visits):
+            for b in visit:
+                occurs[b] += 1
+                for gap in range(1, how.span + 1):
+                    if place - gap < 0:
+                        break
+                    earlier = visits[place - gap]
+                    for a in earlier:
+                        weight = how.decay ** (gap - 1) * (len(earlier) * len(visit)) ** -how.large_visit
+                        counts[a, b] += weight
+                        counts[b, a] += how.backward * weight
+                for a in visit:
+                    counts[a, b] += how.within * len(visit) ** (-2 * how.large_visit)
+    np.fill_diagonal(counts, 0)
+    return counts * occurs[:, None] ** -how.from_power * occurs[None, :] ** -how.to_power
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.dictionaries(
+        st.integers(0, 4),
+        st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True), min_size=1, max_size=6),
+        min_size=1,
+        max_size=5,
+    ),
+    st.sampled_from(
+        [LinkSettings(), LinkSettings(within=0, span=19, backward=0.25, large_visit=0.0), LinkSettings(backward=0, span=1)]
+    ),
+)
+def test_links_equal_counting_pair_by_pair(baskets: dict[int, list[list[int]]], how: LinkSettings) -> None:
+    rows = [
+        (user, place, item) for user in sorted(baskets) for place, visit in enumerate(baskets[user]) for item in sorted(visit)
+    ]
+    user, visit, item = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    found = fit_links(user, visit, item, np.ones(len(rows)), 6, how).toarray()
+    np.testing.assert_allclose(found, links_by_loops(baskets, 6, how), rtol=1e-4, atol=1e-6)
+
+
+def test_links_keep_the_strongest_and_survive_their_text() -> None:
+    generator = np.random.default_rng(3)
+    user = np.sort(generator.integers(0, 40, 600))
+    visit = np.zeros(600, dtype=np.int64)
+    item = generator.integers(0, 30, 600)
+    full = fit_links(user, visit, item, np.ones(600), 30, LinkSettings(neighbours=29)).toarray()
+    few = fit_links(user, visit, item, np.ones(600), 30, LinkSettings(neighbours=5))
+    assert np.diff(few.indptr).max() == 5
+    for row in range(30):
+        kept = few[[row]].toarray()[0]
+        assert kept[kept > 0].min() >= np.sort(full[row])[-5] * (1 - 1e-5)
+        strengths = few.data[few.indptr[row] : few.indptr[row + 1]]
+        assert (np.diff(strengths) <= 0).all()
+    names = pl.Series("item_id", [f"i{place:02}" for place in range(30)])
+    links = Links.kept(names, few)
+    again = Links.from_text(links.as_text())
+    assert again.items.to_list() == names.to_list()
+    np.testing.assert_array_equal(again.matrix.toarray(), links.matrix.toarray())
+    np.testing.assert_allclose(links.matrix.toarray(), few.toarray(), rtol=2e-3, atol=1e-4)
+    shuffled = pl.Series("item_id", ["other", *names.sample(fraction=1.0, shuffle=True, seed=1).to_list()[5:]])
+    over = links.over(shuffled).toarray()
+    places = {name: place for place, name in enumerate(names.to_list())}
+    for a, source in enumerate(shuffled.to_list()):
+        for b, target in enumerate(shuffled.to_list()):
+            expected = 0.0 if "other" in (source, target) else links.matrix.toarray()[places[source], places[target]]
+            assert over[a, b] == pytest.approx(expected)
+
+
+def test_pairs_read_a_matrix_element_by_element() -> None:
+    dense = np.array([[0.0, 2.0, 0.0], [1.0, 0.0, 3.0]])
+    pairs = Pairs(sp.csr_array(dense))
+    row, column = np.indices(dense.shape)
+    np.testing.assert_array_equal(pairs.at(row.ravel(), column.ravel()), dense.ravel())
+    assert Pairs(sp.csr_array((2, 3))).at(np.array([1]), np.array([2])).tolist() == [0.0]
+
+
+# --- choosing -----------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 40), st.integers(1, 12), st.integers(0, 1000))
+def test_best_equals_sorting_everything(users: int, items: int, count: int, seed: int) -> None:
+    """Ties, forbidden items and short catalogues included: scores are drawn from few values."""
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 4, (users, items)).astype(np.float32) / 4
+    allowed = generator.random((users, items)) < 0.7
+    found = best(scores, allowed, count)
+    for user in range(users):
+        order = sorted((item for item in range(items) if allowed[user, item]), key=lambda item: (-scores[user, item], item))[
+            :count
+        ]
+        kept = found.item[user][found.item[user] >= 0]
+        assert kept.tolist() == order
+        np.testing.assert_allclose(found.score[user][: len(order)], scores[user, order])
+
+
+def ranked(*items: int) -> Ranked:
+    return Ranked(np.array([items]), np.linspace(1, 0.5, len(items))[None, :])
+
+
+def test_no_more_of_a_category_than_allowed_and_items_without_one_are_free() -> None:
+    category = np.array([0, 0, 0, 1, -1, -1, -1])
+    how = RecommendationSettings(list_length=5, max_per_category=2)
+    listed, rest = under_rules(ranked(0, 1, 2, 4, 5, 3, 6), category, np.zeros(7, dtype=bool), how)
+    assert listed.item[0].tolist() == [0, 1, 4, 5, 3]
+    assert [item for item in rest.item[0].tolist() if item >= 0] == [6]
+
+
+def test_promoted_items_get_their_share_of_places_and_no_more() -> None:
+    is_promoted = np.array([False, False, False, False, True, True, True])
+    how = RecommendationSettings(list_length=4, promoted_share=0.5)
+    listed, _ = under_rules(ranked(0, 1, 2, 3, 4, 5, 6), np.full(7, -1), is_promoted, how)
+    assert listed.item[0].tolist() == [0, 1, 4, 5]
+    listed, _ = under_rules(ranked(4, 5, 6, 0, 1, 2, 3), np.full(7, -1), is_promoted, how)
+    assert listed.item[0].tolist() == [4, 5, 6, 0], "a good promoted item needs no reservation"
+
+
+def test_logged_propensities_are_how_often_an_entry_comes() -> None:
+    """Over many users with the same scores, each entry appears at its rank as often as its propensity says."""
+    how = RecommendationSettings(list_length=10, exploration_share=0.5)
+    users = 20_000
+    listed = Ranked(np.tile(np.arange(10), (users, 1)), np.tile(np.linspace(1, 0.5, 10), (users, 1)))
+    pool = Ranked(np.tile(np.arange(10, 18), (users, 1)), np.full((users, 8), 0.4))
+    chance = salted_share(pl.Series([str(user) for user in range(users)]), "test").to_numpy()
+    lists = explore(listed, pool, chance, how)
+    assert (lists.item[:, [0, 1, 2, 3, 5, 6, 7, 8]] == listed.item[:, [0, 1, 2, 3, 5, 6, 7, 8]]).all()
+    assert all(len(set(row)) == 10 for row in lists.item[:200].tolist())
+    for rank in (4, 9):
+        for item in (rank, *range(10, 18)):
+            shown = lists.item[:, rank] == item
+            expected = 0.5 if item == rank else 0.5 / 8
+            assert shown.mean() == pytest.approx(expected, abs=0.012)
+            np.testing.assert_allclose(lists.propensity[shown, rank], expected)
+    assert (lists.propensity[:, 0] == 1).all()
+
+
+# --- a shop ---------------------------------------------------------------------------------------------------------------
+
+
+def shop_store(how: RecommendationSettings = PLAIN, methods: str = "plain", **more: Any) -> Store:
+    return Store(
+        name="test",
+        timezone="UTC",
+        currency="EUR",
+        first_day=FIRST,
+        methods=methods,
+        threads=1,
+        recommendations=how,  # type: ignore[arg-type]
+        sources={"events": SourceBlock(files="{date}.csv", columns={"event_at": "event_at"})},
+        **more,
+    )
+
+
+Event = tuple[int, str, str, str]
+"""Day number, user, what they did, item."""
+
+
+def clean_events(events: Sequence[Event]) -> pl.DataFrame:
+    rows = [
+        {
+            "landed_date": FIRST + timedelta(days=day), "event_date": FIRST + timedelta(days=day), "event_id": f"e{number:06}",
+            "event_at": datetime.combine(FIRST + timedelta(days=day), time(12)), "user_id": user,
+            "session_id": f"{user}-{day}", "event_type": kind, "item_id": item,
+            "order_id": f"{user}-{day}" if kind == "purchase" else None,
+            "quantity": 1 if kind == "purchase" else None, "unit_price": 10 if kind == "purchase" else None,
+            "revenue": 10 if kind == "purchase" else 0, "is_bot": False, "is_service": False, "is_late": False,
+            "raw_row_id": f"r{number}",
+        }
+        for number, (day, user, kind, item) in enumerate(events)
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=polars_schema("clean_events"), orient="row")
+
+
+def frames_of(
+    events: Sequence[Event], days: Sequence[date], store: Store, catalogue: pl.DataFrame | None = None
+) -> dict[str, pl.DataFrame]:
+    """Every table lists are made from, by the project's own features."""
+    frames = {"clean_events": clean_events(events)}
+    steps: list[Any] = [features.build_items, features.build_sessions, features.build_item_days, features.build_user_features,
+                        features.build_item_features]  # fmt: skip
+    for step in steps:
+        made: Built = step(reader_over(frames, store, days[-1]), days, store)
+        for name, table in made.tables.items():
+            rows = table if isinstance(table, pl.DataFrame) else table.to_polars()
+            schema = polars_schema(name)
+            frames[name] = rows.select(pl.col(column).cast(kind) for column, kind in schema.items())
+    return frames
+
+
+@cache
+def basket_frames(last: int, more: tuple[Event, ...] = ()) -> dict[str, pl.DataFrame]:
+    """Features of BASKETS, computed once for all tests that only differ in rules."""
+    return frames_of([*BASKETS, *more], days_between(FIRST, FIRST + timedelta(days=last)), shop_store())
+
+
+def lists_of(
+    more_events: tuple[Event, ...],
+    last: int,
+    how: RecommendationSettings = PLAIN,
+    catalogue: pl.DataFrame | None = None,
+    more: Mapping[str, pl.DataFrame] | None = None,
+) -> pl.DataFrame:
+    """recommendations of the last day, built as one range."""
+    store = shop_store(how)
+    days = days_between(FIRST, FIRST + timedelta(days=last))
+    frames = {**basket_frames(last, more_events), **(more or {})}
+    if catalogue is not None:
+        items = frames["items"].drop(*[column for column in catalogue.columns if column != "item_id"])
+        schema = polars_schema("items")
+        items = items.join(catalogue, on="item_id", how="left").select(pl.col(name).cast(kind) for name, kind in schema.items())
+        frames = {**frames, "items": items}
+    built = build_recommendations(reader_over(frames, store, days[-1]), days, store)
+    rows = built.tables["recommendations"]
+    assert isinstance(rows, pl.DataFrame)
+    return rows.filter(pl.col("as_of_date") == days[-1])
+
+
+def items_of(rows: pl.DataFrame, user: str) -> list[str | None]:
+    return rows.filter(pl.col("user_id") == user).sort("rank")["item_id"].to_list()
+
+
+BASKETS: list[Event] = [
+    *[(day, f"u{day}", "purchase", item) for day in range(4) for item in ("tea", "cup")],
+    *[(day, f"v{day}", "purchase", item) for day in range(4) for item in ("pen", "ink")],
+    (5, "ann", "purchase", "tea"),
+    (5, "bob", "purchase", "pen"),
+]
+
+
+def test_what_goes_with_a_purchase_comes_next_and_says_so() -> None:
+    rows = lists_of((), 5)
+    assert items_of(rows, "ann")[:2] == ["tea", "cup"]
+    assert items_of(rows, "bob")[:2] == ["pen", "ink"]
+    reasons = rows.filter(pl.col("user_id") == "ann").sort("rank")["reason"].to_list()
+    assert reasons[:3] == ["bought today", "goes with tea", "popular now"]
+    assert rows.filter(pl.col("user_id") == "unknown")["policy_id"].unique().to_list() == ["popularity"]
+    assert sorted(rows["user_id"].unique().to_list()) == ["ann", "bob", "unknown"], "seen that day, and the list for the unknown"
+
+
+def test_bought_items_are_left_out_where_they_are_not_repeatable() -> None:
+    rows = lists_of((), 5, PLAIN.model_copy(update={"is_repeatable": False}))
+    assert "tea" not in items_of(rows, "ann") and items_of(rows, "ann")[0] == "cup"
+
+
+def test_rules_of_the_catalogue_hold_for_every_list() -> None:
+    """Sold out by stock record, excluded category, too little margin; unknown cost is no reason to hide an item."""
+    catalogue = pl.DataFrame(
+        {
+            "item_id": ["tea", "cup", "pen", "ink"],
+            "category": ["drinks", None, "office", "office"],
+            "unit_price": [10.0, 10.0, 10.0, None],
+            "unit_cost": [5.0, None, 9.5, 1.0],
+            "stock_on_hand": [5, 0, 5, None],
+        }
+    )
+    thin = PLAIN.model_copy(update={"minimum_margin_share": 0.2})
+    assert set(items_of(lists_of((), 5, thin, catalogue), "ann")) == {"tea", "ink"}
+    no_office = PLAIN.model_copy(update={"excluded_categories": ("office",)})
+    assert set(items_of(lists_of((), 5, no_office, catalogue), "ann")) == {"tea"}
+
+
+def test_the_inventory_plan_decides_over_the_stock_record() -> None:
+    day = FIRST + timedelta(days=5)
+    known = {"as_of_date": day, "lead_time_days": 1, "safety_stock": 0.0, "reorder_point": 0.0, "order_quantity": 0}
+    plan = pl.DataFrame(
+        [{**known, "item_id": "tea", "sellable_units": 0}, {**known, "item_id": "cup", "sellable_units": 3}],
+        schema_overrides={"as_of_date": pl.Date},
+    )
+    catalogue = pl.DataFrame({"item_id": ["tea", "cup"], "stock_on_hand": [5, 0]})
+    rows = lists_of((), 5, PLAIN, catalogue, {"inventory_plan": plan})
+    assert "tea" not in rows["item_id"].to_list() and items_of(rows, "ann")[0] == "cup"
+
+
+def test_a_list_nothing_may_be_in_is_one_row_without_item() -> None:
+    catalogue = pl.DataFrame({"item_id": ["tea", "cup", "pen", "ink"], "stock_on_hand": [0, 0, 0, 0]})
+    rows = lists_of((), 5, PLAIN, catalogue).filter(pl.col("user_id") == "ann")
+    assert rows.select("rank", "item_id", "score", "logging_propensity").to_dicts() == [
+        {"rank": 1, "item_id": None, "score": None, "logging_propensity": 1.0}
+    ]
+
+
+def test_held_out_users_get_the_popularity_list() -> None:
+    rows = lists_of((), 5, PLAIN.model_copy(update={"holdout_share": 1.0}))
+    ann = rows.filter(pl.col("user_id") == "ann")
+    assert ann["is_holdout"].all() and ann["policy_id"].unique().to_list() == ["popularity"]
+    assert items_of(rows, "ann") == items_of(rows, "unknown")
+
+
+def test_views_and_carts_count_where_nothing_was_bought() -> None:
+    rows = lists_of(((5, "eve", "view_item", "cup"), (5, "eve", "add_to_cart", "ink")), 5)
+    assert items_of(rows, "eve")[0] == "ink" and "cup" in items_of(rows, "eve")
+    assert (
+        rows.filter(pl.col("user_id") == "eve", pl.col("item_id").is_in(["ink", "cup"]))["reason"].unique().item()
+        == "looked at today"
+    )
+
+
+def random_events(seed: int, days: int, users: int = 25, items: int = 20) -> list[Event]:
+    generator = np.random.default_rng(seed)
+    events: list[Event] = []
+    for day in range(days):
+        for user in generator.choice(users, size=4, replace=False):
+            liked = (user * 3 + generator.integers(0, 6, size=3)) % items
+            for item in sorted(set(liked.tolist())):
+                kind = ("purchase", "view_item", "add_to_cart")[int(generator.integers(0, 3))]
+                events.append((day, f"user{user}", kind, f"item{item}"))
+    return events
+
+
+def build_in_parts(
+    frames: Mapping[str, pl.DataFrame], parts: Sequence[Sequence[date]], store: Store
+) -> tuple[dict[str, pl.DataFrame], list[FittedModel]]:
+    """Each part of the days from frames that end with it and from what the parts before published."""
+    tables: dict[str, list[pl.DataFrame]] = {"recommendations": [], "item_recommendations": []}
+    models: list[FittedModel] = []
+    for days in parts:
+        known = {
+            name: rows.filter(pl.col("landed_date" if "landed_date" in rows.columns else "as_of_date") <= days[-1])
+            for name, rows in frames.items()
+        }
+        known |= {name: pl.concat(made) for name, made in tables.items() if made}
+        built = build_recommendations(reader_over(known, store, days[-1], models), days, store)
+        for name, made in tables.items():
+            rows = built.tables[name]
+            assert isinstance(rows, pl.DataFrame)
+            made.append(rows)
+        models += built.models
+    return {name: pl.concat(made) for name, made in tables.items()}, models
+
+
+@pytest.mark.parametrize("methods", ["plain", "learned"])
+def test_day_by_day_equals_one_range_and_nothing_comes_from_later(methods: str) -> None:
+    """Days are built from frames that end with them, so that equality with the range also shows there is no leak."""
+    how = PLAIN.model_copy(update={"holdout_share": 0.1, "exploration_share": 0.3, "cadence_days": 14})
+    store = shop_store(how, methods)
+    days = days_between(FIRST, FIRST + timedelta(days=30))
+    frames = frames_of(random_events(1, len(days)), days, store)
+    built = build_recommendations(reader_over(frames, store, days[-1]), days, store)
+    # a cadence day, a keyframe and plain days one by one, after a range
+    parts = [days[:24], *[[day] for day in days[24:]]]
+    in_parts, models = build_in_parts(frames, parts, store)
+    for name, rows in in_parts.items():
+        whole = built.tables[name]
+        assert isinstance(whole, pl.DataFrame)
+        assert_frame_equal(whole, rows, check_exact=False, rel_tol=1e-9)
+        assert whole.columns == list(polars_schema(name))
+    assert [model.model_version for model in models] == [model.model_version for model in built.models]
+    if methods == "learned":
+        assert any(model.model_name == RANKER for model in models)
+
+
+def test_entries_are_due_as_the_feature_logs_have_them() -> None:
+    store = shop_store()
+    days = days_between(FIRST, FIRST + timedelta(days=15))
+    frames = frames_of(random_events(2, len(days)), days, store)
+    built = build_recommendations(reader_over(frames, store, days[-1]), days, store)
+    for table, log, entity in (
+        ("recommendations", "user_features", "user_id"),
+        ("item_recommendations", "item_features", "item_id"),
+    ):
+        rows = built.tables[table]
+        assert isinstance(rows, pl.DataFrame)
+        ours = rows.filter(pl.col(entity) != "unknown").select("as_of_date", entity).unique().sort("as_of_date", entity)
+        assert_frame_equal(ours, frames[log].select("as_of_date", entity).sort("as_of_date", entity))
+        ranks = rows.group_by("as_of_date", entity).agg(first=pl.col("rank").min(), last=pl.col("rank").max(), n=pl.len())
+        assert ((ranks["first"] == 1) & (ranks["last"] == ranks["n"])).all()
+    lists = built.tables["recommendations"]
+    assert isinstance(lists, pl.DataFrame)
+    assert lists.filter(pl.col("user_id") == "unknown")["as_of_date"].n_unique() == len(days)
+    assert (built.tables["item_recommendations"].filter(pl.col("item_id") == pl.col("recommended_item_id"))).is_empty()  # type: ignore[union-attr]
+
+
+def test_a_keyframe_restates_long_unseen_users_as_they_were_issued() -> None:
+    """Seen last 400 days ago and more: the keyframe copies the list with its issued_date, in a range and day by day."""
+    events: list[Event] = [(0, "old", "purchase", "tea"), *[(day, "new", "purchase", "cup") for day in range(0, 430, 5)]]
+    store = shop_store()
+    last = 28 * 15
+    days = days_between(FIRST, FIRST + timedelta(days=last))
+    frames = frames_of(events, days, store)
+    built = build_recommendations(reader_over(frames, store, days[-1]), days, store)
+    rows = built.tables["recommendations"]
+    assert isinstance(rows, pl.DataFrame)
+    restated = rows.filter(pl.col("user_id") == "old", pl.col("as_of_date") == days[-1])
+    issued = restated["issued_date"].unique().item()
+    assert (days[-1] - issued).days < 28 and (issued - FIRST).days <= 400
+    original = rows.filter(pl.col("user_id") == "old", pl.col("as_of_date") == issued)
+    assert_frame_equal(restated.drop("as_of_date"), original.drop("as_of_date"))
+    earlier = {name: table.filter(pl.col("as_of_date") < days[-1]) for name, table in built.tables.items()}  # type: ignore[union-attr]
+    alone = build_recommendations(
+        reader_over({**frames, **earlier}, store, days[-1], [model for model in built.models if model.fitted_as_of < days[-1]]),
+        days[-1:],
+        store,
+    )
+    assert_frame_equal(alone.tables["recommendations"], rows.filter(pl.col("as_of_date") == days[-1]))  # type: ignore[arg-type]
+
+
+def test_without_events_both_tables_are_empty_and_say_why() -> None:
+    store = shop_store().model_copy(update={"sources": {"items": SourceBlock(files="items.csv", columns={"item_id": "item_id"})}})
+    built = build_recommendations(reader_over({}, store, FIRST), [FIRST], store)
+    assert set(built.degraded) == set(built.tables) == {"recommendations", "item_recommendations"}
+    assert built.degraded["recommendations"] == "needs source 'events'"
+
+
+def test_a_day_without_any_event_still_has_the_list_of_unknown_users() -> None:
+    store = shop_store()
+    built = build_recommendations(reader_over({}, store, FIRST), [FIRST], store)
+    rows = built.tables["recommendations"]
+    assert isinstance(rows, pl.DataFrame)
+    assert rows.select("user_id", "rank", "item_id").to_dicts() == [{"user_id": "unknown", "rank": 1, "item_id": None}]
+
+
+def test_a_basket_is_answered_by_what_goes_with_all_of_it() -> None:
+    store = shop_store()
+    days = days_between(FIRST, FIRST + timedelta(days=5))
+    frames = basket_frames(5)
+    built = build_recommendations(reader_over(frames, store, days[-1]), days, store)
+    reader = reader_over(frames, store, days[-1], built.models)
+    rows = for_basket(reader, days[-1], store, {"one": ["tea"], "two": ["tea", "pen", "no such item"], "none": []}, length=2)
+    found = {name: rows.filter(pl.col("basket_id") == name)["item_id"].to_list() for name in ("one", "two", "none")}
+    assert found["one"][0] == "cup" and set(found["two"]) == {"cup", "ink"} and len(found["none"]) == 2
+    with pytest.raises(MissingPartitions, match="no fit at or before"):
+        for_basket(reader_over(frames, store, days[-1]), days[-1], store, {"one": ["tea"]})
