@@ -4,9 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 export MARKETING_STORE ?= data/sample_shop/store.yaml
 export MARKETING_DAGSTER_STORAGE ?= $(abspath $(dir $(MARKETING_STORE)))/dagster
-export DAGSTER_HOME ?= $(CURDIR)
+export DAGSTER_HOME ?= $(MARKETING_DAGSTER_STORAGE)
 export PYTHONWARNINGS ?= ignore
-STORE_DAYS = $(BIN)/marketing days
 JOBS ?= 2
 
 .PHONY: help
@@ -25,9 +24,9 @@ env: $(VENV)/.ready ## the environment alone (in .venv, from requirements.lock)
 .PHONY: demo
 demo: env ## sample shop, whole graph over its history, report: about five minutes
 	$(BIN)/marketing sample-shop
-	@mkdir -p $(MARKETING_DAGSTER_STORAGE)
-	$(BIN)/dagster asset materialize -m marketing_assets.definitions --select '*' --partition-range $$($(STORE_DAYS))
-	$(BIN)/marketing report
+	@mkdir -p $(DAGSTER_HOME) && ln -sf $(CURDIR)/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
+	$(BIN)/dagster asset materialize -m marketing_assets.definitions --select '*' --partition-range $$($(BIN)/marketing days)
+	@$(BIN)/marketing report
 
 .PHONY: test
 test: env ## all tests
@@ -40,7 +39,7 @@ lint: env ## ruff and mypy
 
 .PHONY: ui
 ui: env ## the Dagster UI on 127.0.0.1:3000, daemon included
-	@mkdir -p $(MARKETING_DAGSTER_STORAGE)
+	@mkdir -p $(DAGSTER_HOME) && ln -sf $(CURDIR)/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
 	$(BIN)/dagster dev --host 127.0.0.1 --port 3000 --workspace workspace.yaml
 
 .PHONY: bench

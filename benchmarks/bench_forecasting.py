@@ -93,8 +93,9 @@ def retail_units() -> tuple[list[str], Floats, Floats, date]:
         pl.col("Quantity") > 0, pl.col("UnitPrice") > 0, ~pl.col("InvoiceNo").str.starts_with("C"),
         ~pl.col("StockCode").str.strip_chars().str.to_uppercase().str.contains(FEE),
     )  # fmt: skip
+    item, day = pl.col("StockCode").str.strip_chars().str.to_uppercase(), pl.col("InvoiceDate").cast(pl.String).str.slice(0, 10)
     daily = (
-        sold.group_by(item=pl.col("StockCode").str.strip_chars().str.to_uppercase(), day=pl.col("InvoiceDate").cast(pl.String).str.slice(0, 10).str.to_date())
+        sold.group_by(item=item, day=day.str.to_date())
         .agg(units=pl.col("Quantity").sum(), revenue=(pl.col("Quantity") * pl.col("UnitPrice")).sum())
         .sort("item", "day")
         .collect()
@@ -186,16 +187,19 @@ def online_retail(quick: bool, threads: int) -> None:
     means = {}
     for name, rows in table.items():
         means[name] = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
-        print(f"    {name:36s} " + "  ".join(f"{key} {value:.4f} ({np.std([row[key] for row in rows]):.3f})" for key, value in means[name].items()))
+        spread = {key: float(np.std([row[key] for row in rows])) for key in rows[0]}
+        print(f"    {name:36s} " + "  ".join(f"{key} {value:.4f} ({spread[key]:.3f})" for key, value in means[name].items()))
     peers = [name for name in means if not name.startswith(("ours", "oracle", "CrostonSBA on", "flat"))]
     for kind in ("plain", "learned"):
         mine = means[f"ours, {kind}"]
         for key, bar in (("item_wrmsse", 0.90), ("shop_rmsse", 0.85), ("pinball", 0.60)):
             best = min((name for name in peers if key in means[name]), key=lambda name: means[name][key])
-            print(f"    {kind}: {key} {mine[key] / means[best][key]:.3f} x {best} (bar {bar}), oracle {means['oracle'][key] / means[best][key]:.3f} x")
+            oracle = means["oracle"][key] / means[best][key]
+            print(f"    {kind}: {key} {mine[key] / means[best][key]:.3f} x {best} (bar {bar}), oracle {oracle:.3f} x")
         simple = means["CrostonSBA on open days x weekday"]["item_wrmsse"]
         flat = min(means[f"flat quantiles of {window} days"]["pinball"] for window in (28, 112))
-        print(f"    {kind}: item {mine['item_wrmsse'] / simple:.3f} x CrostonSBA on open days (bar 0.97), pinball {mine['pinball'] / flat:.3f} x flat (bar 0.88)")
+        item, pinball = mine["item_wrmsse"] / simple, mine["pinball"] / flat
+        print(f"    {kind}: item {item:.3f} x CrostonSBA on open days (bar 0.97), pinball {pinball:.3f} x flat (bar 0.88)")
 
 
 def rossmann(threads: int) -> None:
@@ -262,7 +266,8 @@ def dominicks_beer(threads: int) -> None:
     found["mlforecast LightGBM, same drivers"] = mlforecast_peer(panel.units, dates, horizon, {"price": filled}, threads, freq="1w")
     found |= statsforecast_peers(panel.units, dates[:known], horizon, QUICK, season=1, freq="1w")
     for name, forecast in found.items():
-        print(f"    {name:36s} " + "  ".join(f"{key} {value:.4f}" for key, value in case.score(forecast.mean, forecast.quantiles).items()) + f"  cpu {forecast.seconds:.1f}", flush=True)
+        scores = {**case.score(forecast.mean, forecast.quantiles), "cpu": forecast.seconds}
+        print(f"    {name:36s} " + "  ".join(f"{key} {value:.4f}" for key, value in scores.items()), flush=True)
 
 
 def speed(threads: int) -> None:

@@ -52,7 +52,9 @@ def _quantiles(rows: pl.DataFrame, name: str, shape: tuple[int, int]) -> Floats 
     return np.sort(values, axis=2)
 
 
-def statsforecast_peers(units: Floats, dates: Sequence[Any], horizon: int, names: Sequence[str], season: int = 7, freq: str = "1d") -> dict[str, PeerForecast]:
+def statsforecast_peers(
+    units: Floats, dates: Sequence[Any], horizon: int, names: Sequence[str], season: int = 7, freq: str = "1d"
+) -> dict[str, PeerForecast]:
     """names: classes of statsforecast.models."""
     from statsforecast import StatsForecast, models
 
@@ -99,9 +101,10 @@ def mlforecast_peer(
         frame = frame.join(whole, on=["unique_id", "ds"])
         future = whole.filter(pl.col("ds") > dates[known - 1])
     weekly = freq != "1d"
+    short, long = (4, 13) if weekly else (7, 28)
     forecaster = MLForecast(
         models={"lgb": lightgbm.LGBMRegressor(n_estimators=200, learning_rate=0.05, verbosity=-1, n_jobs=threads, random_state=0)},
-        freq=freq, lags=[1, 2, 4, 8] if weekly else [1, 7, 14, 28], lag_transforms={1: [RollingMean(4), RollingMean(13)]} if weekly else {1: [RollingMean(7), RollingMean(28)]},
+        freq=freq, lags=[1, 2, 4, 8] if weekly else [1, 7, 14, 28], lag_transforms={1: [RollingMean(short), RollingMean(long)]},
         date_features=["month"] if weekly else ["weekday", "month"],
     )  # fmt: skip
     forecaster.fit(frame, static_features=[])

@@ -57,7 +57,7 @@ def _newest(store: Store, given: date | None) -> date:
 def init_store(given: argparse.Namespace) -> int:
     from marketing_assets.onboarding import init_store as write
 
-    path = write(Path(given.folder), Path(given.out) if given.out else None, tell)
+    path = write(Path(given.folder), Path(given.out) if given.out else None, tell, overwrite=given.overwrite)
     tell(f"wrote {path}; look it over, then: marketing check-store {path}")
     return 0
 
@@ -146,8 +146,12 @@ def export(given: argparse.Namespace) -> int:
     store = _store(given)
     day = _newest(store, given.day)
     with open_warehouse(store, "marketing export", tell=progress) as warehouse:
-        manifest = export_day(warehouse, day, store, datetime.now(UTC))
-    tell(f"exported {day}: {manifest}")
+        done = export_day(
+            warehouse, day, store, datetime.now(UTC).replace(tzinfo=None, microsecond=0), is_replacement=given.replace
+        )
+    tell(f"{day}: {len(done.written)} files written, {len(done.unchanged)} as before, in {done.folder}")
+    for kind, why in done.skipped.items():
+        tell(f"  {kind}: {why}")
     return 0
 
 
@@ -158,7 +162,7 @@ def approve(given: argparse.Namespace) -> int:
     store = _store(given)
     day = _newest(store, given.day)
     with open_warehouse(store, "marketing approve", tell=progress) as warehouse:
-        approve_plan(warehouse.reader(day), day, store, given.by, datetime.now(UTC), given.note)
+        approve_plan(warehouse.reader(day), day, store, given.by, datetime.now(UTC).replace(tzinfo=None), given.note)
     tell(f"plan of {day} approved by {given.by}")
     return 0
 
@@ -249,6 +253,7 @@ def parser() -> argparse.ArgumentParser:
     made = add("init-store", init_store, "write a first store.yaml for a folder of exports", store=False)
     made.add_argument("folder")
     made.add_argument("--out", metavar="FILE", help="where to write it (default: store.yaml in the folder)")
+    made.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
     made = add("check-store", check_store, "read the mapped files and say what was understood", store=False)
     made.add_argument("store", nargs="?", metavar="FILE")
     made.add_argument("--days", type=int, default=7, help="landed days to read (default 7)")
@@ -269,7 +274,8 @@ def parser() -> argparse.ArgumentParser:
         with_day(made, "day it is for (default: the day after the newest closed one)")
         made.set_defaults(action=action)
     add("models", models, "every fitted model version, newest first")
-    with_day(add("export", export, "write the plan, lists, audiences and orders of a day for others to act on"))
+    made = with_day(add("export", export, "write the plan, lists, audiences and orders of a day for others to act on"))
+    made.add_argument("--replace", action="store_true", help="give out a decision that differs from the one exported before")
     made = with_day(add("approve", approve, "approve a day's plan, where store.yaml asks for it"))
     made.add_argument("--by", required=True, help="who approves")
     made.add_argument("--note")

@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 MAX_BOOTSTRAP_CLUSTERS = 2000
 """Above so many users in a cell the delta method replaces the bootstrap: it costs one pass and is as exact there."""
+_CELL = "number of the cell"
 
 
 def normal_quantile(level: float) -> float:
@@ -94,10 +95,10 @@ def clustered(
     fewer is behind it, and value is null where the denominator is 0.
     """
     summed = _by_cell_and_cluster(rows, keys)
-    cells = summed.group_by("cell", maintain_order=True).agg(
+    cells = summed.group_by(_CELL, maintain_order=True).agg(
         pl.col(*keys).first(), numerator=pl.col("num").sum(), denominator=pl.col("den").sum(), n=pl.len().cast(pl.Int64)
     )
-    cells = cells.drop("cell")
+    cells = cells.drop(_CELL)
     if cells.height == 0:
         return cells.with_columns(
             value=pl.lit(None, pl.Float64), ci_low=pl.lit(None, pl.Float64), ci_high=pl.lit(None, pl.Float64)
@@ -143,20 +144,20 @@ def clustered(
 
 
 def _by_cell_and_cluster(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """Sums per cell and cluster that are not all zero, sorted by key and cluster: `cell` (number of the key), keys, num, den.
+    """Sums per cell and cluster that are not all zero, sorted by key and cluster: _CELL (number of the key), keys, num, den.
 
     A cell's number stands for its key in grouping and sorting, which is what takes long on a large log.
     """
     counted = rows.filter((pl.col("num") != 0) | (pl.col("den") != 0))
-    names = counted.select(keys).unique().sort(keys).with_row_index("cell")
+    names = counted.select(keys).unique().sort(keys).with_row_index(_CELL)
     summed = (
         counted.join(names, on=list(keys), nulls_equal=True)
-        .group_by("cell", "cluster")
+        .group_by(_CELL, "cluster")
         .agg(pl.col("num", "den").cast(pl.Float64).sum())
         .filter((pl.col("num") != 0) | (pl.col("den") != 0))
-        .sort("cell", "cluster")
+        .sort(_CELL, "cluster")
     )
-    return summed.join(names, on="cell", maintain_order="left")
+    return summed.join(names, on=_CELL, maintain_order="left")
 
 
 def clustered_means(

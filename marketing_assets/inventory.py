@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 TABLE = "inventory_plan"
-PATH_CORRELATION = 0.05
+PATH_CORRELATION = 0.3
 """Share of a day's surprise that the days of one path have in common."""
 CHUNK = 2000
 """Series simulated at once."""

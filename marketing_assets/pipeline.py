@@ -120,7 +120,8 @@ def _demand(store: Store, day: date) -> int:
 
 
 def _lists(store: Store, day: date) -> int:
-    return ACTIVE_DAYS if store.is_cadence_day(day, REISSUE_DAYS) else 120
+    """Lists score a long history; the ranking model also looks at what was known on its past cuts."""
+    return ACTIVE_DAYS + (112 if store.is_cadence_day(day, REISSUE_DAYS) else 0)
 
 
 _REQUESTS: dict[str, Days] = {"raw_refit_requests": ALL}
@@ -178,7 +179,8 @@ _STEPS: tuple[Step, ...] = (
          {"demand_forecasts": 0, "items": 0, "item_days": 28}, "demand", settings=("inventory", "forecasting")),
     Step(
         "recommendations", ("recommendations", "item_recommendations"), "marketing_assets.recommendations:build_recommendations",
-        {"clean_events": _lists, "item_days": _lists, "items": 0, "item_features": 0, "user_features": 0, "user_profiles": 0,
+        {"clean_events": _lists, "raw_identities": ALL, "raw_item_drivers": ALL, "item_days": lambda store, day: 90 + 112,
+         "items": 0, "item_features": 0, "user_features": 0, "user_profiles": 0,
          "user_preferences": 0, "inventory_plan": 0, **_REQUESTS},
         "recommendations",
         settings=("recommendations",),
@@ -199,8 +201,13 @@ _STEPS: tuple[Step, ...] = (
         "planning",
         settings=("ad_planning", "response"),
     ),
-    Step("service", ("service_tickets",), "marketing_assets.reviews:build_service_tickets",
-         {"clean_events": 56, "items": 0}, "service", settings=("language",)),
+    Step(
+        "service", ("service_tickets",), "marketing_assets.reviews:build_service_tickets",
+        {"clean_events": _on_cadence(lambda store: store.service.cadence_days, ACTIVE_DAYS, 180), "items": 0, "user_profiles": 0,
+         "service_tickets": 34, **_REQUESTS},
+        "service",
+        settings=("service", "language"),
+    ),
     Step(
         "evaluation", ("evaluation_report", "experiment_report", "off_policy_report"),
         "marketing_assets.evaluation:build_evaluation",
@@ -231,10 +238,11 @@ _STEPS: tuple[Step, ...] = (
     ),
     Step(
         "report", ("daily_report",), "marketing_assets.report:build_daily_report",
-        {"evaluation_report": 35, "drift_report": 1, "ad_plan": 1, "ad_plan_runs": 1, "ad_plan_scenarios": 1, "inventory_plan": 1,
-         "demand_forecasts": 0, "audiences": 1, "service_tickets": 1, "rejected_rows": 35, "model_registry": 0},
+        {"evaluation_report": 46, "ad_plan": 1, "inventory_plan": 1, "drift_report": 1, "service_tickets": 1, "clean_events": 1,
+         "clean_impressions": 1, "rejected_rows": 1, "demand_forecasts": lambda store, day: store.forecasting.horizon_days + 1,
+         "item_days": 29, "ad_plan_runs": 1, "model_registry": 0, "experiment_report": 0},
         "report",
-        settings=("evaluation",),
+        settings=("evaluation", "forecasting"),
     ),
 )
 

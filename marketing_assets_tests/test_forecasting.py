@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import cache
 from typing import Any
@@ -10,14 +11,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from marketing_assets.config import Store
-from marketing_assets.forecasting import build_demand
+from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, what_if
 from marketing_assets.forecasting.calendar import day_shape, public_holidays
-from marketing_assets.forecasting.history import series_name
-from marketing_assets.forecasting.level_calendar import capped, forecast_level_calendar, weighted_quantiles
+from marketing_assets.forecasting.classic import forecast_croston_sba
+from marketing_assets.forecasting.competition import Scoring, compete, forecast_with
+from marketing_assets.forecasting.fits import DemandModel, fit_demand
+from marketing_assets.forecasting.history import DemandHistory, alive, series_name
+from marketing_assets.forecasting.learned import PanelModel
+from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar, weighted_quantiles
 from marketing_assets.forecasting.panel import LEVELS, Panel
+from marketing_assets.forecasting.sktime_forecasters import LevelCalendarForecaster, PanelForecaster
 from marketing_assets.schemas import INPUTS, QUANTILE_COLUMNS, TABLES
 from marketing_assets.warehouse import Built, Reader, days_between, polars_schema, reader_over
 
@@ -26,7 +34,7 @@ FIRST = date(2026, 1, 5)
 QUANTILES = list(QUANTILE_COLUMNS.values())
 
 
-def shop(methods: str = "plain", sources: tuple[str, ...] = ("events",), **settings: Any) -> Store:
+def shop(methods: str = "plain", sources: tuple[str, ...] = ("events",), **changes: Any) -> Store:
     return Store.model_validate(
         {
             "name": "shop",
@@ -36,7 +44,7 @@ def shop(methods: str = "plain", sources: tuple[str, ...] = ("events",), **setti
             "methods": methods,
             "threads": 1,
             "sources": {name: {"rows": [{}]} for name in sources},
-            **settings,
+            **changes,
         }
     )
 
@@ -223,12 +231,11 @@ def test_weighted_quantiles_agree_with_a_plain_loop() -> None:
     for row in range(5):
         pairs = sorted(zip(values[row], weights[row], strict=True))
         for column, level in enumerate(LEVELS):
-            reached = 0.0
-            for value, weight in pairs:
-                reached += weight
-                if reached >= level * weights[row].sum():
-                    break
-            assert found[row, column] == value
+            reached, place = 0.0, -1
+            while reached < level * weights[row].sum():
+                place += 1
+                reached += pairs[place][1]
+            assert found[row, column] == pairs[place][0]
 
 
 def test_days_out_of_stock_do_not_lower_demand() -> None:
@@ -247,6 +254,213 @@ def test_an_odd_series_has_a_clear_outcome_and_spoils_no_other(odd: Any) -> None
     assert np.isfinite(both.mean).all()
     assert np.isfinite(both.quantiles).all()
     np.testing.assert_allclose(both.mean[:12].sum(axis=1), alone.mean.sum(axis=1), rtol=0.02)  # the week's pattern may move a little
+
+
+# --- drivers ----------------------------------------------------------------------------------------------------------
+
+
+def driven(seed: int = 0) -> Panel:
+    """40 items of 20 units a day; every item is on promotion (x 1.6) and has its price changed (elasticity -2) at times of its own."""
+    generator = np.random.default_rng(seed)
+    promotion = (generator.random((40, 154)) < 0.15).astype(float)
+    price = 10 * np.exp(generator.normal(0, 0.1, (40, 154)))
+    mean = 20 * 1.6**promotion * (price / 10) ** -2.0
+    units = generator.poisson(mean).astype(float)
+    return panel_of(units[:, :140], 14, drivers={"promotion": promotion, "price": price})
+
+
+def test_effects_of_promotion_and_price_are_found() -> None:
+    panel = driven()
+    effects = fit_levels(panel).effects
+    found = dict(zip(effects.names, effects.pooled, strict=True))
+    assert found["promotion"] == pytest.approx(np.log(1.6), abs=0.05)
+    assert found["price"] == pytest.approx(-2.0, abs=0.1)
+    on, off = (forecast_level_calendar(panel).mean[panel.drivers["promotion"][:, 140:] == flag].mean() for flag in (1, 0))
+    assert on / off == pytest.approx(1.6, rel=0.12)
+
+
+def raw_drivers(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """raw_item_drivers, as landed: everything is text."""
+    frame = pl.DataFrame([{key: str(value) for key, value in row.items()} for row in rows])
+    return frame.with_columns(
+        landed_date=pl.col("landed_date").str.to_date(), raw_row_id=pl.int_range(pl.len()).cast(pl.String), source_file=pl.lit("f"),
+        source_row=pl.lit(1),
+    )  # fmt: skip
+
+
+def promoted_shop(known: str = "2026-01-05") -> dict[str, pl.DataFrame]:
+    """12 items sold twice as much on promotion, every fifth day; the plan of the days ahead is known from the first day on."""
+    generator = np.random.default_rng(3)
+    sold, drivers = [], []
+    for number in range(110):
+        day = FIRST + timedelta(days=number)
+        for item in range(12):
+            is_on = (number + item) % 5 == 0
+            drivers.append({"landed_date": known, "item_id": f"i{item}", "date": day, "known_at": f"{known} 08:00:00", "is_promotion": is_on})
+            if number < 90:
+                units = int(generator.poisson(30 if is_on else 15))
+                sold.append({"landed_date": day, "event_date": day, "item_id": f"i{item}", "units_sold": units, "revenue": units,
+                             "gross_revenue": units})  # fmt: skip
+    zeros = dict.fromkeys(("units_returned", "orders", "views", "carts", "reviews", "ratings", "rating_total"), 0)
+    return {"item_days": conform("item_days", [{**row, **zeros} for row in sold]), "raw_item_drivers": raw_drivers(drivers)}
+
+
+def test_promotions_known_in_advance_move_the_forecast_and_those_learnt_later_do_not() -> None:
+    store = shop(sources=("events", "item_drivers"))
+    day = FIRST + timedelta(days=77)
+    rows = issued([day], store, promoted_shop()).filter(pl.col("level") == "item", pl.col("item_id") == "i0", pl.col("horizon_days") <= 14)
+    is_on = (rows["date"] - FIRST).dt.total_days() % 5 == 0
+    assert rows.filter(is_on)["demand_mean"].mean() > 1.6 * rows.filter(~is_on)["demand_mean"].mean()  # type: ignore[operator]
+    late = issued([day], store, promoted_shop("2026-04-01")).filter(pl.col("level") == "item", pl.col("item_id") == "i0")
+    assert late["demand_mean"].max() < 1.2 * late["demand_mean"].min()  # type: ignore[operator]
+
+
+def test_what_if_moves_only_what_it_names_and_refuses_what_it_cannot_try() -> None:
+    store, day = shop(sources=("events", "item_drivers")), FIRST + timedelta(days=77)
+    reader = reader_over(promoted_shop(), store, day)
+    target = day + timedelta(days=1)  # day 78: item 2 is on promotion
+    found = what_if(reader, day, store, pl.DataFrame({"item_id": ["i2", "i3"], "date": [target, target], "is_promotion": [False, True]}))
+    of_day = {row["item_id"]: row for row in found.filter(pl.col("date") == target).to_dicts()}
+    assert of_day["i2"]["demand_mean"] < 0.7 * of_day["i2"]["demand_mean_before"]
+    assert of_day["i3"]["demand_mean"] > 1.5 * of_day["i3"]["demand_mean_before"]
+    with pytest.raises(WhatIfError, match="nobody"):
+        what_if(reader, day, store, pl.DataFrame({"item_id": ["nobody"], "date": [target], "is_promotion": [True]}))
+    with pytest.raises(WhatIfError, match="unit_price"):
+        what_if(reader, day, store, pl.DataFrame({"item_id": ["i1"], "date": [target], "unit_price": [3.0]}))
+    with pytest.raises(WhatIfError, match="within 28 days"):
+        what_if(reader, day, store, pl.DataFrame({"item_id": ["i1"], "date": [day], "is_promotion": [True]}))
+
+
+def test_days_announced_as_not_available_are_forecast_as_closed() -> None:
+    units = np.full((12, 84), 4.0)
+    closed = np.zeros((12, 91))
+    closed[0, 85] = 1
+    forecast = forecast_level_calendar(panel_of(units, drivers={"closed": closed}))
+    assert forecast.mean[0, 1] == 0
+    assert (forecast.mean[1:] > 3).all()
+
+
+# --- candidates -------------------------------------------------------------------------------------------------------
+
+
+def weekly_panel() -> Panel:
+    generator = np.random.default_rng(5)
+    week = np.array([1.0, 1.2, 1.1, 1.0, 1.6, 2.0, 0.4])
+    level = generator.lognormal(1.5, 0.7, (60, 1))
+    units = generator.poisson(level * week[np.arange(168) % 7]).astype(float)
+    return panel_of(units, 14)
+
+
+def test_the_winner_is_used_where_it_beats_the_seasonal_naive_and_model_says_so() -> None:
+    panel = weekly_panel()
+    model, contest = fit_demand(panel, ("panel", "level_calendar", "croston_sba", "ar"), 1, 1, np.ones(60, dtype=bool))
+    for group, added in contest.added.items():
+        assert added["seasonal_naive"] == 0
+        assert added[contest.winners[group]] == max(added.values())
+    forecast, used = model.forecast(panel, 1)
+    assert set(used.tolist()) <= set(contest.winners.values())
+    assert (np.diff(forecast.quantiles, axis=2) >= 0).all()
+    again = DemandModel.from_text(model.as_text()).forecast(panel, 1)[0]
+    np.testing.assert_array_equal(forecast.mean, again.mean)
+
+
+def test_where_nothing_beats_the_seasonal_naive_it_is_used() -> None:
+    units = np.tile(np.array([9.0, 0, 3, 7, 1, 0, 4]), (12, 24))
+    units[::2] = np.roll(units[::2], 3, axis=1)  # every series repeats its own week exactly
+    contest = compete(panel_of(units, 14), ("croston_sba",), Scoring(None, 1))
+    assert set(contest.winners.values()) == {"seasonal_naive"}
+
+
+def test_an_unknown_candidate_is_an_error_that_says_what_to_do() -> None:
+    panel = weekly_panel()
+    for name, words in (("prophecy", "give one of"), ("no.such.Forecaster", "import path"), ("pathlib.Path", "no sktime forecaster")):
+        with pytest.raises(UnknownForecaster, match=words):
+            forecast_with(name, panel, fit_levels(panel), Scoring(None, 1))
+
+
+def test_any_sktime_forecaster_can_be_a_candidate() -> None:
+    panel = weekly_panel().rows([0, 1, 2])
+    forecast = forecast_with("sktime.forecasting.naive.NaiveForecaster", panel, fit_levels(panel), Scoring(None, 1))
+    assert np.isfinite(forecast.mean).all()
+    assert forecast.mean.shape == (3, 14)
+
+
+def test_croston_agrees_with_a_plain_loop() -> None:
+    generator = np.random.default_rng(2)
+    units = generator.poisson(0.4, (3, 60)) * generator.integers(1, 5, (3, 60)).astype(float)
+    panel = panel_of(units)
+    levels = fit_levels(panel)
+    forecast = forecast_croston_sba(panel, replace(levels, worth=np.ones_like(levels.worth)))
+    for row in range(3):
+        size = interval = since = None
+        for value in units[row]:
+            if value > 0:
+                size, interval = (value, 1.0) if size is None else (size + 0.1 * (value - size), interval + 0.1 * (since - interval))
+                since = 1
+            elif size is not None:
+                since += 1
+        assert forecast.mean[row, 0] == pytest.approx(0.95 * size / interval, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["seasonal_naive", "level_calendar", "croston_sba", "ar", "panel"])
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_no_candidate_forecasts_nonsense(name: str, data: st.DataObject) -> None:
+    seed, days = data.draw(st.integers(0, 10_000)), data.draw(st.integers(1, 120))
+    generator = np.random.default_rng(seed)
+    units = generator.poisson(generator.choice([0.0, 0.05, 1, 30], (9, 1)), (9, days)).astype(float)
+    panel = panel_of(units, 10, is_blocked=generator.random((9, days)) < 0.1)
+    forecast = forecast_with(name, panel, fit_levels(panel), Scoring(PanelModel(None, {}, 0.0, {}), 1))
+    for values in (forecast.mean, forecast.quantiles):
+        assert np.isfinite(values).all()
+        assert (values >= 0).all()
+    assert (np.diff(forecast.quantiles, axis=2) >= 0).all()
+
+
+@pytest.mark.parametrize("kind", [LevelCalendarForecaster, PanelForecaster])
+def test_ours_behave_like_sktime_forecasters(kind: Any) -> None:
+    """The quick part of sktime's own checks; all of them take some minutes: check_estimator(LevelCalendarForecaster)."""
+    from sktime.utils.estimator_checks import check_estimator
+
+    wanted = ["test_constructor", "test_fit_idempotent", "test_predict_quantiles", "test_get_test_params"]
+    found = check_estimator(kind, raise_exceptions=False, tests_to_run=wanted, verbose=False)
+    assert found
+    assert {name: result for name, result in found.items() if result != "PASSED"} == {}
+
+
+# --- young and old items ----------------------------------------------------------------------------------------------
+
+
+def test_a_new_item_is_forecast_like_its_category_and_price() -> None:
+    units = np.random.default_rng(0).poisson(np.r_[np.full(8, 2.0), np.full(8, 20.0), 0, 0][:, None], (18, 84)).astype(float)
+    series = panel_of(units).series.with_columns(
+        category=pl.Series(["a"] * 8 + ["b"] * 8 + ["a", "b"]), unit_price=pl.lit(5.0)
+    )  # fmt: skip
+    forecast = forecast_level_calendar(panel_of(units, series=series))
+    assert forecast.mean[16].mean() == pytest.approx(2.0, rel=0.2)
+    assert forecast.mean[17].mean() == pytest.approx(20.0, rel=0.2)
+
+
+def test_an_ended_item_is_left_out_and_a_seasonal_one_returns() -> None:
+    units = np.zeros((3, 400))
+    units[0, 100:110] = 5  # ended
+    units[1, 30:60] = 5  # last year at this time
+    units[2, -3] = 1  # alive
+    assert alive(units, 28).tolist() == [False, True, True]
+
+
+def test_stock_that_ran_out_is_read_from_the_items_log() -> None:
+    frames = dict(lived_shop())
+    day = FIRST + timedelta(days=63)
+    rows = [
+        {"as_of_date": FIRST + timedelta(days=number), "item_id": "i11", "stock_on_hand": stock, "has_list_price": True,
+         "first_seen_date": FIRST, "is_service": False}
+        for number, stock in ((0, 9), (28, 9), (40, 0), (50, 9), (56, 9))
+    ]  # fmt: skip
+    frames["items"] = conform("items", rows)
+    panel = DemandHistory(reader_until(day, shop(), frames), [day], shop(), 28).panel(day)
+    row = panel.series["item_id"].to_list().index("i11")
+    assert np.flatnonzero(panel.is_blocked[row]).tolist() == list(range(41, 50))
 
 
 def test_every_input_of_a_known_driver_is_a_column_of_the_contract() -> None:

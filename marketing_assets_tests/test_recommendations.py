@@ -442,6 +442,11 @@ def test_a_day_without_any_event_still_has_the_list_of_unknown_users() -> None:
     rows = built.tables["recommendations"]
     assert isinstance(rows, pl.DataFrame)
     assert rows.select("user_id", "rank", "item_id").to_dicts() == [{"user_id": "unknown", "rank": 1, "item_id": None}]
+    seen = pl.DataFrame({"as_of_date": [FIRST], "issued_date": [FIRST], "user_id": ["ann"]})
+    built = build_recommendations(reader_over({"user_features": seen}, store, FIRST), [FIRST], store)
+    lists = built.tables["recommendations"]
+    assert isinstance(lists, pl.DataFrame)
+    assert lists.select("user_id", "item_id", "policy_id").rows() == [("ann", None, "blend"), ("unknown", None, "popularity")]
 
 
 def test_a_basket_is_answered_by_what_goes_with_all_of_it() -> None:

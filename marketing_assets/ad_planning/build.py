@@ -323,7 +323,7 @@ def plan_day(
 
 
 def _cells(rates: pl.DataFrame, limits: Limits, reach: Reach, store: Store) -> Cells | None:
-    """Cells that may be planned: on offer, not excluded by a person, not planned user by user; None where there are none."""
+    """Cells that may be planned: on offer, not sold out, not excluded by a person, not planned user by user; None where there are none."""
     settings = store.ad_planning
     frame = rates.filter(pl.col("available_impressions") > 0, ~pl.col("placement_id").is_in(list(settings.user_level_placements)))
     keep = np.ones(frame.height, dtype=bool)
@@ -331,6 +331,9 @@ def _cells(rates: pl.DataFrame, limits: Limits, reach: Reach, store: Store) -> C
         if override.is_excluded:
             keep &= ~override.matches(frame)
     frame = frame.filter(pl.Series(keep, dtype=pl.Boolean))
+    # what cannot be sold is not advertised, not even to learn: its share of the exploration would forbid every other creative too
+    sold_out = [item for item, units in limits.item_units.items() if units <= 0]
+    frame = frame.filter(~pl.col("item_id").is_in(sold_out).fill_null(False))
     return Cells(frame, settings.is_cautious, settings.whole_impressions, reach.free_share) if frame.height else None
 
 

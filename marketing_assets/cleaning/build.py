@@ -45,7 +45,7 @@ def build_cleaning(reader: Reader, days: Sequence[date], store: Store) -> Built:
         if name not in ("events", "impressions"):
             checked = typed(rows, name, store, end, mapped_columns(store, name))
             bad = staging.keep(
-                checked.filter(checked.refusal.notnull()).select("landed_date", "raw_row_id", reason="refusal"), "bad"
+                checked.filter(checked.refusal.notnull()).select("landed_date", "raw_row_id", reason="refusal"), f"bad_{name}"
             )
             refused.append((name, bad))
             good[name] = checked.filter(checked.refusal.isnull())
@@ -59,7 +59,7 @@ def build_cleaning(reader: Reader, days: Sequence[date], store: Store) -> Built:
         if source in landed:
             made = make(staging, landed[source], start, end, store, known)
             clean[source] = made.clean
-            refused.append((source, staging.keep(made.refused, "refused")))
+            refused.append((source, staging.keep(made.refused, f"refused_{source}")))
         else:
             # an empty expression, so that what follows need not ask
             clean[source] = reader.table(name).filter(ibis.literal(False))

@@ -40,7 +40,31 @@ def read_log(reader: Reader, start: date, end: date) -> pl.DataFrame:
     """Impressions with a propensity: impression_date, landed_date, cluster, cell, creative_id, logging_propensity, is_clicked,
     and the conversions and value credited to them by day of landing (one row per impression and such day)."""
     log, paid = shown_query(reader, start, end), paid_query(reader, start, end)
+    log = _with_audience(reader, log, start, end).drop("user_id")
     return log.join(paid, on="impression_id", how="left").sort("impression_id", "credited_date")
+
+
+def _with_audience(reader: Reader, log: pl.DataFrame, start: date, end: date) -> pl.DataFrame:
+    """Where an impression names no audience: the user's first by priority as of the day before it was shown, else 'unknown'."""
+    log = log.sort("impression_id")
+    nameless = log.filter(pl.col("audience_id").is_null(), pl.col("user_id").is_not_null())
+    found = pl.DataFrame(schema={"impression_id": pl.String, "of_user": pl.String})
+    if nameless.height:
+        entries = reader.window("audiences", reader.keyframe_before(max(start, reader.store.first_day)), end, ["as_of_date", "user_id", "audience_id", "priority"])
+        first = entries.sort("as_of_date", "user_id", "priority", "audience_id", nulls_last=True).unique(
+            ["as_of_date", "user_id"], keep="first", maintain_order=True
+        )
+        found = (
+            nameless.select("impression_id", "user_id", evening=pl.col("impression_date").dt.offset_by("-1d"))
+            .sort("evening", "user_id", "impression_id")
+            .join_asof(
+                first.select("as_of_date", "user_id", of_user="audience_id"),
+                left_on="evening", right_on="as_of_date", by="user_id", check_sortedness=False,
+            )
+            .select("impression_id", "of_user")
+        )  # fmt: skip
+    joined = log.join(found, on="impression_id", how="left", maintain_order="left")
+    return joined.with_columns(audience_id=pl.coalesce("audience_id", "of_user", pl.lit("unknown"))).drop("of_user")
 
 
 @query
@@ -56,8 +80,9 @@ def shown_query(table: Tables, start: date, end: date) -> Any:
         "placement_id",
         "logging_propensity",
         "is_clicked",
+        "user_id",
+        "audience_id",
         cluster=ibis.coalesce(shown.user_id, shown.opportunity_id, shown.impression_id),
-        audience_id=ibis.coalesce(shown.audience_id, "unknown"),
         creative_id=ibis.coalesce(shown.creative_id, shown.item_id),
         block=shown.hour // HOUR_BLOCK,
     )

@@ -109,7 +109,7 @@ def _decide(warehouse: Warehouse, reader: Reader, day: date, store: Store, kind:
             if approval is None
             else f"changed since {approval.approved_by} approved it on {approval.approved_at}"
         )
-        raise ApprovalNeeded(f"the plan of {day} {why}; read the report, then run: marketing approve {day}")
+        raise ApprovalNeeded(f"the plan of {day} {why}; read the report, then run: marketing approve --day {day} --by NAME")
     return decision
 
 

@@ -3,10 +3,14 @@
 What belongs here: everything from item history and known drivers to rows of demand_forecasts. What does not: features of
 items (features/), orders (inventory.py), how far off forecasts were (evaluation/).
 
-history.py and drivers.py say what an issue may see, panel.py its form; calendar.py what a day is worth, level_calendar.py the
-fast forecaster; rows.py makes the levels coherent; build.py issues.
+history.py and drivers.py say what an issue may see, panel.py its form; calendar.py what a day is worth, effects.py what drivers
+do, level_calendar.py is the fast forecaster, features.py and learned.py the learned one, classic.py and sktime_bridge.py the others;
+competition.py and fits.py decide who is used; rows.py makes the levels coherent; build.py issues, what_if.py asks again.
+sktime_forecasters.py offers ours through sktime's interface and is imported only where that is wanted.
 """
 
 from marketing_assets.forecasting.build import build_demand
+from marketing_assets.forecasting.sktime_bridge import UnknownForecaster
+from marketing_assets.forecasting.what_if import WhatIfError, what_if
 
-__all__ = ["build_demand"]
+__all__ = ["UnknownForecaster", "WhatIfError", "build_demand", "what_if"]

@@ -141,6 +141,8 @@ def fit_effects(panel: Panel, shape: Floats, units: Floats, is_observed: Flags) 
         curvature = np.einsum("ntd,nte,nt->nde", seen, seen, expected, optimize=True) / OVERDISPERSION
         step = np.linalg.solve(curvature + np.eye(len(names)) * prior, gradient[:, :, None])[:, :, 0]
         own += np.clip(step, -1.0, 1.0)
+        # what all series share belongs to the pooled part
+        pooled, own = pooled + own.mean(axis=0), own - own.mean(axis=0)
         factor = _factor(seen, pooled + own)
     return Effects(names, np.round(pooled, 9), np.round(own, 9), _factor(design, pooled + own), columns)
 

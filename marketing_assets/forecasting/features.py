@@ -29,7 +29,10 @@ SERIES_FEATURES = (
     *(f"size_{days}" for days in SIZE_WINDOWS), *(f"quantile_{level}" for level in SHOWN_LEVELS),
     "largest", "days_since_sale", "days_seen", "log_scale", "log_level", "trend_28_112", "trend_7_28", "log_price",
 )  # fmt: skip
-DAY_FEATURES = ("worth", "days_ahead", "season_place", "own_season_rate", "own_like_day_rate", "year_ago_rate", "day_of_month", *DRIVERS)
+DAY_FEATURES = (
+    "worth", "days_ahead", "season_place", "own_season_rate", "own_like_day_rate", "year_ago_rate", "like_day_to_start",
+    "season_to_start", "year_ago_rise", "day_of_month", *DRIVERS,
+)  # fmt: skip
 FEATURES = (*SERIES_FEATURES, *DAY_FEATURES)
 
 
@@ -62,11 +65,20 @@ class Matrix:
         column = self.panel.known + steps
         place = self.panel.season_place[column]
         year = column - round(364 / self.panel.step_days)
-        week = self.panel.season
+        week = max(self.panel.season, 2)
+        start = self.levels.level[series] * self.levels.worth[series, column] / self.scale[series]
+        like_day = self.like_day[series, place, (self._driver("promotion", series, column) > 0).astype(np.int64)]
+        year_ago = self._around(series, year, week)
+        # how the season moved from here on a year ago
+        here = self._around(series, np.full(len(series), self.panel.known - 1 - round(364 / self.panel.step_days)), 2 * week)
+
+        def to(top: Floats, bottom: Floats) -> Floats:
+            ratio: Floats = np.divide(top, bottom, out=np.full(len(series), np.nan), where=bottom > 1e-6)
+            return np.clip(ratio, 0.1, 10.0)
+
         day = [
             self.levels.worth[series, column], steps + 1.0, place.astype(np.float64), self.season[series, place],
-            self.like_day[series, place, (self._driver("promotion", series, column) > 0).astype(np.int64)],
-            self._around(series, year, week), self._day_of_month()[column],
+            like_day, year_ago, to(like_day, start), to(self.season[series, place], start), to(year_ago, here), self._day_of_month()[column],
             *(self._driver(name, series, column) for name in DRIVERS),
         ]
         return np.concatenate([self.of_series[series], np.round(np.stack(day, axis=1), DECIMALS)], axis=1)

@@ -88,7 +88,8 @@ def fit_demand(panel: Panel, candidates: Sequence[str], seed: int, threads: int,
         # outcomes that the contest's own origin may know, the newest of them kept to choose the number of trees
         known = [each for each in origins(panel.until(column, panel.horizon))]
         if len(known) > 1:
-            rows, kept = training_rows(panel, is_learnt, seed, known[1:]), training_rows(panel, is_learnt, seed, known[:1])
+            cut = max(1, len(known) // 4)
+            rows, kept = training_rows(panel, is_learnt, seed, known[cut:]), training_rows(panel, is_learnt, seed, known[:cut])
             if rows is not None:
                 early = fit_panel_model(rows, seed, threads, kept)
     if early is None:

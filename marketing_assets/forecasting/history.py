@@ -50,6 +50,9 @@ class DemandHistory:
         unsold = self._catalogue(last).select("item_id", location_id=pl.lit(None, pl.String))
         series = pl.concat([sold.filter(pl.col("units_sold") > 0).select("item_id", "location_id"), unsold]).unique()
         self._series = series.sort("item_id", "location_id", nulls_last=False).with_row_index("row")
+        names = [series_name(*pair) for pair in self._series.select("item_id", "location_id").iter_rows()]
+        self._series = self._series.with_columns(series_id=pl.Series(names, dtype=pl.String))
+        self._item: Integers = self._series["item_id"].rank("dense").to_numpy().astype(np.int64) - 1
         placed = sold.join(self._series, on=["item_id", "location_id"], how="inner", nulls_equal=True).sort("landed_date", "event_date", "row")
         self._row: Integers = placed["row"].to_numpy().astype(np.int64)
         self._day: Integers = (placed["event_date"] - self._origin).dt.total_days().to_numpy().astype(np.int64)
@@ -86,12 +89,7 @@ class DemandHistory:
         if unavailable.any():
             drivers["closed"] = unavailable.astype(np.float64)
         blocked = self._stock_outs.blocked(chosen, offset, known) | unavailable[:, :known]
-        series = described[chosen].select(
-            pl.struct("item_id", "location_id").map_elements(
-                lambda pair: series_name(pair["item_id"], pair["location_id"]), return_dtype=pl.String
-            ).alias("series_id") if described[chosen]["location_id"].is_not_null().any() else pl.col("item_id").alias("series_id"),
-            "item_id", "location_id", "category", "unit_price",
-        )
+        series = described[chosen].select("series_id", "item_id", "location_id", "category", "unit_price")
         return Panel(
             series=series, start=start, units=units[chosen], is_blocked=blocked, is_holiday=is_holiday,
             is_promotion=market["is_promotion"], horizon=self._horizon, drivers=drivers,
@@ -100,11 +98,9 @@ class DemandHistory:
     def _is_new(self, described: pl.DataFrame, units: Floats, issue: date) -> Flags:
         """Series of items first seen lately and not sold anywhere."""
         since = issue - timedelta(days=NEW_DAYS)
-        marked = described.select(
-            is_new=(pl.col("first_seen_date") > since).fill_null(False) & pl.col("location_id").is_null()
-            & ~pl.lit(pl.Series((units > 0).any(axis=1))).any().over("item_id")
-        )
-        return marked["is_new"].to_numpy()
+        is_fresh = (described["first_seen_date"] > since).fill_null(False) & described["location_id"].is_null()
+        sold_items = np.bincount(self._item, (units > 0).any(axis=1), self._series.height)
+        return np.asarray(is_fresh.to_numpy() & (sold_items[self._item] == 0))
 
 
 def alive(units: Floats, horizon: int) -> Flags:

@@ -22,12 +22,14 @@ CAP_QUANTILE, CAP_FACTOR, CAP_MEDIANS = 0.9, 1.5, 4.0
 QUANTILE_HALF_LIVES = (20.0, 40.0, 80.0, 160.0)
 """Quantiles of an item's history are averaged over these half-lives, in days: the short ones follow, the long ones hold the tail."""
 OWN_WEEK_DAYS = 112
-OWN_WEEK_PRIOR = 40.0
+OWN_WEEK_PRIOR = 20.0
 """A series' own week rests on so many days and is drawn to the shop's by so many purchases."""
 TOTAL_HALF_LIFE = 42.0
 """Half-life, in days, of the level of the shop as a whole."""
 TOTAL_BOUNDS = (0.5, 2.0)
 DECIMALS = 6
+SHARE_TOLERANCE = 1e-9
+"""A share of weight this much short of a level has reached it: shares are sums of rounded numbers."""
 
 
 def capped(units: Floats) -> Floats:
@@ -122,17 +124,17 @@ def weighted_quantiles(values: Floats, weights: list[Floats], levels: Floats = L
     """Per set of weights: (n, levels) smallest value of each row whose share of the row's weight reaches the level; 0 without weight."""
     order = np.argsort(values, axis=1, kind="stable")
     ordered = np.take_along_axis(values, order, axis=1)
-    rows = np.arange(len(values))
+    count, columns = values.shape
+    row = np.arange(count)[:, None]
     results = []
     for each in weights:
         reached = np.cumsum(np.take_along_axis(each, order, axis=1), axis=1)
-        total = reached[:, -1:] if values.shape[1] else np.zeros((len(values), 1))
-        result = np.zeros((len(values), len(levels)))
-        for column, level in enumerate(levels):
-            place = (reached < level * total * (1 - 1e-12)).sum(axis=1)
-            result[:, column] = ordered[rows, np.minimum(place, values.shape[1] - 1)]
-        result[total[:, 0] <= 0] = 0.0
-        results.append(result)
+        total = reached[:, -1:]
+        # one search over all rows: each row's running share lies in its own unit interval
+        share = np.divide(reached, total, out=np.zeros_like(reached), where=total > 0) + row
+        place = np.searchsorted(share.ravel(), (levels[None, :] - SHARE_TOLERANCE + row).ravel()).reshape(count, len(levels))
+        result = ordered[row, np.clip(place - row * columns, 0, columns - 1)]
+        results.append(np.where(total > 0, result, 0.0))
     return results
 
 

@@ -25,7 +25,11 @@ SUMMED = "bottom_up"
 def sum_groups(values: Floats, groups: Integers, count: int) -> Floats:
     """(count, columns) rows of `values` added up by group; group -1 is left out."""
     result = np.zeros((count, values.shape[1]))
-    np.add.at(result, groups[groups >= 0], values[groups >= 0])
+    order = np.argsort(groups, kind="stable")
+    order = order[groups[order] >= 0]
+    if order.size:
+        present, first = np.unique(groups[order], return_index=True)
+        result[present] = np.add.reduceat(values[order], first, axis=0)
     return result
 
 

@@ -126,7 +126,7 @@ def is_type(profile: Profile) -> bool:
 
 
 FITS: dict[str, Fits] = {
-    "user_id": lambda profile: is_id(profile) and profile.distinct > 1,
+    "user_id": lambda profile: (is_id(profile) or profile.kind == "decimal") and profile.distinct > 1,
     "item_id": lambda profile: is_id(profile) and profile.distinct > 1,
     "event_id": lambda profile: is_id(profile) and profile.is_unique,
     "session_id": is_id,

@@ -43,35 +43,49 @@ class Landing:
 
 
 def landing_of(store: Store, source: str, blocks: list[SourceBlock]) -> Landing:
-    """Rows per landed day of undated blocks over all days there can be. Raises SourceError where a file cannot be read."""
+    """Rows per landed day of undated blocks over all days there can be. Raises SourceError where a file cannot be read.
+
+    Clock changes of a zone over a century make an expression no engine likes, so all days are counted on UTC's clock first, and
+    those of the main stretch then again on the shop's.
+    """
+    spec = INPUTS[source]
+    blocks = [block.model_copy(update={"columns": _only(block, spec.landed_by)}) for block in blocks if block.rows is None]
+    wide = _landed(store, source, blocks, EARLIEST, LATEST, "UTC")
+    rows, broken, example = wide.pop(EARLIEST, (0, 0, None))
+    found = {day: count for day, (count, _, _) in wide.items()}
+    stretch = main_stretch(found)
+    if stretch is not None and store.timezone != "UTC":
+        start, end = stretch[0] - timedelta(days=1), stretch[1] + timedelta(days=1)
+        # the first day of a window also takes what lies outside of it, so it is one that is not counted
+        own = _landed(store, source, blocks, start - timedelta(days=1), end, store.timezone)
+        found = {day: count for day, count in found.items() if not start <= day <= end}
+        found |= {day: count for day, (count, _, _) in own.items() if start <= day <= end}
+    return Landing(dict(sorted(found.items())), rows - broken, broken, example)
+
+
+def _landed(
+    store: Store, source: str, blocks: list[SourceBlock], first: date, last: date, timezone: str
+) -> dict[date, tuple[int, int, str | None]]:
+    """Landed day -> rows, of these broken lines, and why one of them is."""
     from marketing_assets.sources import build_sources
 
-    spec = INPUTS[source]
-    dated_by = spec.landed_by
-    kept = [
-        block if block.rows is not None else block.model_copy(update={"columns": _only(block, dated_by, spec.required)})
-        for block in blocks
-    ]
-    # transitions of a real zone over a century make a long expression; a day more or less does not matter here
-    wide = store.model_copy(update={"sources": {source: kept}, "first_day": EARLIEST, "last_day": LATEST})
-    reader = reader_over({}, wide, LATEST)
+    changes = {"sources": {source: blocks}, "first_day": first, "last_day": last, "timezone": timezone}
+    window = store.model_copy(update=changes)
+    reader = reader_over({}, window, last)
     try:
-        table: Any = build_sources(reader, days_between(EARLIEST, LATEST), wide, source).tables[f"raw_{source}"]
+        table: Any = build_sources(reader, days_between(first, last), window, source).tables[f"raw_{source}"]
         if isinstance(table, pl.DataFrame):  # no rows at all
-            return Landing({}, 0, 0, None)
+            return {}
         counted = table.group_by("landed_date").agg(
             rows=table.count(), broken=table.source_error.count(), example=table.source_error.min()
         )
-        found = {day: (rows, broken, example) for day, rows, broken, example in counted.to_polars().iter_rows()}
+        return {day: (rows, broken, example) for day, rows, broken, example in counted.to_polars().iter_rows()}
     finally:
         reader.connection.close()
-    rows, broken, example = found.pop(EARLIEST, (0, 0, None))
-    return Landing(dict(sorted((day, count) for day, (count, _, _) in found.items())), rows - broken, broken, example)
 
 
-def _only(block: SourceBlock, dated_by: str | None, required: tuple[str, ...]) -> dict[str, str]:
-    if "*" in block.columns or dated_by is None:
-        return block.columns
+def _only(block: SourceBlock, dated_by: str | None) -> dict[str, str]:
+    """The column that dates a row alone, where it is mapped: the others cost time and say nothing here."""
     return {name: text for name, text in block.columns.items() if name == dated_by} or block.columns
 
 

@@ -131,6 +131,7 @@ def _draft(folder: Path, target: Path, found: Folder, blocks: list[Block], today
     notes += day_notes
     first, last = stretch
     live = last >= today - timedelta(days=_LIVE_DAYS)
+    notes += _apart(blocks)
     service, examples = _service_codes(blocks)
     if examples and service is None:
         notes.append(
@@ -158,6 +159,19 @@ def _draft(folder: Path, target: Path, found: Folder, blocks: list[Block], today
         notes=notes,
         unused=list(found.unused.items()),
     )
+
+
+def _apart(blocks: Sequence[Block]) -> list[str]:
+    """Orders in one file and their lines in another: neither says who bought what."""
+    orders = [block for block in blocks if block.source == "events" and block.has("order_id")]
+    heads = [block for block in orders if block.expression("item_id") == "'all'"]
+    lines = [block for block in orders if not block.has("user_id")]
+    return [
+        f"{head.files.pattern} says who ordered, {line.files.pattern} what: join them by order into one file before they land, "
+        "or people's tastes stay unknown and orders count twice"
+        for head in heads
+        for line in lines
+    ]
 
 
 def _clock(blocks: Sequence[Block]) -> tuple[Place | None, str, str]:
@@ -227,7 +241,7 @@ def _trial_store(folder: Path, target: Path, blocks: Sequence[Block], timezone: 
     return Store.model_validate(
         {
             "name": "trial",
-            "timezone": "UTC",
+            "timezone": timezone,
             "currency": "USD",
             "first_day": date(1970, 1, 2),
             "data_root": str(folder),

@@ -245,17 +245,18 @@ def _look(path: Path) -> _Look:
         raise UnreadableFile("an empty file")
     if _suffix(path) in (".parquet", ".pq"):
         return _parquet(path)
-    text, encoding, is_whole = _head(path)
+    text, encoding = _head(path)
     start = text.lstrip()[:1]
     if start == "[" and _suffix(path) == ".json":
         raise UnreadableFile("one JSON array: write one object per line, such as with: jq -c '.[]' FILE > FILE.jsonl")
-    if start == "{":
-        return _json(text, encoding, is_whole)
-    return _csv(text, encoding)
+    try:
+        return _json(text, encoding) if start == "{" else _csv(text, encoding)
+    except csv.Error as error:
+        raise UnreadableFile(f"not readable as a table: {error}") from error
 
 
-def _head(path: Path) -> tuple[str, Literal["utf-8", "latin-1", "utf-16"], bool]:
-    """The file's beginning as text, up to the end of a line; its encoding; whether that is all of it."""
+def _head(path: Path) -> tuple[str, Literal["utf-8", "latin-1", "utf-16"]]:
+    """The file's beginning as text, up to the end of a line, and its encoding."""
     try:
         with _opened(path) as stream:
             data = stream.read(HEAD_BYTES)
@@ -276,7 +277,7 @@ def _head(path: Path) -> tuple[str, Literal["utf-8", "latin-1", "utf-16"], bool]
         text = text[: text.rfind("\n") + 1]
     if "\x00" in text[:1000]:
         raise UnreadableFile("not a text file")
-    return text, encoding, is_whole
+    return text, encoding
 
 
 def _opened(path: Path) -> Any:
@@ -306,7 +307,7 @@ def _parquet(path: Path) -> _Look:
     return _Look("parquet", {name: quoted(name) for name in plain}, rows)
 
 
-def _json(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"], is_whole: bool) -> _Look:
+def _json(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
     rows: list[Mapping[str, Any]] = []
     expressions: dict[str, str] = {}
     broken = 0
@@ -340,7 +341,7 @@ def _flatten(content: Mapping[str, Any], above: tuple[str, ...], flat: dict[str,
 
 
 def _csv(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()]
     if not lines:
         raise UnreadableFile("no line with content")
     sample = "\n".join(lines[:200])

@@ -125,7 +125,7 @@ AD_REPORTS: dict[str, list[str]] = {
 ITEMS: dict[str, list[str]] = {
     "item_id": EVENTS["item_id"] + ["id"],
     "title": _words(
-        "title product_title product_name item_name name prod_name descrip description product_description "
+        "title product_title product_name item_name lineitem_name prod_name name descrip description product_description "
         "lineitem_name item_title bezeichnung artikelbezeichnung produktname artikelname designation libelle nombre "
         "nombre_producto 商品名称 商品标题 名称"
     ),
@@ -179,21 +179,33 @@ NOT_LINES = _words("order_total total_price order_value")
 
 _TYPE_NAMES: dict[str, str] = {
     "view_item": (
-        "view_item view views viewed pv page_view pageview page_views product_view product_viewed view_product detail view_detail "
-        "item_view product_detail viewed_item visit click_detail browse product_page_view view_item_page detail_view impression_detail "
-        "click clicks clicked product_click item_page_view"
+        "view_item view views viewed pv page_view pageview page_views product_view product_viewed view_product detail "
+        "view_detail item_view product_detail viewed_item visit click_detail browse product_page_view view_item_page "
+        "detail_view impression_detail click clicks clicked product_click item_page_view 浏览 点击 ansicht"
     ),
-    "search": "search searches searched view_search_results site_search product_search query",
-    "add_to_wishlist": "add_to_wishlist wishlist fav favorite favourite favorites favourites like bookmark wish save_item add_favorite collect",
-    "add_to_cart": "add_to_cart cart carts addtocart add_cart atc basket add_to_basket added_to_cart cart_add product_added add_to_bag add bag",
+    "search": "search searches searched view_search_results site_search product_search query 搜索",
+    "add_to_wishlist": (
+        "add_to_wishlist wishlist fav favorite favourite favorites favourites like bookmark wish save_item "
+        "add_favorite collect 收藏"
+    ),
+    "add_to_cart": (
+        "add_to_cart cart carts addtocart add_cart atc basket add_to_basket added_to_cart cart_add product_added "
+        "add_to_bag add bag 加购 加入购物车 warenkorb"
+    ),
     "begin_checkout": "begin_checkout checkout initiate_checkout checkout_started start_checkout checkout_start begincheckout",
     "purchase": (
-        "purchase purchases purchased buy bought order orders ordered transaction transactions sale sales sold payment paid completed "
-        "complete delivered shipped fulfilled invoiced approved order_completed checkout_completed pay invoice invoices lines "
-        "order_items line_items orderlines order_lines processing"
+        "purchase purchases purchased buy bought order orders ordered transaction transactions sale sales sold "
+        "payment paid completed complete delivered shipped fulfilled invoiced approved order_completed "
+        "checkout_completed pay invoice invoices lines order_items line_items orderlines order_lines processing 购买 下单 "
+        "支付 kauf bestellung bestellungen"
     ),
-    "refund": "refund refunds refunded return returns returned partially_refunded chargeback credit_note credit_notes cancellation",
-    "review": "review reviews reviewed rate rating ratings rated feedback write_review comment comments",
+    "refund": (
+        "refund refunds refunded return returns returned partially_refunded chargeback credit_note credit_notes "
+        "cancellation 退款 退货 retoure retouren storno"
+    ),
+    "review": (
+        "review reviews reviewed rate rating ratings rated feedback write_review comment comments 评价 评论 bewertung bewertungen"
+    ),
 }
 LEFT_OUT = _words(
     "remove_from_cart removefromcart remove_cart remove removed_from_cart delete cart_remove unfav dislike "

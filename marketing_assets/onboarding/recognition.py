@@ -106,6 +106,8 @@ def items(files: FileSet) -> Block | None:
     if pick(files, names.EVENTS["order_id"], is_id) or pick(files, names.EVENTS["event_type"], is_type):
         return None
     item = pick(files, names.ITEMS["item_id"], lambda profile: is_id(profile) and profile.is_unique)
+    if item is None and pick(files, names.ITEMS["title"], FITS["title"]) is not None:
+        item = next((column for column in files.columns if _names_things(column) and column.profile.is_unique), None)
     if item is None:
         return None
     block = Block("items", files)
@@ -166,8 +168,9 @@ def events(files: FileSet) -> Block | None:
             if pick(files, ["rating", "overall", "stars", "star_rating", "review_score"], is_rating)
             else {}
         )
-    # the total of a line is a price only where no price is named
     fill(block, known)
+    if not block.has("order_id"):
+        _order_names(block)
     if not block.has("quantity"):
         counted = [
             column
@@ -198,6 +201,22 @@ def events(files: FileSet) -> Block | None:
     order = list(INPUTS["events"].columns)
     block.columns.sort(key=lambda mapped: order.index(mapped.contract))
     return block
+
+
+def _names_things(column: Column) -> bool:
+    """Whether a column's name ends as ids do and its values may be ids."""
+    named = re.search(r"(_id|_code|_no|_key)$", names.plain(column.name)) is not None
+    return named and is_id(column.profile) and column.profile.distinct > 1
+
+
+def _order_names(block: Block) -> None:
+    """Shops that call an order '#1001' by a column 'Name'."""
+    for column in block.files.columns:
+        if names.plain(column.name) == "name" and all(
+            re.fullmatch(r"#?[A-Z]{0,4}-?\d+", value) for value in column.profile.values
+        ):
+            block.add("order_id", column, None, "a guess: it numbers orders, names nothing")
+            return
 
 
 def _guess_item(block: Block) -> None:

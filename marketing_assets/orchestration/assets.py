@@ -32,6 +32,7 @@ KINDS = {"profiles": "lightgbm", "recommendations": "lightgbm", "demand": "light
 
 MEND_TAG = "marketing/mend"
 """Run tag: rebuild only the days whose inputs changed, until the hashes agree."""
+PAGES = 7
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 10
 
@@ -120,11 +121,21 @@ def _publish(
     if not results:
         context.log.info(f"{step.name}: up to date, nothing rebuilt")
         return
+    if step.name == "report":
+        _write_pages(context, shop, results)
     selected = sorted(key.to_user_string() for key in context.selected_asset_keys)
     for table in selected:
         _describe_partitions(context, shop, table, results)
         yield dg.MaterializeResult(asset_key=table, metadata=_of_newest(shop, table, results[-1]))
     yield from check_results(shop.warehouse, step, results, context.selected_asset_check_keys)
+
+
+def _write_pages(context: dg.AssetExecutionContext, shop: ShopResource, results: Sequence[StepResult]) -> None:
+    """The pages of the newest days built; older ones of a long range are made when somebody asks (`marketing report --day`)."""
+    from marketing_assets.report import write_report
+
+    for day in [day for result in results for day in result.days][-PAGES:]:
+        context.log.info(f"report of {day}: {write_report(shop.warehouse.reader(day), day, shop.store)}")
 
 
 def _run_once(*arguments: Any) -> list[StepResult]:

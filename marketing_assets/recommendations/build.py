@@ -195,17 +195,24 @@ class _Window:
         if not len(users):
             return
         is_holdout = is_held_out(users, settings)
-        held = users.filter(pl.Series(is_holdout))
-        if len(held):
-            again = np.zeros(len(held), dtype=np.int64)
-            repeated = Explored(common.item[again], common.score[again], common.propensity[again], common.is_random[again])
-            self._keep(day, held, repeated, np.full(repeated.item.shape, reasons.POPULAR), POPULARITY, True)
         treated = users.filter(pl.Series(~is_holdout))
+        self._keep_common(day, users.filter(pl.Series(is_holdout)), common, POPULARITY, True)
+        if not len(catalogue.items):  # people came, but no item is known yet: everyone's list is as empty
+            self._keep_common(day, treated, common, BLEND, False)
+            return
         if self._ranker is not None:
             self._facts = catalogue.facts(day)
-        block = max(1, BLOCK_CELLS // 4 // max(len(catalogue.items), 1))
+        block = max(1, BLOCK_CELLS // 4 // len(catalogue.items))
         for start in range(0, len(treated), block):
             self._add_block(day, treated[start : start + block], popularity)
+
+    def _keep_common(self, day: date, users: pl.Series, common: Explored, policy: str, is_holdout: bool) -> None:
+        """The list of unknown users for each of these."""
+        if not len(users):
+            return
+        again = np.zeros(len(users), dtype=np.int64)
+        repeated = Explored(common.item[again], common.score[again], common.propensity[again], common.is_random[again])
+        self._keep(day, users, repeated, np.full(repeated.item.shape, reasons.POPULAR), policy, is_holdout)
 
     def _listed(self, scores: Singles, allowed: Flags) -> tuple[Ranked, Ranked]:
         settings, catalogue = self.store.recommendations, self.catalogue

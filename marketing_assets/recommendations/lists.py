@@ -40,10 +40,9 @@ def best(scores: Singles, allowed: Flags, count: int, unit: Singles | None = Non
     scores: users x items; allowed: 1 x items or users x items.
     """
     users, items = scores.shape
-    count = min(count, items)
     scores = np.where(allowed, scores, np.float32(-np.inf))
     step = np.float32(10.0**-DECIMALS) * (np.ones((users, 1), dtype=np.float32) if unit is None else unit)
-    least = _least_of_best(scores, count) - 2 * step
+    least = _least_of_best(scores, min(count, items)) - 2 * step
     user, item = np.nonzero((scores >= least) & (scores > -np.inf))
     value = np.rint(scores[user, item] / step[user, 0])
     order = np.lexsort((item, -value, user))
@@ -102,6 +101,7 @@ def under_rules(
     """
     item = ranked.item
     valid = item >= 0
+    category, is_promoted = np.append(category, -1), np.append(is_promoted, False)  # what place -1 finds
     if settings.max_per_category < settings.list_length:
         of_item = np.where(valid, category[item], -1)
         for place in range(1, item.shape[1]):

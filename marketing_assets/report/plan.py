@@ -105,8 +105,8 @@ def plan_actions(facts: PlanFacts, day: date, store: Store, words: Words) -> lis
             0,
             Action(
                 words(
-                    "The plan waits for approval: run “marketing approve {day}” before it can be exported.",
-                    "计划待批准：导出前请运行“marketing approve {day}”。",
+                    "The plan waits for approval: run “marketing approve --day {day} --by NAME” before it can be exported.",
+                    "计划待批准：导出前请运行“marketing approve --day {day} --by NAME”。",
                     day=day,
                 ),
                 "plan",

@@ -18,6 +18,8 @@ WEEKS = 4
 """Same weekdays behind a forecast of supply."""
 FORGETTING = 0.005
 """Share by which yesterday's forecast of supply fades a day while nothing but plans buy."""
+QUOTE_BELIEVED = 2.0
+"""How many times what was served of a placement's hour a quoted capacity is taken at its word."""
 HOUR_WEIGHT = 200.0
 """Impressions a placement's own profile over hours and audiences counts for in one of its hours."""
 
@@ -73,7 +75,8 @@ def forecast_supply(day: date, shown: pl.DataFrame, prices: pl.DataFrame, previo
     """Impressions expected on day + 1: audience_id, placement_id, hour, available_impressions.
 
     A placement's day is the mean of its last WEEKS same weekdays; it is spread over hours and audiences as the window was,
-    sparse cells leaning on the placement's own profile. Where a capacity is known it is the limit. Without any log the
+    sparse cells leaning on the placement's own profile. Where a capacity is known it is the limit and, up to QUOTE_BELIEVED times
+    what was seen, what is on offer: a log shows what was bought, not what could have been. Without any log the
     capacity itself is on offer to users of unknown audience. A report without hours is spread evenly over the day.
     """
     cell = ["audience_id", "placement_id", "hour"]
@@ -150,11 +153,12 @@ def forecast_supply(day: date, shown: pl.DataFrame, prices: pl.DataFrame, previo
         offered = offered.join(
             prices.select("placement_id", "hour", "capacity"), on=["placement_id", "hour"], how="left"
         ).with_columns(total=pl.col("available_impressions").sum().over("placement_id", "hour"))
-        fits = pl.col("capacity").is_null() | (pl.col("total") <= pl.col("capacity"))
+        # what was served is what was bought; up to QUOTE_BELIEVED times it a quoted capacity counts as on offer
+        quoted = pl.min_horizontal(pl.col("capacity") / pl.col("total"), pl.lit(QUOTE_BELIEVED))
         offered = offered.with_columns(
-            available_impressions=pl.when(fits)
+            available_impressions=pl.when(pl.col("capacity").is_null() | (pl.col("total") <= 0))
             .then("available_impressions")
-            .otherwise(pl.col("available_impressions") * pl.col("capacity") / pl.col("total"))
+            .otherwise(pl.col("available_impressions") * quoted)
         )
         if ANY_PLACEMENT not in offered["placement_id"]:
             offered = offered.join(prices.select("placement_id").unique(), on="placement_id", how="semi")

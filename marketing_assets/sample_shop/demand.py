@@ -67,7 +67,7 @@ def fill_shelves(world: World, state: State, rng: np.random.Generator) -> None:
     later = world.launch > 0
     usual = usual_units(world, state, int(max(world.launch.max(), 0)))
     guess = np.where(later, 0.6, 1.0) * usual * np.exp(rng.normal(0, p.reorder_error, items))
-    state.reorder_level = np.ceil(guess * (p.reorder_cover_days * 0.5 + world.lead_time)).astype(np.int64)
+    state.reorder_level = np.ceil(guess * (p.reorder_cover_days + world.lead_time)).astype(np.int64)
     packs = np.ceil(np.maximum(guess * p.order_cover_days, 1) / world.pack_size)
     state.order_units = (packs * world.pack_size).astype(np.int64)
     state.stock = state.reorder_level + rng.integers(0, state.order_units + 1)

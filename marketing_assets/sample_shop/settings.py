@@ -177,8 +177,9 @@ class Parameters:
     # stock
     lead_times_days: tuple[int, ...] = (3, 5, 7, 10, 14)
     pack_sizes: tuple[int, ...] = (1, 4, 6, 12)
-    reorder_cover_days: float = 15.0
-    """Days of usual sales at which common practice orders, fixed once; what it takes for usual is off by reorder_error."""
+    reorder_cover_days: float = 12.0
+    """Days of usual sales beyond the lead time at which common practice orders, fixed once; what it takes for usual is off by
+    reorder_error."""
     order_cover_days: float = 21.0
     reorder_error: float = 0.35
     holding_cost_per_year: float = 0.22

@@ -75,14 +75,15 @@ class Staging:
     def __init__(self, reader: Reader, prefix: str) -> None:
         self.reader = reader
         self.prefix = f"staged_{prefix}_" if prefix else "staged_"
-        self.count = 0
+        self.counts: dict[str, int] = {}
         for name in reader.ibis.list_tables(database=("temp", "main")):
             if name.startswith(self.prefix):
                 self.drop(name)
 
     def name(self, what: str) -> str:
-        self.count += 1
-        return f"{self.prefix}{self.count}_{what}"
+        # counted by kind, so that one table more or less changes no other's name and no compiled text that names it
+        self.counts[what] = self.counts.get(what, 0) + 1
+        return f"{self.prefix}{what}_{self.counts[what]}"
 
     def keep(self, rows: Any, what: str) -> ir.Table:
         """Compute an expression (or take a frame) once and hold its rows."""

@@ -84,20 +84,29 @@ def summarise(seeds: Sequence[Mapping[str, Any]], level: float = 0.95) -> dict[s
         copies = np.array([measure({arm: {name: values[rows] for name, values in sums[arm].items()} for arm in arms}) for rows in draws])
         return {"value": measure(sums), "interval": _interval(copies, level)}
 
-    figures: dict[str, Any] = {}
-    for name, (label, of) in FIGURES.items():
-        entry: dict[str, Any] = {"label": label, "arms": {arm: spread(lambda s, a=arm: of(s[a])) for arm in arms}}  # type: ignore[misc]
-        for arm in arms[1:]:
-            entry[f"{arm}_lift"] = spread(lambda s, a=arm: _lift(of(s[a]), of(s[COMMON])))  # type: ignore[misc]
-        if ORACLE in arms:
-            entry["share_of_oracle_gain"] = spread(lambda s: _share(of(s[SYSTEM]), of(s[COMMON]), of(s[ORACLE])))
-        figures[name] = entry
+    figures = {name: _entry(label, of, arms, spread) for name, (label, of) in FIGURES.items()}
     return {
         "seeds": len(seeds), "days": int(len(seeds[0]["truth"][COMMON])), "level": level, "figures": figures,
         "claims": _claims(figures), "effects": _effects(seeds), "evaluation": _evaluation(seeds),
         "verdicts": [{"seed": seed["seed"], **verdict} for seed in seeds for verdict in seed["verdicts"]],
         "refused_plans": sum(len(seed["refused_days"]) for seed in seeds),
     }  # fmt: skip
+
+
+def _entry(label: str, of: Callable[[Totals], float], arms: Sequence[str], spread: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """A figure in every arm, its lifts over common practice, and the share of the oracle's gain."""
+
+    def of_arm(arm: str) -> Callable[[Mapping[str, Totals]], float]:
+        return lambda sums: of(sums[arm])
+
+    def lift_of(arm: str) -> Callable[[Mapping[str, Totals]], float]:
+        return lambda sums: _lift(of(sums[arm]), of(sums[COMMON]))
+
+    entry: dict[str, Any] = {"label": label, "arms": {arm: spread(of_arm(arm)) for arm in arms}}
+    entry |= {f"{arm}_lift": spread(lift_of(arm)) for arm in arms[1:]}
+    if ORACLE in arms:
+        entry["share_of_oracle_gain"] = spread(lambda sums: _share(of(sums[SYSTEM]), of(sums[COMMON]), of(sums[ORACLE])))
+    return entry
 
 
 def _lift(value: float, base: float) -> float:

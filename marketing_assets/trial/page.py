@@ -51,11 +51,13 @@ def tables_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
         for row in summary["evaluation"]
     ]
     verdicts = [[str(row["seed"]), row["day"], row["cause"], row["action"], ", ".join(row["assets"])] for row in summary["verdicts"]]
+    believed = ["experiment", "metric", "method", "believed", "truth", "held out", "interval holds the truth"]
+    said = ["metric", "said", "truth", "days whose interval holds it"]
     return [
         ("What came of it", heads, figures),
         ("Bars, at the lower end of the interval", ["figure", "measure", "bar", "found", "met"], claims),
-        ("What the system believed of its own effect, per user", ["experiment", "metric", "method", "believed", "truth", "held out", "interval holds the truth"], effects),
-        ("What the evaluation said of the system's days", ["metric", "said", "truth", "days whose interval holds it"], evaluation),
+        ("What the system believed of its own effect, per user", believed, effects),
+        ("What the evaluation said of the system's days", said, evaluation),
         ("What drift made it do", ["seed", "day", "cause", "action", "tables"], verdicts),
     ]
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 from marketing_assets.sample_shop import BranchingShop, Drift, SampleShop, Shop
 
@@ -23,8 +25,15 @@ class TrialError(Exception):
 class TrialShop(SampleShop):
     """The sample shop at the size trials are run at: some 900 people, 120 items, 14,000 ad opportunities a day."""
 
+    FREQUENCY_CAP = 24
+    """Common practice shows ads to whoever comes by, 8 a day on average; at the usual cap of 4 nobody could spend as much."""
+
     def __init__(self, folder: Path, seed: int, *, drifts: Sequence[Drift] = ()) -> None:
         super().__init__(folder, seed, size="trial", drifts=drifts)
+
+    def write_store(self, last_day: date | None = None, **sections: Any) -> Path:
+        """As the sample shop's, with a frequency cap under which the budget can be spent."""
+        return super().write_store(last_day, **{"ad_planning": {"frequency_cap": self.FREQUENCY_CAP}, **sections})
 
 
 def shop_class(name: str) -> MakeShop:

@@ -1,0 +1,230 @@
+"""Is drift found, is its cause right, is it quiet otherwise, and does the repair repair? On the sample shop, over many seeds.
+
+    python benchmarks/bench_drift.py [--seeds 40] [--first-seed 1] [--history 70] [--after 21] [--kinds taste,...] [--out FOLDER]
+
+A seed's history is lived and built once under common practice; every drift is a branch of it, lived for `after` more days and
+built as one range. Printed: share found within 3 days of the first mature figure that can show it, share with the right
+cause, false verdicts on quiet days (the history from day 42 on, the branch without drift, the one with a season), for
+causes a refit mends the error against the true click probabilities with the requested runs and with learning stopped, and whether
+tables not named kept their content hashes. A finished seed is a file in `out` and is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+
+QUIET_FROM = 42
+FOUND_WITHIN = 3
+KINDS = ("none", "season", "taste", "placement_collapse", "tracking_bug", "mix", "price", "stock")
+RIGHT = {
+    "taste": {"taste"}, "placement_collapse": {"calibration"}, "tracking_bug": {"data_quality"}, "mix": {"mix"},
+    "price": {"price"}, "stock": {"stock"},
+}  # fmt: skip
+SHOWS = {
+    "taste": ("recommendations", ("ndcg_at_10", "hit_rate_at_10")),
+    "placement_collapse": ("ads", ("ctr_calibration_ratio",)),
+    "tracking_bug": ("shop", ("session_conversion_rate",)),
+    "mix": ("shop", ("session_conversion_rate",)),
+    "price": ("shop", ("average_order_value", "session_conversion_rate")),
+    "stock": ("shop", ("session_conversion_rate",)),
+}
+"""Kind -> the figures of evaluation_report that can show it; the first mature one of a day after the drift begins the count."""
+SKIPPED = ("service", "registry", "report")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--history", type=int, default=70)
+    parser.add_argument("--after", type=int, default=21)
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "bench_drift")
+    given = parser.parse_args()
+    kinds = given.kinds.split(",")
+    given.out.mkdir(parents=True, exist_ok=True)
+    done = []
+    for seed in range(given.first_seed, given.first_seed + given.seeds):
+        path = given.out / f"{seed}.json"
+        if not path.exists():
+            began = time.process_time()
+            with tempfile.TemporaryDirectory(dir=given.out) as temporary:
+                found = one_seed(seed, given.history, given.after, kinds, Path(temporary))
+            path.write_text(json.dumps({**found, "cpu_seconds": time.process_time() - began}), encoding="utf-8")
+        done.append(json.loads(path.read_text(encoding="utf-8")))
+        print(f"seed {seed}: {done[-1]['cpu_seconds']:.0f} CPU seconds", flush=True)
+    tell(done)
+
+
+def one_seed(seed: int, history: int, after: int, kinds: Sequence[str], folder: Path) -> dict[str, Any]:
+    """Live a seed: verdicts of every kind of drift, quiet days, and the repair of what a refit mends."""
+    from marketing_assets.pipeline import run_days
+    from marketing_assets.sample_shop import Drift
+    from marketing_assets.trial import TrialShop
+    from marketing_assets.trial.loop import opened
+    from marketing_assets.warehouse import days_between
+
+    shop = TrialShop(folder / "past", seed)
+    before = days_between(shop.first_day, shop.first_day + timedelta(days=history - 1))
+    for day in before:
+        shop.live(day)
+    store = load(folder / "past")
+    with opened(folder / "past", store) as warehouse:
+        run_days(warehouse, before, "bench", steps=names(store))
+        quiet = first_verdicts(warehouse.reader(before[-1]), before[QUIET_FROM:])
+    result: dict[str, Any] = {"seed": seed, "quiet_days": max(0, history - QUIET_FROM), "false": [row["cause"] for row in quiet], "kinds": {}}
+    start = before[-1] + timedelta(days=1)
+    days = days_between(start, start + timedelta(days=after - 1))
+    for kind in kinds:
+        place = folder / kind
+        twin = shop.branch(place)
+        if kind != "none":
+            twin.with_drifts([Drift(kind, start)])  # type: ignore[arg-type]
+        for day in days:
+            twin.live(day)
+        shutil.copy2(folder / "past" / "warehouse.duckdb", place / "warehouse.duckdb")
+        kind_store = load(place)
+        with opened(place, kind_store) as warehouse:
+            run_days(warehouse, days, "bench", steps=names(kind_store))
+            reader = warehouse.reader(days[-1])
+            known = {row["verdict_id"] for row in first_verdicts(reader, before)}
+            verdicts = [row for row in first_verdicts(reader, days) if row["verdict_id"] not in known]
+            mature = first_mature(reader, kind, start)
+        row = {"verdicts": [[str(one["day"]), one["cause"], one["action"]] for one in verdicts], "delay": None, "is_right": None}
+        if kind in RIGHT and mature is not None and verdicts:
+            row["delay"] = (verdicts[0]["day"] - mature).days
+            row["is_right"] = any(one["cause"] in RIGHT[kind] for one in verdicts if one["day"] == verdicts[0]["day"])
+        if kind == "placement_collapse" and verdicts:
+            row["repair"] = repair(shop, place, folder, before[-7:], days, verdicts[0]["day"])
+        result["kinds"][kind] = row
+        shutil.rmtree(place, ignore_errors=True)
+    return result
+
+
+def load(folder: Path) -> Any:
+    from marketing_assets.config import load_store
+
+    return load_store(folder / "store.yaml").model_copy(update={"threads": 1})
+
+
+def names(store: Any) -> list[str]:
+    from marketing_assets.pipeline import steps_of
+
+    return [step.name for step in steps_of(store) if step.name not in SKIPPED]
+
+
+def first_verdicts(reader: Any, days: Sequence[date]) -> list[dict[str, Any]]:
+    """Verdicts by the day they were first given: day, verdict_id, cause, action."""
+    rows = reader.connection.execute(
+        """SELECT min(as_of_date) AS day, verdict_id, any_value(cause) AS cause, any_value(action) AS action FROM drift_report
+           WHERE verdict_id IS NOT NULL AND is_drifted AND as_of_date BETWEEN ? AND ? GROUP BY verdict_id ORDER BY 1, 2""",
+        [days[0], days[-1]],
+    ).pl()
+    return list(rows.iter_rows(named=True))
+
+
+def first_mature(reader: Any, kind: str, start: date) -> date | None:
+    """The first day on which a mature figure of a day from `start` on was known that can show this drift."""
+    if kind not in SHOWS:
+        return None
+    concept, metrics = SHOWS[kind]
+    marks = ", ".join("?" * len(metrics))
+    found = reader.connection.execute(
+        f"""SELECT min(as_of_date) FROM evaluation_report WHERE is_mature AND concept = ? AND metric IN ({marks})
+            AND outcome_date >= ? AND horizon_days = 1""",
+        [concept, *metrics, start],
+    ).fetchone()
+    return found[0] if found else None
+
+
+# --- repair -----------------------------------------------------------------------------------------------------------
+
+
+def repair(shop: Any, place: Path, folder: Path, usual: Sequence[date], days: Sequence[date], found: date) -> dict[str, Any]:
+    """Error of the click rates against the truth, by day: before, with the verdict's request acted on, with learning stopped."""
+    from marketing_assets.control import request_refit
+    from marketing_assets.pipeline import run_days, tables_after
+    from marketing_assets.trial import act_on_verdicts
+    from marketing_assets.trial.loop import opened
+
+    store = load(place)
+    errors: dict[str, dict[str, float]] = {}
+    kept = True
+    for arm in ("repaired", "never"):
+        shutil.copy2(folder / "past" / "warehouse.duckdb", place / "warehouse.duckdb")
+        shutil.rmtree(place / "control", ignore_errors=True)
+        if arm == "never":
+            request_refit(store, days[0], "response_rates", "stop_learning", reason="never learns again")
+        with opened(place, store) as warehouse:
+            until = [day for day in days if day <= found]
+            run_days(warehouse, until, "bench", steps=names(store))
+            if arm == "repaired":
+                before = {key: row.content_hash for key, row in warehouse.ledger.items() if key[1] == found}
+                acted = act_on_verdicts(warehouse, found, "bench")
+                named = set(tables_after(store, {asset for verdict in acted for asset in verdict.assets})) | {"raw_refit_requests"}
+                kept = all(warehouse.ledger[key].content_hash == value for key, value in before.items() if key[0] not in named)
+            later = [day for day in days if day > found]
+            run_days(warehouse, later, "bench", steps=[name for name in names(store) if name not in ("evaluation", "drift")])
+            reader = warehouse.reader(days[-1])
+            errors[arm] = {str(day): rate_error(reader, place, day) for day in days}
+            errors["before"] = {str(day): rate_error(reader, place, day) for day in usual}
+    return {"found": str(found), "hashes_kept": kept, "errors": errors}
+
+
+def rate_error(reader: Any, place: Path, day: date) -> float:
+    """Mean |predicted - true| click rate over placements and creatives, by impressions, over the mean true rate."""
+    truth = place / "truth" / "impressions" / f"{day}.parquet"
+    row = reader.connection.execute(
+        f"""WITH rates AS (SELECT placement_id, creative_id, hour, sum(ctr * available_impressions) / sum(available_impressions) AS ctr
+                FROM response_rates WHERE as_of_date = ? AND available_impressions > 0 GROUP BY ALL),
+            cells AS (SELECT s.placement_id, s.creative_id, count(*) AS shown, avg(t.click_probability) AS truth, avg(r.ctr) AS said
+                FROM clean_impressions s JOIN read_parquet('{truth}') t USING (impression_id)
+                JOIN rates r USING (placement_id, creative_id, hour) WHERE s.impression_date = ? GROUP BY ALL)
+            SELECT sum(shown * abs(said - truth)) / sum(shown * truth) FROM cells""",
+        [day - timedelta(days=1), day],
+    ).fetchone()
+    return float(row[0]) if row and row[0] is not None else float("nan")
+
+
+def tell(done: Sequence[dict[str, Any]]) -> None:
+    """Print what came of the seeds."""
+    quiet = sum(seed["quiet_days"] for seed in done)
+    false = [cause for seed in done for cause in seed["false"]]
+    for kind in ("none", "season"):
+        for seed in done:
+            if kind in seed["kinds"]:
+                quiet += 21
+                false += [cause for _, cause, _ in seed["kinds"][kind]["verdicts"]]
+    print(f"quiet days {quiet}, false verdicts {len(false)} ({', '.join(sorted(false)) or 'none'}): one per {quiet / max(len(false), 1):.0f} days; bar 60")
+    for kind in RIGHT:
+        rows = [seed["kinds"][kind] for seed in done if kind in seed["kinds"]]
+        if not rows:
+            continue
+        late = [row["delay"] for row in rows if row["delay"] is not None]
+        within = sum(delay <= FOUND_WITHIN for delay in late)
+        right = sum(bool(row["is_right"]) for row in rows)
+        causes = sorted({cause for row in rows for _, cause, _ in row["verdicts"]})
+        print(f"{kind:20} {len(rows)} seeds: found {len(late)}, within {FOUND_WITHIN} days {within}, right cause {right}; delays {sorted(late)}; causes {causes}")
+    mended = [seed["kinds"]["placement_collapse"].get("repair") for seed in done if "placement_collapse" in seed["kinds"]]
+    for row in filter(None, mended):
+        errors = row["errors"]
+        usual = sum(errors["before"].values()) / len(errors["before"])
+        week = date.fromisoformat(row["found"]) + timedelta(days=7)
+        last = {arm: errors[arm].get(str(week), float("nan")) for arm in ("repaired", "never")}
+        print(f"  repair: usual error {usual:.3f}, a week after the verdict {last['repaired']:.3f}, never refitted {last['never']:.3f}; other hashes kept: {row['hashes_kept']}")
+
+
+if __name__ == "__main__":
+    main()

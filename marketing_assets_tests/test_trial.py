@@ -1,0 +1,237 @@
+"""The closed-loop trial: that arms see what they should, that a cut trial goes on, that the sensor's part is played once."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from marketing_assets.config import Store
+from marketing_assets.control import read_requests, request_file
+from marketing_assets.pipeline import run_days
+from marketing_assets.sample_shop import Decisions, SampleShop
+from marketing_assets.trial import TrialError, act_on_verdicts, run_trial, verdicts_of
+from marketing_assets.trial.arms import for_day, true_orders, true_plan, without_ads, without_lists
+from marketing_assets.trial.figures import summarise
+from marketing_assets.trial.loop import opened
+from marketing_assets.trial.repair import steps_to_remake
+from marketing_assets.trial.shops import shop_class
+from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema
+
+
+class TinyShop(SampleShop):
+    """The sample shop at its smallest."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        super().__init__(folder, seed, size="tiny")
+
+
+class LoneShop:
+    """Only what a trial must ask of a shop: no branch, no oracle."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self._inner = TinyShop(folder, seed)
+        self.folder, self.first_day = self._inner.folder, self._inner.first_day
+        self.live, self.truth = self._inner.live, self._inner.truth
+
+
+TINY, LONE = (f"marketing_assets_tests.test_trial:{name}" for name in ("TinyShop", "LoneShop"))
+QUICK: dict[str, Any] = {"methods": "plain"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trial of one seed and four days."""
+    out = tmp_path_factory.mktemp("trial")
+    run_trial(TINY, 1, 4, out, lambda text: None, warm_up_days=9, renew_days=2, settings=QUICK)
+    return out
+
+
+def test_a_trial_reports_every_arm_and_leaves_only_its_files(finished: Path) -> None:
+    summary = json.loads((finished / "trial.json").read_text())
+    assert sorted(path.name for path in finished.iterdir()) == ["seeds", "trial.html", "trial.json", "trial.md"]
+    assert set(summary["figures"]["ad_revenue"]["arms"]) == {"common_practice", "system", "oracle"}
+    assert {row["figure"] for row in summary["claims"]} == {"session_conversion_rate", "ad_revenue"}
+    assert summary["seeds"] == 1 and summary["days"] == 4
+    seed = json.loads((finished / "seeds" / "1.json").read_text())
+    assert all(len(days) == 4 for days in seed["truth"].values())
+    # the arms are the same shop up to what was decided: same sessions on the first day but for those ads brought
+    first = {arm: days[0] for arm, days in seed["truth"].items()}
+    assert first["common_practice"]["more"]["retail_sessions"] == first["oracle"]["more"]["retail_sessions"]
+    assert first["system_without_ads"]["ad_spend"] == 0 and first["system_without_ads"]["impressions"] == 0
+    assert "nan" not in (finished / "trial.html").read_text()
+
+
+def test_a_cut_trial_goes_on_and_another_one_is_refused(finished: Path) -> None:
+    told: list[str] = []
+    again = run_trial(TINY, 1, 4, finished, told.append, warm_up_days=9, renew_days=2, settings=QUICK)
+    assert told == [] and again["seeds"] == 1
+    with pytest.raises(TrialError, match="of another trial"):
+        run_trial(TINY, 1, 5, finished, told.append, warm_up_days=9, renew_days=2, settings=QUICK)
+
+
+def test_a_shop_with_the_smallest_interface_can_be_named(tmp_path: Path) -> None:
+    """Without branch the past is lived again, without an oracle there is no third arm."""
+    summary = run_trial(LONE, 1, 2, tmp_path, lambda text: None, warm_up_days=3, renew_days=2, settings=QUICK)
+    assert set(summary["figures"]["profit"]["arms"]) == {"common_practice", "system"}
+    assert "share_of_oracle_gain" not in summary["figures"]["profit"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("SampleShop", "module:Class"), ("no_such_module:Shop", "PYTHONPATH"), ("marketing_assets.sample_shop:NoShop", "no class NoShop")],
+)
+def test_a_shop_that_cannot_be_found_is_named(name: str, message: str) -> None:
+    with pytest.raises(TrialError, match=message):
+        shop_class(name)
+
+
+# --- decisions --------------------------------------------------------------------------------------------------------
+
+
+def test_true_orders_fill_up_to_the_quantile_in_whole_packs() -> None:
+    """Poisson demand of 2 a day over 3 + 7 days: the 95 % quantile of Poisson(20) is 28; 28 - 10 - 5 = 13, in packs of 6: 18."""
+    stock = pl.DataFrame({
+        "item_id": ["a", "b", "c"], "stock_on_hand": [10, 100, None], "stock_on_order": [5, None, 0], "lead_time_days": [3, 3, 3],
+        "pack_size": [6, 6, 1], "minimum_order_quantity": [0, 0, 0],
+    })  # fmt: skip
+    demand = pl.DataFrame({"item_id": ["a", "b", "c"], "demand_mean": [2.0, 2.0, 2.0]})
+    orders = true_orders(demand, stock, 1.0, _store())
+    assert orders is not None and orders.rows() == [("a", 18), ("b", 0)]
+    wider = true_orders(demand, stock, 4.0, _store())
+    assert wider is not None and wider["order_quantity"][0] > 18
+
+
+def test_the_true_plan_buys_the_best_cells_within_the_budget() -> None:
+    cells = pl.DataFrame({
+        "audience_id": ["unknown"] * 4, "creative_id": ["x", "y"] * 2, "placement_id": ["p", "p", "q", "q"], "hour": [9, 9, 9, 9],
+        "campaign_id": ["k"] * 4, "item_id": ["a", "b"] * 2, "ctr": [0.02, 0.01, 0.01, 0.005], "cvr": [0.1] * 4,
+        "available_impressions": [100.0, 100.0, 50.0, 50.0], "cost_per_impression": [0.01] * 4, "value_per_conversion": [30.0] * 4,
+    })  # fmt: skip
+    store = _store(ad_planning={"daily_budget": 1.2, "max_hourly_share": 1.0})
+    plan = true_plan(cells, None, _store().first_day, store)
+    assert plan.sort("placement_id").select("placement_id", "creative_id", "planned_impressions").rows() == [("p", "x", 100.0), ("q", "x", 20.0)]
+    assert float(plan["planned_spend"].sum()) == pytest.approx(1.2)
+
+
+def test_taking_lists_or_ads_away_leaves_the_rest() -> None:
+    lists = pl.DataFrame({
+        "user_id": ["u1", "u1", "u2", "u2", "unknown"], "rank": [1, 2, 1, 2, 1], "item_id": ["a", "b", "c", "d", "e"],
+        "policy_id": ["learned", "learned", "popular", "popular", "popular"], "is_holdout": [False, False, True, True, False],
+    })  # fmt: skip
+    plan = pl.DataFrame(schema=polars_schema("ad_plan"))
+    decisions = Decisions(ad_plan=plan, recommendations=lists)
+    without = without_lists(decisions).recommendations
+    assert without is not None
+    assert without.filter(pl.col("user_id") == "u1").sort("rank")["item_id"].to_list() == ["c", "d"]
+    assert without.filter(pl.col("user_id") == "unknown")["item_id"].to_list() == ["e"]
+    assert without_ads(decisions).recommendations is lists
+    assert without_ads(decisions).ad_plan is not None and for_day(None, _store().first_day) is None
+
+
+def _store(**sections: Any) -> Store:
+    from datetime import date
+
+    return Store.model_validate({
+        "name": "t", "timezone": "UTC", "currency": "EUR", "first_day": date(2026, 1, 1), "sources": {"events": {"files": "x", "columns": {"*": "*"}}},
+        **sections,
+    })  # fmt: skip
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def _day(rate: float, revenue: float) -> dict[str, Any]:
+    names = ("expected_profit", "profit", "ad_spend", "expected_clicks", "expected_ad_conversions", "revenue", "stocked_out_items", "lost_revenue", "ad_revenue")
+    return {
+        "sessions": 100, "expected_session_conversion_rate": rate, "session_conversion_rate": rate, "expected_ad_revenue": revenue,
+        **dict.fromkeys(names, 1.0),
+    }  # fmt: skip
+
+
+def _seed(number: int, common: float, system: float, oracle: float) -> dict[str, Any]:
+    truth = {"common_practice": [_day(common, 10)], "system": [_day(system, 11)], "oracle": [_day(oracle, 12)]}
+    effects = [{
+        "experiment": "ads_holdout", "metric": "orders", "method": "plain", "is_covered": number != 2, "believed": 0.1, "low": 0.0,
+        "high": 0.2, "truth": 0.1, "treated_mean": 0.5, "control_users": 40,
+    }]  # fmt: skip
+    return {"seed": number, "truth": truth, "effects": effects, "figures": [], "verdicts": [], "refused_days": []}
+
+
+def test_lifts_and_shares_by_hand() -> None:
+    summary = summarise([_seed(1, 0.05, 0.06, 0.07), _seed(2, 0.04, 0.05, 0.06), _seed(3, 0.06, 0.08, 0.10)])
+    entry = summary["figures"]["session_conversion_rate"]
+    assert entry["arms"]["common_practice"]["value"] == pytest.approx(0.05)
+    assert entry["system_lift"]["value"] == pytest.approx(0.19 / 0.15 - 1)
+    assert entry["share_of_oracle_gain"]["value"] == pytest.approx(0.5)
+    assert np.allclose(entry["share_of_oracle_gain"]["interval"], 0.5)  # the same in every seed: pairs leave no doubt
+    share = next(row for row in summary["claims"] if row["figure"] == "session_conversion_rate" and "oracle" in row["what"])
+    assert not share["is_met"]
+    assert summary["effects"][0]["covered"] == 2 and summary["effects"][0]["seeds"] == 3
+
+
+# --- repair -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
+    """A tiny shop of eight days, built."""
+    from marketing_assets.config import load_store
+
+    folder = tmp_path_factory.mktemp("built")
+    shop = TinyShop(folder, 5)
+    for number in range(8):
+        shop.live(shop.first_day + timedelta(days=number))
+    store = load_store(folder / "store.yaml").model_copy(update={"threads": 1, "methods": "plain"})
+    with opened(folder, store) as warehouse:
+        run_days(warehouse, days_between(store.first_day, store.first_day + timedelta(days=7)), "test")
+    return store, folder
+
+
+def _with_verdict(warehouse: Warehouse, action: str, assets: str, verdict: str) -> None:
+    day = warehouse.store.first_day + timedelta(days=7)
+    row = dict.fromkeys(polars_schema("drift_report"))
+    row |= {
+        "as_of_date": day, "verdict_id": verdict, "metric": f"ads.{verdict}", "is_drifted": True, "cause": "calibration",
+        "since_date": day - timedelta(days=2), "action": action, "assets_to_refresh": assets,
+    }  # fmt: skip
+    frame = pl.DataFrame([row], schema=polars_schema("drift_report"))
+    warehouse.connection.register("incoming", frame.to_arrow())
+    warehouse.connection.execute("INSERT INTO drift_report BY NAME SELECT * FROM incoming")
+    warehouse.connection.unregister("incoming")
+
+
+def test_a_verdict_is_acted_on_once_and_only_what_it_names_is_made_again(built: tuple[Store, Path]) -> None:
+    store, folder = built
+    day = store.first_day + timedelta(days=7)
+    with opened(folder, store) as warehouse:
+        _with_verdict(warehouse, "refit", "response_rates", "v1")
+        _with_verdict(warehouse, "alert", "", "v2")
+        before = dict(warehouse.ledger)
+        acted = act_on_verdicts(warehouse, day, "again")
+        assert [verdict.verdict_id for verdict in acted] == ["v1"]
+        assert {verdict.verdict_id for verdict in verdicts_of(warehouse.reader(day), day)} == {"v1", "v2"}
+        assert [row["asset"] for row in read_requests(request_file(store, day))] == ["response_rates"]
+        rows = warehouse.connection.execute("SELECT model_name, trigger FROM fitted_models WHERE as_of_date = ?", [day]).fetchall()
+        assert all(trigger in ("request", "cadence") for _, trigger in rows)
+        names = {step.name for step in steps_to_remake(store, ["response_rates"])}
+        assert names == {"source_refit_requests", "cleaning", "response", "ad_planning"}
+        made_again = {table for step in steps_to_remake(store, ["response_rates"]) for table in step.tables}
+        for key, row in before.items():
+            if key[0] not in made_again or key[1] != day:
+                assert warehouse.ledger[key] is row, key
+        for table in ("clean_events", "clean_impressions", "attributed_conversions", "rejected_rows"):
+            assert warehouse.ledger[table, day].content_hash == before[table, day].content_hash
+        assert act_on_verdicts(warehouse, day, "third") == []
+
+
+def test_the_warehouse_of_an_arm_is_the_ordinary_one(built: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    store, folder = built
+    monkeypatch.setenv("MARKETING_WAREHOUSE", str(folder / "warehouse.duckdb"))
+    with open_warehouse(store) as warehouse:
+        assert ("ad_plan", store.first_day) in warehouse.ledger
