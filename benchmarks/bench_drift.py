@@ -207,7 +207,8 @@ def tell(done: Sequence[dict[str, Any]]) -> None:
             if kind in seed["kinds"]:
                 quiet += 21
                 false += [cause for _, cause, _ in seed["kinds"][kind]["verdicts"]]
-    print(f"quiet days {quiet}, false verdicts {len(false)} ({', '.join(sorted(false)) or 'none'}): one per {quiet / max(len(false), 1):.0f} days; bar 60")
+    causes = ", ".join(sorted(false)) or "none"
+    print(f"quiet days {quiet}, false verdicts {len(false)} ({causes}): one per {quiet / max(len(false), 1):.0f} days; bar 60")
     for kind in RIGHT:
         rows = [seed["kinds"][kind] for seed in done if kind in seed["kinds"]]
         if not rows:
@@ -216,14 +217,16 @@ def tell(done: Sequence[dict[str, Any]]) -> None:
         within = sum(delay <= FOUND_WITHIN for delay in late)
         right = sum(bool(row["is_right"]) for row in rows)
         causes = sorted({cause for row in rows for _, cause, _ in row["verdicts"]})
-        print(f"{kind:20} {len(rows)} seeds: found {len(late)}, within {FOUND_WITHIN} days {within}, right cause {right}; delays {sorted(late)}; causes {causes}")
+        print(f"{kind:20} {len(rows)} seeds: found {len(late)}, within {FOUND_WITHIN} days {within}, right cause {right}")
+        print(f"{'':20} delays {sorted(late)}; causes given {causes}")
     mended = [seed["kinds"]["placement_collapse"].get("repair") for seed in done if "placement_collapse" in seed["kinds"]]
     for row in filter(None, mended):
         errors = row["errors"]
         usual = sum(errors["before"].values()) / len(errors["before"])
         week = date.fromisoformat(row["found"]) + timedelta(days=7)
         last = {arm: errors[arm].get(str(week), float("nan")) for arm in ("repaired", "never")}
-        print(f"  repair: usual error {usual:.3f}, a week after the verdict {last['repaired']:.3f}, never refitted {last['never']:.3f}; other hashes kept: {row['hashes_kept']}")
+        print(f"  repair: usual error {usual:.3f}, a week after the verdict {last['repaired']:.3f}, never refitted {last['never']:.3f};")
+        print(f"  tables not named kept their hashes: {row['hashes_kept']}")
 
 
 if __name__ == "__main__":

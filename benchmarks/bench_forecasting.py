@@ -176,6 +176,7 @@ def online_retail(quick: bool, threads: int) -> None:
     for origin in ORIGINS:
         case = retail_case(origin, data)
         print(f"{origin}: {case.panel.count} items")
+        calibration(case, forecast_level_calendar(case.panel).quantiles)
         found = {**ours(case.panel, threads), **baselines(case)}
         found["mlforecast LightGBM"] = mlforecast_peer(case.panel.units, case.dates, HORIZON, threads=threads)
         found |= statsforecast_peers(case.panel.units, case.dates[: case.panel.known], HORIZON, QUICK if quick else QUICK + SLOW)
@@ -200,6 +201,38 @@ def online_retail(quick: bool, threads: int) -> None:
         flat = min(means[f"flat quantiles of {window} days"]["pinball"] for window in (28, 112))
         item, pinball = mine["item_wrmsse"] / simple, mine["pinball"] / flat
         print(f"    {kind}: item {item:.3f} x CrostonSBA on open days (bar 0.97), pinball {pinball:.3f} x flat (bar 0.88)")
+
+
+def distribution(quantiles: Floats, value: Floats) -> Floats:
+    """P(units <= value) by the quantiles (m, levels) of m days: the level reached, linear between distinct quantiles, 0 below zero."""
+    levels = np.concatenate([LEVELS, [1.0]])
+    knots = np.concatenate([quantiles, quantiles[:, -1:] * 2 + 1], axis=1)
+    upper = (knots <= value[:, None]).sum(axis=1)
+    row = np.arange(len(value))
+    below = np.where(upper > 0, levels[np.maximum(upper - 1, 0)], 0.0)
+    low = np.where(upper > 0, knots[row, np.maximum(upper - 1, 0)], -1.0)
+    high, above = knots[row, np.minimum(upper, len(levels) - 1)], levels[np.minimum(upper, len(levels) - 1)]
+    share = np.clip((value - low) / np.maximum(high - low, 1e-9), 0.0, 1.0)
+    return np.where(value < 0, 0.0, below + share * (above - below))
+
+
+def calibration(case: Case, quantiles: Floats) -> None:
+    """Coverage of the 80 and 90 % intervals on open days by volume class, of the last 112 days: randomised PIT, and plain."""
+    rng = np.random.default_rng(0)
+    is_open = (case.truth > 0).any(axis=0)
+    truth, found = case.truth[:, is_open], quantiles[:, is_open]
+    rate = case.panel.units[:, -112:].mean(axis=1) * 112 / np.maximum((case.panel.units[:, -112:] > 0).any(axis=0).sum(), 1)
+    for low, high in ((0.0, 0.5), (0.5, 2.0), (2.0, 10.0), (10.0, np.inf)):
+        ours = (rate >= low) & (rate < high)
+        y, q = truth[ours].ravel(), found[ours].reshape(-1, len(LEVELS))
+        if not y.size:
+            continue
+        before, after = distribution(q, y - 1), distribution(q, y)
+        place = before + rng.random(y.size) * (after - before)
+        pit = [float(((place >= tail) & (place <= 1 - tail)).mean()) for tail in (0.1, 0.05)]
+        index = [list(LEVELS).index(level) for level in (0.1, 0.9, 0.05, 0.95)]
+        plain = [float(((y >= q[:, index[side]]) & (y <= q[:, index[side + 1]])).mean()) for side in (0, 2)]
+        print(f"    {low}-{high} a day, {int(ours.sum())} items: PIT 80 % {pit[0]:.3f}, 90 % {pit[1]:.3f}; plain {plain[0]:.3f}, {plain[1]:.3f}")
 
 
 def rossmann(threads: int) -> None:

@@ -88,8 +88,8 @@ def _shape(root: Any) -> tuple[Hashable | None, list[datetime.date]]:
             arguments = (node.name, node.schema, str(node.namespace))
         else:
             arguments = tuple([of(value) for value in node.__args__])
-        name: Hashable = kind if kind.__module__.startswith("ibis.") and not isinstance(node, ops.ScalarUDF) else _function(node)
-        nodes.append((name, arguments))
+        is_own = isinstance(node, ops.ScalarUDF) or not kind.__module__.startswith("ibis.")
+        nodes.append((_function(node) if is_own else kind, arguments))
         numbers[node] = len(nodes) - 1
         return len(nodes) - 1
 

@@ -26,7 +26,7 @@ import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.evaluation.ads import exported_or_issued
-from marketing_assets.evaluation.what_if import read_log, weighted_log
+from marketing_assets.evaluation.what_if import CELL, read_log, weighted_log
 from marketing_assets.off_policy import DoublyRobust, Log, effective_sample_size, evaluate
 from marketing_assets.warehouse import MissingPartitions, Reader, Warehouse, replace_file
 
@@ -238,7 +238,7 @@ def value_by_log(day: date, policy: str, frame: pl.DataFrame, shown: pl.DataFram
     rows = (
         shown.with_columns(pl.when(pl.col("credited_date") <= known).then("revenue").otherwise(0.0).alias("revenue"))
         .group_by("impression_id", maintain_order=True)
-        .agg(pl.col("cluster", "audience_id", "placement_id", "block", "creative_id", "logging_propensity", "is_clicked").first(), pl.col("revenue").sum())
+        .agg(pl.col("cluster", *CELL, "creative_id", "logging_propensity", "is_clicked").first(), pl.col("revenue").sum())
     )
     spend, planned = float(frame["planned_spend"].sum()), float(frame["planned_impressions"].sum())
     result = []
@@ -247,7 +247,8 @@ def value_by_log(day: date, policy: str, frame: pl.DataFrame, shown: pl.DataFram
         if policy == DONE:
             ones = np.ones(rows.height)
             nothing = np.zeros(rows.height)
-            log = Log(reward.to_numpy().astype(float), ones, ones, nothing, nothing, rows["cluster"].rank("dense").cast(pl.Int64).to_numpy())
+            user = rows["cluster"].rank("dense").cast(pl.Int64).to_numpy()
+            log = Log(reward.to_numpy().astype(float), ones, ones, nothing, nothing, user)
             unsupported = 0.0
         else:
             log, unsupported = weighted_log(rows.with_columns(reward=reward), frame)
@@ -271,10 +272,12 @@ def _joined(logs: Sequence[Log]) -> Log:
     def together(name: str) -> Any:
         return np.concatenate([getattr(part, name) for part in parts])
 
+    columns = {name: together(name) for name in ("reward", "logging_propensity", "target_propensity", "q_logged", "q_target")}
+
     # a user's rows of different days are numbered anew by day: days are independent given their rates
     offsets = np.cumsum([0, *(int(part.cluster.max()) + 1 for part in parts if part.cluster is not None)])[: len(parts)]
     cluster = np.concatenate([part.cluster + offset for part, offset in zip(parts, offsets, strict=True) if part.cluster is not None])
-    return Log(*(together(name) for name in ("reward", "logging_propensity", "target_propensity", "q_logged", "q_target")), cluster)
+    return Log(**columns, cluster=cluster)
 
 
 def curve(valued: Sequence[Valued], store: Store) -> pl.DataFrame:
@@ -288,7 +291,10 @@ def curve(valued: Sequence[Valued], store: Store) -> pl.DataFrame:
         logs = [one.log for one in days if one.log is not None]
         if logs:
             whole = _joined(logs)
-            found = evaluate(whole, [DoublyRobust()], level=store.evaluation.interval, replicates=store.evaluation.bootstrap_replicates, seed=store.seed)[0]
+            settings = store.evaluation
+            found = evaluate(
+                whole, [DoublyRobust()], level=settings.interval, replicates=settings.bootstrap_replicates, seed=store.seed
+            )[0]
             size = effective_sample_size(whole)
             if np.isfinite(found.ci_low):
                 interval = (found.ci_low, found.ci_high)  # type: ignore[assignment]
@@ -352,10 +358,12 @@ def as_page(report: pl.DataFrame, store: Store) -> str:
     """The regret curves as a page that needs nothing else."""
     parts = []
     for (outcome, estimator), part in sorted(report.group_by("outcome", "estimator")):
-        parts.append(f"<h2>{html.escape(str(outcome))}, {html.escape(str(estimator))}</h2><p>{html.escape(LABELS[str(estimator)])}</p>")
+        parts.append(f"<h2>{html.escape(str(outcome))}, {html.escape(str(estimator))}</h2>")
+        parts.append(f"<p>{html.escape(LABELS[str(estimator)])}</p>")
         parts.append(_drawing(part))
     text = "\n".join(html.escape(line) for line in as_lines(report, store))
-    days = f"{report['date'].min()} to {report['date'].max()}" if report.height else "no day"
+    dates = report["date"].unique().sort().to_list()
+    days = f"{dates[0]} to {dates[-1]}" if dates else "no day"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Replay</title><style>body{font:15px/1.5 system-ui,sans-serif;'
         "max-width:62rem;margin:2rem auto;padding:0 1rem}svg{max-width:100%;height:auto}pre{overflow-x:auto}</style></head><body>"
@@ -366,17 +374,18 @@ def as_page(report: pl.DataFrame, store: Store) -> str:
 
 def _drawing(part: pl.DataFrame) -> str:
     width, height, left, bottom = 760, 280, 70, 30
-    first, last = part["date"].min(), part["date"].max()
+    dates: list[date] = part["date"].unique().sort().to_list()
+    first, last = dates[0], dates[-1]
     low, high = min(0.0, float(part["regret"].min() or 0.0)), max(0.0, float(part["regret"].max() or 0.0))  # type: ignore[arg-type]
-    span, reach = max((last - first).days, 1), max(high - low, 1e-9)  # type: ignore[operator, union-attr]
+    span, reach = max((last - first).days, 1), max(high - low, 1e-9)
 
     def place(day: date, value: float) -> tuple[float, float]:
-        return left + (day - first).days / span * (width - left - 10), 10 + (high - value) / reach * (height - bottom - 20)  # type: ignore[operator]
+        return left + (day - first).days / span * (width - left - 10), 10 + (high - value) / reach * (height - bottom - 20)
 
-    zero = place(first, 0.0)[1]  # type: ignore[arg-type]
+    zero = place(first, 0.0)[1]
     drawn = [f'<line x1="{left}" x2="{width - 10}" y1="{zero:.1f}" y2="{zero:.1f}" stroke="#bbb"/>']
     for level in sorted({low, 0.0, high}):
-        y = place(first, level)[1]  # type: ignore[arg-type]
+        y = place(first, level)[1]
         drawn.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end" font-size="11">{level:,.1f}</text>')
     for number, policy in enumerate(POLICIES):
         rows = part.filter(pl.col("policy_id") == policy, pl.col("regret").is_not_null()).sort("date")

@@ -212,7 +212,7 @@ class Reader:
         Of keyed inputs, the newest non-null value per key and column as of `end` (start is ignored).
         """
         spec = INPUTS[source]
-        types: dict[str, Any] = {name: _POLARS_TYPES[type(TYPES[kind]).__name__] for name, kind in spec.columns.items()}
+        types: dict[Any, Any] = {name: _POLARS_TYPES[type(TYPES[kind]).__name__] for name, kind in spec.columns.items()}
         if not self.has_source(source) or not self._has_rows(f"raw_{source}", end):
             return pl.DataFrame(schema=types | {"landed_date": pl.Date})
         from marketing_assets.compiled import compiled

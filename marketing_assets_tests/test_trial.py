@@ -13,14 +13,14 @@ import pytest
 
 from marketing_assets.config import Store
 from marketing_assets.control import read_requests, request_file
-from marketing_assets.pipeline import run_days
-from marketing_assets.sample_shop import Decisions, SampleShop
+from marketing_assets.pipeline import run_days, steps_of
+from marketing_assets.sample_shop import Decisions, KnowingShop, SampleShop
 from marketing_assets.trial import TrialError, act_on_verdicts, run_trial, verdicts_of
 from marketing_assets.trial.arms import for_day, true_orders, true_plan, without_ads, without_lists
 from marketing_assets.trial.figures import summarise
 from marketing_assets.trial.loop import opened
 from marketing_assets.trial.repair import steps_to_remake
-from marketing_assets.trial.shops import shop_class
+from marketing_assets.trial.shops import branch, make_shop, shop_class
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema
 
 
@@ -42,13 +42,14 @@ class LoneShop:
 
 TINY, LONE = (f"marketing_assets_tests.test_trial:{name}" for name in ("TinyShop", "LoneShop"))
 QUICK: dict[str, Any] = {"methods": "plain"}
+DAYS, LAST = 2, 3
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trial of one seed and four days."""
+    """A trial of one seed and a few days."""
     out = tmp_path_factory.mktemp("trial")
-    run_trial(TINY, 1, 4, out, lambda text: None, warm_up_days=9, renew_days=2, settings=QUICK)
+    run_trial(TINY, 1, DAYS, out, lambda text: None, warm_up_days=4, renew_days=2, settings=QUICK)
     return out
 
 
@@ -57,9 +58,9 @@ def test_a_trial_reports_every_arm_and_leaves_only_its_files(finished: Path) -> 
     assert sorted(path.name for path in finished.iterdir()) == ["seeds", "trial.html", "trial.json", "trial.md"]
     assert set(summary["figures"]["ad_revenue"]["arms"]) == {"common_practice", "system", "oracle"}
     assert {row["figure"] for row in summary["claims"]} == {"session_conversion_rate", "ad_revenue"}
-    assert summary["seeds"] == 1 and summary["days"] == 4
+    assert summary["seeds"] == 1 and summary["days"] == DAYS
     seed = json.loads((finished / "seeds" / "1.json").read_text())
-    assert all(len(days) == 4 for days in seed["truth"].values())
+    assert all(len(days) == DAYS for days in seed["truth"].values())
     # the arms are the same shop up to what was decided: same sessions on the first day but for those ads brought
     first = {arm: days[0] for arm, days in seed["truth"].items()}
     assert first["common_practice"]["more"]["retail_sessions"] == first["oracle"]["more"]["retail_sessions"]
@@ -69,17 +70,23 @@ def test_a_trial_reports_every_arm_and_leaves_only_its_files(finished: Path) -> 
 
 def test_a_cut_trial_goes_on_and_another_one_is_refused(finished: Path) -> None:
     told: list[str] = []
-    again = run_trial(TINY, 1, 4, finished, told.append, warm_up_days=9, renew_days=2, settings=QUICK)
+    again = run_trial(TINY, 1, DAYS, finished, told.append, warm_up_days=4, renew_days=2, settings=QUICK)
     assert told == [] and again["seeds"] == 1
     with pytest.raises(TrialError, match="of another trial"):
-        run_trial(TINY, 1, 5, finished, told.append, warm_up_days=9, renew_days=2, settings=QUICK)
+        run_trial(TINY, 1, DAYS + 1, finished, told.append, warm_up_days=4, renew_days=2, settings=QUICK)
 
 
 def test_a_shop_with_the_smallest_interface_can_be_named(tmp_path: Path) -> None:
-    """Without branch the past is lived again, without an oracle there is no third arm."""
-    summary = run_trial(LONE, 1, 2, tmp_path, lambda text: None, warm_up_days=3, renew_days=2, settings=QUICK)
-    assert set(summary["figures"]["profit"]["arms"]) == {"common_practice", "system"}
-    assert "share_of_oracle_gain" not in summary["figures"]["profit"]
+    """Without branch the past is lived again, and comes out the same; without an oracle there is no third arm."""
+    make = shop_class(LONE)
+    shop = make_shop(make, tmp_path / "one", 3)
+    day = shop.first_day
+    shop.live(day)
+    twin = branch(shop, make, 3, tmp_path / "other", lambda one: one.live(day))
+    assert twin.truth(day) == shop.truth(day)
+    assert not isinstance(shop, KnowingShop)
+    with pytest.raises(TrialError, match="no shop: it needs"):
+        make_shop(lambda folder, seed: object(), tmp_path / "none", 3)  # type: ignore[arg-type,return-value]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +122,8 @@ def test_the_true_plan_buys_the_best_cells_within_the_budget() -> None:
     })  # fmt: skip
     store = _store(ad_planning={"daily_budget": 1.2, "max_hourly_share": 1.0})
     plan = true_plan(cells, None, _store().first_day, store)
-    assert plan.sort("placement_id").select("placement_id", "creative_id", "planned_impressions").rows() == [("p", "x", 100.0), ("q", "x", 20.0)]
+    found = plan.sort("placement_id").select("placement_id", "creative_id", "planned_impressions").rows()
+    assert found == [("p", "x", 100.0), ("q", "x", 20.0)]
     assert float(plan["planned_spend"].sum()) == pytest.approx(1.2)
 
 
@@ -137,17 +145,19 @@ def test_taking_lists_or_ads_away_leaves_the_rest() -> None:
 def _store(**sections: Any) -> Store:
     from datetime import date
 
-    return Store.model_validate({
-        "name": "t", "timezone": "UTC", "currency": "EUR", "first_day": date(2026, 1, 1), "sources": {"events": {"files": "x", "columns": {"*": "*"}}},
-        **sections,
-    })  # fmt: skip
+    events = {"files": "x", "columns": {"*": "*"}}
+    content = {"name": "t", "timezone": "UTC", "currency": "EUR", "first_day": date(2026, 1, 1), "sources": {"events": events}}
+    return Store.model_validate({**content, **sections})
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
 def _day(rate: float, revenue: float) -> dict[str, Any]:
-    names = ("expected_profit", "profit", "ad_spend", "expected_clicks", "expected_ad_conversions", "revenue", "stocked_out_items", "lost_revenue", "ad_revenue")
+    names = (
+        "expected_profit", "profit", "ad_spend", "expected_clicks", "expected_ad_conversions", "revenue", "stocked_out_items",
+        "lost_revenue", "ad_revenue",
+    )  # fmt: skip
     return {
         "sessions": 100, "expected_session_conversion_rate": rate, "session_conversion_rate": rate, "expected_ad_revenue": revenue,
         **dict.fromkeys(names, 1.0),
@@ -180,21 +190,23 @@ def test_lifts_and_shares_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
-    """A tiny shop of eight days, built."""
+    """A tiny shop of a few days, built up to the plan."""
     from marketing_assets.config import load_store
 
     folder = tmp_path_factory.mktemp("built")
     shop = TinyShop(folder, 5)
-    for number in range(8):
+    for number in range(LAST + 1):
         shop.live(shop.first_day + timedelta(days=number))
     store = load_store(folder / "store.yaml").model_copy(update={"threads": 1, "methods": "plain"})
     with opened(folder, store) as warehouse:
-        run_days(warehouse, days_between(store.first_day, store.first_day + timedelta(days=7)), "test")
+        names = [step.name for step in steps_of(store)]
+        days = days_between(store.first_day, store.first_day + timedelta(days=LAST))
+        run_days(warehouse, days, "test", steps=names[: names.index("ad_planning") + 1])
     return store, folder
 
 
 def _with_verdict(warehouse: Warehouse, action: str, assets: str, verdict: str) -> None:
-    day = warehouse.store.first_day + timedelta(days=7)
+    day = warehouse.store.first_day + timedelta(days=LAST)
     row = dict.fromkeys(polars_schema("drift_report"))
     row |= {
         "as_of_date": day, "verdict_id": verdict, "metric": f"ads.{verdict}", "is_drifted": True, "cause": "calibration",
@@ -208,7 +220,7 @@ def _with_verdict(warehouse: Warehouse, action: str, assets: str, verdict: str) 
 
 def test_a_verdict_is_acted_on_once_and_only_what_it_names_is_made_again(built: tuple[Store, Path]) -> None:
     store, folder = built
-    day = store.first_day + timedelta(days=7)
+    day = store.first_day + timedelta(days=LAST)
     with opened(folder, store) as warehouse:
         _with_verdict(warehouse, "refit", "response_rates", "v1")
         _with_verdict(warehouse, "alert", "", "v2")

@@ -179,10 +179,11 @@ class Model:
         import highspy
 
         solver = self._solver
+        lost = (highspy.HighsModelStatus.kUnknown, highspy.HighsModelStatus.kNotset, highspy.HighsModelStatus.kSolveError)
         while True:
             solver.run()
             for option, value in (("presolve", "on"), ("simplex_strategy", 4), ("primal_feasibility_tolerance", 1e-7)):
-                if solver.getModelStatus() != highspy.HighsModelStatus.kUnknown:
+                if solver.getModelStatus() not in lost:
                     break
                 solver.clearSolver()  # lost its footing: from scratch, then by primal simplex, then a little less exactly
                 solver.setOptionValue(option, value)

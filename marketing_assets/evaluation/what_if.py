@@ -50,7 +50,8 @@ def _with_audience(reader: Reader, log: pl.DataFrame, start: date, end: date) ->
     nameless = log.filter(pl.col("audience_id").is_null(), pl.col("user_id").is_not_null())
     found = pl.DataFrame(schema={"impression_id": pl.String, "of_user": pl.String})
     if nameless.height:
-        entries = reader.window("audiences", reader.keyframe_before(max(start, reader.store.first_day)), end, ["as_of_date", "user_id", "audience_id", "priority"])
+        since = reader.keyframe_before(max(start, reader.store.first_day))
+        entries = reader.window("audiences", since, end, ["as_of_date", "user_id", "audience_id", "priority"])
         first = entries.sort("as_of_date", "user_id", "priority", "audience_id", nulls_last=True).unique(
             ["as_of_date", "user_id"], keep="first", maintain_order=True
         )

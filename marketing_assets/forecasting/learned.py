@@ -27,7 +27,7 @@ ORIGIN_GAP, ORIGINS = 14, 10
 """Training origins lie at least so many columns apart; so many of them at most, spread over what is known."""
 FEWEST_KNOWN = 56
 """Columns an origin must have behind it."""
-MOST_ROWS = 45_000
+MOST_ROWS = 25_000
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of the learned mean against its start that are tried on the rows kept for it."""
 LEAST_GAIN = 0.97

@@ -59,7 +59,7 @@ class Plan:
 
 @dataclass
 class Lived:
-    """What became of a seed: truth by arm and day, what the system believed, and what it did about drift."""
+    """What became of a seed: truth by arm and day, what the system believed, what it did about drift, and CPU seconds by step."""
 
     seed: int
     truth: dict[str, list[dict[str, Any]]]
@@ -67,6 +67,7 @@ class Lived:
     figures: list[dict[str, Any]]
     verdicts: list[dict[str, Any]]
     refused_days: list[str]
+    cpu_seconds_by_step: dict[str, float]
 
 
 def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -> Lived:
@@ -83,7 +84,7 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
     lived(shop)
     store = _store(past, plan)
     with opened(past, store) as warehouse:
-        run_days(warehouse, before, f"trial-{seed}", steps=_names(store))
+        built = run_days(warehouse, before, f"trial-{seed}", steps=_names(store))
         dispersion = dispersion_of(warehouse.reader(before[-1]), before[-1])
     arms = {
         name: branch(shop, make, seed, folder / name, lived)
@@ -92,7 +93,7 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
     for name in (SYSTEM, ORACLE, *WITHOUT.values()):
         if name in arms:
             shutil.copy2(past / "warehouse.duckdb", folder / name / "warehouse.duckdb")
-    tell(f"seed {seed}: {len(before)} days lived and built")
+    tell(f"seed {seed}: {len(before)} days lived and built in {sum(result.cpu_seconds for result in built):.0f} CPU seconds")
     days = days_between(before[-1] + timedelta(days=1), before[-1] + timedelta(days=plan.days))
     return _live_arms(arms, days, plan, seed, dispersion, folder, tell)
 
@@ -104,6 +105,7 @@ def _live_arms(
     system = SystemDecisions()
     verdicts: list[dict[str, Any]] = []
     stopped: dict[str, date] = {}
+    cpu: dict[str, float] = {}
     run_id = f"trial-{seed}"
     with opened(folder / SYSTEM, store) as warehouse:
         stock = _Stock(folder / ORACLE, plan) if ORACLE in arms else None
@@ -121,7 +123,8 @@ def _live_arms(
                 oracle.live(day, oracle_decisions(oracle.oracle(), day, today, known, dispersion, store))
             waiting.append(day)
             if len(waiting) == plan.renew_days or day == days[-1]:
-                run_days(warehouse, waiting, run_id, steps=_names(store))
+                for result in run_days(warehouse, waiting, run_id, steps=_names(store)):
+                    cpu[result.step.name] = cpu.get(result.step.name, 0.0) + result.cpu_seconds
                 waiting = []
                 for verdict in act_on_verdicts(warehouse, day, run_id, tell):
                     verdicts.append({**asdict(verdict), "day": day.isoformat(), "since": verdict.since.isoformat()})
@@ -141,7 +144,7 @@ def _live_arms(
     truth = {
         name: [{**asdict(shop.truth(day)), "day": day.isoformat()} for day in days] for name, shop in arms.items()
     }
-    return Lived(seed, truth, effects, figures, verdicts, [day.isoformat() for day in system.refused_days])
+    return Lived(seed, truth, effects, figures, verdicts, [day.isoformat() for day in system.refused_days], cpu)
 
 
 def _for_day(decided: Decisions, day: date) -> Decisions:

@@ -18,8 +18,10 @@ def _number(name: str, value: float) -> str:
 
 
 def _share(entry: Mapping[str, Any] | None) -> str:
-    if entry is None:
-        return ""
+    if entry is None or entry["value"] is None:
+        return "-"
+    if entry["interval"] is None:
+        return f"{entry['value']:+.1%}"
     low, high = entry["interval"]
     return f"{entry['value']:+.1%} ({low:+.1%} to {high:+.1%})"
 
