@@ -362,7 +362,7 @@ def test_an_export_cut_off_after_its_record_is_finished_later(warehouse: Warehou
 
 def test_a_plan_waits_for_approval_of_exactly_itself(tmp_path: Path, warehouse: Warehouse) -> None:
     store = shop(tmp_path, ad_planning={"needs_approval": True})
-    with pytest.raises(ApprovalNeeded, match=f"marketing approve {DAY}"):
+    with pytest.raises(ApprovalNeeded, match=f"marketing approve --day {DAY}"):
         export_day(warehouse, DAY, store, NOON)
     assert not export_folder(store, DAY).exists()
     with pytest.raises(ExportError, match="who"):

@@ -565,7 +565,7 @@ def test_every_chart_has_words_and_its_numbers_as_a_table() -> None:
 def test_the_first_screen_says_what_to_do() -> None:
     text = " ".join(Reading(page_of(shop(ad_planning={"needs_approval": True}))).text)
     for expected in (
-        "marketing approve 2026-10-05",
+        "marketing approve --day 2026-10-05",
         "Order 10 items for €480.00",
         "Answer 3 urgent complaints",
         "Rates out of calibration since 2 Oct",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 
 from marketing_assets.config import Store
 from marketing_assets.control import read_requests, request_file
@@ -29,6 +30,15 @@ class TinyShop(SampleShop):
 
     def __init__(self, folder: Path, seed: int) -> None:
         super().__init__(folder, seed, size="tiny")
+
+    def write_store(self, last_day: date | None = None, **sections: Any) -> Path:
+        """As the sample shop's, without the inputs no arm's decisions rest on: they would cost time only."""
+        path = super().write_store(last_day, **sections)
+        content = yaml.safe_load(path.read_text())
+        for name in ("contacts", "surveys", "erasures", "identities", "item_drivers", "market_days"):
+            del content["sources"][name]
+        path.write_text(yaml.safe_dump(content))
+        return path
 
 
 class LoneShop:
@@ -143,8 +153,6 @@ def test_taking_lists_or_ads_away_leaves_the_rest() -> None:
 
 
 def _store(**sections: Any) -> Store:
-    from datetime import date
-
     events = {"files": "x", "columns": {"*": "*"}}
     content = {"name": "t", "timezone": "UTC", "currency": "EUR", "first_day": date(2026, 1, 1), "sources": {"events": events}}
     return Store.model_validate({**content, **sections})

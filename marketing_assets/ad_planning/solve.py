@@ -243,14 +243,18 @@ class Model:
         alone: dict[str, float] = {}
         if self._optimise():
             return self._solution(relaxed, alone, is_relaxed=False)
-        relaxed, alone = self._relax()
-        for block, start, amounts in zip(self.statement.blocks, self.block_starts, relaxed, strict=True):
-            for row in np.flatnonzero(amounts):
-                # a hair more than the smallest, so that rounding does not close the door again; stated as part of it
-                amounts[row] += 1e-9 * max(amounts[row], abs(block.limit[row]), 1e-6)
-                slack = amounts[row]
-                self._set_bound(start + int(row), self.original[start + int(row)] + slack)
-        if not self._optimise():
+        smallest, alone = self._relax()
+        # a hair more than the smallest, so that rounding does not close the door again; stated as part of it
+        for hair in (1e-9, 1e-7, 1e-6):
+            relaxed = [amounts.copy() for amounts in smallest]
+            for block, start, amounts in zip(self.statement.blocks, self.block_starts, relaxed, strict=True):
+                for row in np.flatnonzero(amounts):
+                    amounts[row] += hair * max(amounts[row], abs(block.limit[row]), 1e-6)
+                    self._set_bound(start + int(row), self.original[start + int(row)] + amounts[row])
+            if self._optimise():
+                break
+            self._solver.clearSolver()
+        else:
             raise SolverFailed("ad plan: infeasible even as relaxed; a hard limit is contradictory, such as a negative one")
         return self._solution(relaxed, alone, is_relaxed=any(amounts.any() for amounts in relaxed))
 

@@ -19,18 +19,19 @@ Floats = npt.NDArray[np.float64]
 REPLICATES = 2000
 
 Totals = Mapping[str, Floats]
-"""Sums over days, one value per seed."""
+"""Sums over days and seeds, one value per draw of seeds."""
+Measure = Callable[[Totals], Floats]
 
 
-def _rate(numerator: str, denominator: str) -> Callable[[Totals], float]:
-    return lambda sums: float(sums[numerator].sum() / max(sums[denominator].sum(), 1e-12))
+def _rate(numerator: str, denominator: str) -> Measure:
+    return lambda sums: np.asarray(sums[numerator] / np.maximum(sums[denominator], 1e-12))
 
 
-def _per_day(name: str) -> Callable[[Totals], float]:
-    return lambda sums: float(sums[name].sum() / max(sums["days"].sum(), 1.0))
+def _per_day(name: str) -> Measure:
+    return lambda sums: np.asarray(sums[name] / sums["days"])
 
 
-FIGURES: dict[str, tuple[str, Callable[[Totals], float]]] = {
+FIGURES: dict[str, tuple[str, Measure]] = {
     "session_conversion_rate": ("true session conversion rate", _rate("expected_converting_sessions", "sessions")),
     "ad_revenue": ("true ad revenue a day, net of refunds", _per_day("expected_ad_revenue")),
     "profit": ("profit a day, by what came out", _per_day("profit")),
@@ -80,11 +81,14 @@ def summarise(seeds: Sequence[Mapping[str, Any]], level: float = 0.95) -> dict[s
     """The trial's summary from its finished seeds: arms, lifts over common practice, share of the oracle's gain, own belief."""
     arms = [arm for arm in (COMMON, SYSTEM, ORACLE) if all(arm in seed["truth"] for seed in seeds)]
     sums = {arm: _stacked(seeds, arm) for arm in arms}
-    draws = np.random.default_rng([20_240_101, len(seeds)]).integers(0, len(seeds), (REPLICATES, len(seeds)))
+    # the first draw is every seed once: the value itself; the others draw as many seeds again, with all their arms
+    counts = np.random.default_rng([20_240_101, len(seeds)]).multinomial(len(seeds), np.full(len(seeds), 1 / len(seeds)), REPLICATES)
+    counts = np.vstack([np.ones((1, len(seeds))), counts])
+    drawn = {arm: {name: counts @ values for name, values in sums[arm].items()} for arm in arms}
 
-    def spread(measure: Callable[[Mapping[str, Totals]], float]) -> dict[str, Any]:
-        copies = np.array([measure({arm: {name: values[rows] for name, values in sums[arm].items()} for arm in arms}) for rows in draws])
-        return _spread(measure(sums), copies, level)
+    def spread(measure: Callable[[Mapping[str, Totals]], Floats]) -> dict[str, Any]:
+        values = measure(drawn)
+        return _spread(float(values[0]), values[1:], level)
 
     figures = {name: _entry(label, of, arms, spread) for name, (label, of) in FIGURES.items()}
     return {
@@ -95,13 +99,13 @@ def summarise(seeds: Sequence[Mapping[str, Any]], level: float = 0.95) -> dict[s
     }  # fmt: skip
 
 
-def _entry(label: str, of: Callable[[Totals], float], arms: Sequence[str], spread: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+def _entry(label: str, of: Measure, arms: Sequence[str], spread: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """A figure in every arm, its lifts over common practice, and the share of the oracle's gain."""
 
-    def of_arm(arm: str) -> Callable[[Mapping[str, Totals]], float]:
+    def of_arm(arm: str) -> Callable[[Mapping[str, Totals]], Floats]:
         return lambda sums: of(sums[arm])
 
-    def lift_of(arm: str) -> Callable[[Mapping[str, Totals]], float]:
+    def lift_of(arm: str) -> Callable[[Mapping[str, Totals]], Floats]:
         return lambda sums: _lift(of(sums[arm]), of(sums[COMMON]))
 
     entry: dict[str, Any] = {"label": label, "arms": {arm: spread(of_arm(arm)) for arm in arms}}
@@ -111,12 +115,15 @@ def _entry(label: str, of: Callable[[Totals], float], arms: Sequence[str], sprea
     return entry
 
 
-def _lift(value: float, base: float) -> float:
-    return value / base - 1 if base else float("nan")
+def _lift(value: Floats, base: Floats) -> Floats:
+    lift: Floats = np.divide(value, base, out=np.full(value.shape, np.nan), where=base != 0) - 1
+    return lift
 
 
-def _share(system: float, common: float, oracle: float) -> float:
-    return (system - common) / (oracle - common) if oracle != common else float("nan")
+def _share(system: Floats, common: Floats, oracle: Floats) -> Floats:
+    gain = oracle - common
+    share: Floats = np.divide(system - common, gain, out=np.full(gain.shape, np.nan), where=gain != 0)
+    return share
 
 
 def _claims(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
