@@ -475,8 +475,13 @@ class Warehouse:
         if spec.kind == "day":
             return dict.fromkeys(days, "")
         if spec.kind == "issue":
-            before = self.ledger.get((name, days[0] - timedelta(days=1)))
-            state, found = ("" if before is None else before.state_hash), {}
+            state, found, earlier = "", {}, days[0] - timedelta(days=1)
+            while earlier >= self.store.first_day:
+                row = self.ledger.get((name, earlier))
+                if row is not None and row.rows:
+                    state = row.content_hash
+                    break
+                earlier -= timedelta(days=1)
             for day in days:
                 state = results[day][1] if results[day][0] else state
                 found[day] = state

@@ -191,6 +191,9 @@ def test_lifts_and_shares_by_hand() -> None:
     share = next(row for row in summary["claims"] if row["figure"] == "session_conversion_rate" and "oracle" in row["what"])
     assert not share["is_met"]
     assert summary["effects"][0]["covered"] == 2 and summary["effects"][0]["seeds"] == 3
+    alone = summarise([_seed(1, 0.05, 0.06, 0.07)])
+    assert alone["figures"]["session_conversion_rate"]["system_lift"] == {"value": pytest.approx(0.2), "interval": None}
+    assert not any(row["is_met"] for row in alone["claims"])
 
 
 # --- repair -----------------------------------------------------------------------------------------------------------

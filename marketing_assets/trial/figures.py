@@ -17,6 +17,8 @@ import numpy.typing as npt
 COMMON, SYSTEM, ORACLE = "common_practice", "system", "oracle"
 Floats = npt.NDArray[np.float64]
 REPLICATES = 2000
+FEWEST_SEEDS = 3
+"""With fewer nothing can be said of the spread, and no bar is met."""
 
 Totals = Mapping[str, Floats]
 """Sums over days and seeds, one value per draw of seeds."""
@@ -88,7 +90,7 @@ def summarise(seeds: Sequence[Mapping[str, Any]], level: float = 0.95) -> dict[s
 
     def spread(measure: Callable[[Mapping[str, Totals]], Floats]) -> dict[str, Any]:
         values = measure(drawn)
-        return _spread(float(values[0]), values[1:], level)
+        return _spread(float(values[0]), values[1:] if len(seeds) >= FEWEST_SEEDS else np.full(1, np.nan), level)
 
     figures = {name: _entry(label, of, arms, spread) for name, (label, of) in FIGURES.items()}
     return {

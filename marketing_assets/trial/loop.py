@@ -38,6 +38,7 @@ from marketing_assets.warehouse import Warehouse, days_between
 COMMON, SYSTEM, ORACLE = "common_practice", "system", "oracle"
 WITHOUT = {"ads_holdout": "system_without_ads", "recommendations_holdout": "system_without_lists"}
 """Experiment -> the copy of the shop that shows what would have been without what it measures."""
+JUDGING_STEPS = ("evaluation", "drift")
 UNUSED_STEPS = ("service", "registry", "report")
 """Steps no decision and no figure of a trial rests on."""
 
@@ -48,12 +49,14 @@ Tell = Callable[[str], None]
 class Plan:
     """How a seed is lived. warm_up_days: days under common practice before; one holdout period, so that it ends with them.
 
-    renew_days: every so many days the system builds the days that landed and decides anew; 1 is how it is meant to run.
+    renew_days: every so many days the system builds the days that landed and decides anew; judge_days: every so many it
+    evaluates what it did and looks for drift. 1 is how both are meant to run; more only holds the system back.
     """
 
     days: int
     warm_up_days: int = 84
     renew_days: int = 1
+    judge_days: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -111,6 +114,13 @@ def _live_arms(
         stock = _Stock(folder / ORACLE, plan) if ORACLE in arms else None
         decided = system.on(warehouse.reader(days[0] - timedelta(days=1)), days[0] - timedelta(days=1))
         waiting: list[date] = []
+        unjudged: list[date] = []
+        deciding = [name for name in _names(store) if name not in JUDGING_STEPS]
+
+        def build(window: Sequence[date], steps: Sequence[str]) -> None:
+            for result in run_days(warehouse, window, run_id, steps=steps):
+                cpu[result.step.name] = cpu.get(result.step.name, 0.0) + result.cpu_seconds
+
         for number, day in enumerate(days):
             today = _for_day(decided, day)
             arms[COMMON].live(day)
@@ -122,13 +132,16 @@ def _live_arms(
                 known = stock.on(day - timedelta(days=1))
                 oracle.live(day, oracle_decisions(oracle.oracle(), day, today, known, dispersion, store))
             waiting.append(day)
-            if len(waiting) == plan.renew_days or day == days[-1]:
-                for result in run_days(warehouse, waiting, run_id, steps=_names(store)):
-                    cpu[result.step.name] = cpu.get(result.step.name, 0.0) + result.cpu_seconds
+            unjudged.append(day)
+            if len(waiting) >= plan.renew_days or day == days[-1]:
+                build(waiting, deciding)
                 waiting = []
-                for verdict in act_on_verdicts(warehouse, day, run_id, tell):
-                    verdicts.append({**asdict(verdict), "day": day.isoformat(), "since": verdict.since.isoformat()})
-                resume_when_sound(warehouse, stopped, day)
+                if len(unjudged) >= plan.judge_days or day == days[-1]:
+                    build(unjudged, JUDGING_STEPS)
+                    unjudged = []
+                    for verdict in act_on_verdicts(warehouse, day, run_id, tell):
+                        verdicts.append({**asdict(verdict), "day": day.isoformat(), "since": verdict.since.isoformat()})
+                    resume_when_sound(warehouse, stopped, day)
                 decided = system.on(warehouse.reader(day), day)
             if (number + 1) % 10 == 0 or day == days[-1]:
                 tell(f"seed {seed}: {number + 1} of {len(days)} days")

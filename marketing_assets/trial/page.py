@@ -39,7 +39,8 @@ def tables_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
     if "oracle" in arms:
         heads += ["oracle's lift", "share of the oracle's gain"]
     claims = [
-        [row["figure"], row["what"], f"{row['bar']:.0%}", _share(row), "yes" if row["is_met"] else "no"] for row in summary["claims"]
+        [row["figure"], row["what"], f"{row['bar']:.0%}", _share(row), "yes" if row["is_met"] else "no"]
+        for row in summary["claims"]
     ]
     effects = [
         [
@@ -52,7 +53,9 @@ def tables_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
         [row["metric"], f"{row['believed']:,.5g}", f"{row['truth']:,.5g}", f"{row['days_covered']} of {row['days']}"]
         for row in summary["evaluation"]
     ]
-    verdicts = [[str(row["seed"]), row["day"], row["cause"], row["action"], ", ".join(row["assets"])] for row in summary["verdicts"]]
+    verdicts = [
+        [str(row["seed"]), row["day"], row["cause"], row["action"], ", ".join(row["assets"])] for row in summary["verdicts"]
+    ]
     believed = ["experiment", "metric", "method", "believed", "truth", "held out", "interval holds the truth"]
     said = ["metric", "said", "truth", "days whose interval holds it"]
     return [
@@ -67,7 +70,7 @@ def tables_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
 def _opening(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"{summary['shop']}: {summary['seeds']} seeds, {summary['days']} days each after {summary['warm_up_days']} days of common practice; "
-        f"decisions renewed every {summary['renew_days']} day(s). Intervals: {summary['level']:.0%}, bootstrap over seeds, arms paired.",
+        f"decisions renewed every {summary['renew_days']} day(s), judged every {summary['judge_days']}. Intervals: {summary['level']:.0%}, bootstrap over seeds, arms paired.",
         f"Plans refused by the system's own gate: {summary['refused_plans']}.",
     ]
 

@@ -32,6 +32,7 @@ def run_trial(
     *,
     warm_up_days: int = 84,
     renew_days: int = 1,
+    judge_days: int = 1,
     first_seed: int = 1,
     settings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -41,8 +42,8 @@ def run_trial(
     error. settings: sections of store.yaml to replace, as Store takes them.
     """
     make = shop_class(shop)
-    plan = Plan(days, warm_up_days, renew_days, settings or {})
-    kind = {"shop": shop, "days": days, "warm_up_days": warm_up_days, "renew_days": renew_days, "settings": repr(settings or {})}
+    plan = Plan(days, warm_up_days, renew_days, judge_days, settings or {})
+    kind = {"shop": shop, **{name: value for name, value in asdict(plan).items() if name != "settings"}, "settings": repr(plan.settings)}
     done = []
     (out / "seeds").mkdir(parents=True, exist_ok=True)
     for seed in range(first_seed, first_seed + seeds):
