@@ -288,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=7)
     made.add_argument("--size", default="demo", choices=("demo", "trial", "tiny"))
     made = add("trial", trial, "closed-loop trial: common practice, this system and an oracle on the same shop", store=False)
-    made.add_argument("--shop", default="marketing_assets.sample_shop:SampleShop", metavar="MODULE:CLASS")
+    made.add_argument("--shop", default="marketing_assets.trial:TrialShop", metavar="MODULE:CLASS")
     made.add_argument("--seeds", type=int, default=20)
     made.add_argument("--days", type=int, default=60)
     made.add_argument("--out", default="trial", metavar="FOLDER")
@@ -307,9 +307,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from marketing_assets.control import ControlError
         from marketing_assets.exports.errors import ExportError
         from marketing_assets.sources import SourceError
+        from marketing_assets.trial import TrialError
         from marketing_assets.warehouse import WarehouseError
 
-        known = (StoreError, ControlError, SourceError, WarehouseError, ExportError, FileNotFoundError, FileExistsError)
+        known = (StoreError, ControlError, TrialError, SourceError, WarehouseError, ExportError, FileNotFoundError, FileExistsError)
         if not isinstance(error, known):
             raise
         sys.stderr.write(_coloured("error", "red") + f": {error}\n")
