@@ -22,7 +22,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 env: $(VENV)/.ready ## the environment alone (in .venv, from requirements.lock)
 
 .PHONY: demo
-demo: env ## sample shop, whole graph over its history, report: about five minutes
+demo: env ## sample shop, whole graph over its history, report
 	$(BIN)/marketing sample-shop
 	@mkdir -p $(DAGSTER_HOME) && ln -sf $(CURDIR)/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
 	$(BIN)/dagster asset materialize -m marketing_assets.definitions --select '*' --partition-range $$($(BIN)/marketing days)
