@@ -107,6 +107,12 @@ def prepare_clean(folder: Path, threads: int) -> None:
     con.close()
 
 
+MAPPED = (
+    *("event_at", "user_id", "event_type", "item_id", "event_id", "session_id", "order_id", "quantity", "unit_price", "discount"),
+    *("rating", "review_text", "dwell_seconds", "search_query", "device", "channel", "location_id", "refunds_event_id"),
+)
+
+
 def ours(folder: Path, start: str, days: int, threads: int) -> dict[str, Any]:
     """Our functions, published through the warehouse into a new file."""
     import duckdb
@@ -117,7 +123,7 @@ def ours(folder: Path, start: str, days: int, threads: int) -> dict[str, Any]:
 
     store = Store.model_validate({
         "name": "bench", "timezone": "Europe/London", "currency": "GBP", "first_day": FIRST, "threads": threads,
-        "sources": {"events": {"files": "{date}.csv", "columns": {"event_at": "event_at"}}}, "cleaning": {"service_item_pattern": "^(POST|FEE)"},
+        "sources": {"events": {"files": "{date}.csv", "columns": {name: name for name in MAPPED}}}, "cleaning": {"service_item_pattern": "^(POST|FEE)"},
     })  # fmt: skip
     target = folder / "ours.duckdb"
     target.unlink(missing_ok=True)

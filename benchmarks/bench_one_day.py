@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from bench_data_path import FIRST, MEMORY_LIMIT, make_events  # noqa: E402
+from bench_data_path import FIRST, MAPPED, MEMORY_LIMIT, make_events  # noqa: E402
 
 DAYS = (50, 246)
 
@@ -47,7 +47,7 @@ def main() -> None:
 
     store = Store.model_validate({
         "name": "bench", "timezone": "Europe/London", "currency": "GBP", "first_day": FIRST, "threads": given.threads,
-        "sources": {"events": {"files": "{date}.csv", "columns": {"event_at": "event_at"}}}, "cleaning": {"service_item_pattern": "^(POST|FEE)"},
+        "sources": {"events": {"files": "{date}.csv", "columns": {name: name for name in MAPPED}}}, "cleaning": {"service_item_pattern": "^(POST|FEE)"},
     })  # fmt: skip
     clean = ("clean_events", "clean_impressions", "attributed_conversions", "rejected_rows")
     steps: dict[str, tuple[Sequence[str], Any]] = {

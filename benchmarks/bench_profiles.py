@@ -32,7 +32,7 @@ from marketing_assets.profiles import build_audiences, build_profiles
 from marketing_assets.profiles.lifetime import fit_purchases
 from marketing_assets.profiles.linear import log_losses
 from marketing_assets.profiles.matrix import counts
-from marketing_assets.profiles.training import outcomes
+from marketing_assets.profiles.training import outcomes, running_totals
 from marketing_assets.profiles.value import ValueModel, total_interval
 from marketing_assets.warehouse import days_between, polars_schema, reader_over
 
@@ -231,11 +231,11 @@ def bench_online_retail(methods: list[str]) -> None:
     labelled = {}
     for day in weekly:
         frame = log.filter(pl.col("as_of_date") == day).sort("user_id")
-        labelled[day] = (frame, outcomes(frame, ordered, HORIZON)["ordered"].to_numpy())
+        labelled[day] = (frame, outcomes(frame, running_totals(ordered), HORIZON)["ordered"].to_numpy())
     for day in dates:
         now = features_as_of(days, day, False).sort("user_id")
         users.append(now["user_id"])
-        truth.append(outcomes(now, ordered, HORIZON)["ordered"].to_numpy())
+        truth.append(outcomes(now, running_totals(ordered), HORIZON)["ordered"].to_numpy())
         past = [labelled[origin] for origin in weekly if origin + timedelta(days=HORIZON) <= day]
         forecasts["rfm logistic"].append(rfm_logistic(past, now))
         with contextlib.redirect_stdout(io.StringIO()):  # its optimiser prints where it fails

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import polars as pl
 
 
@@ -18,9 +19,9 @@ def salted_share(ids: pl.Series, salt: str) -> pl.Series:
     first 8 bytes of BLAKE2b (RFC 7693) of the id, keyed by the salt, over 2^64, cut to 53 bits so that 1 is never reached.
     """
     key = hashlib.blake2b(salt.encode(), digest_size=32).digest()
-
-    def number(identifier: str) -> float:
-        value = hashlib.blake2b(identifier.encode(), key=key, digest_size=8).digest()
-        return (int.from_bytes(value, "big") >> 11) / (1 << 53)
-
-    return pl.Series(ids.name, [None if value is None else number(value) for value in ids.cast(pl.String).to_list()], dtype=pl.Float64)
+    texts = ids.cast(pl.String)
+    # Frames repeat their users on many days: each is hashed once.
+    distinct = texts.drop_nulls().unique()
+    digests = b"".join([hashlib.blake2b(text.encode(), key=key, digest_size=8).digest() for text in distinct.to_list()])
+    shares = (np.frombuffer(digests, dtype=">u8") >> np.uint64(11)).astype(np.float64) / (1 << 53)
+    return texts.replace_strict(distinct, pl.Series(shares), default=None, return_dtype=pl.Float64).alias(ids.name)

@@ -157,13 +157,15 @@ def export(given: argparse.Namespace) -> int:
 
 def approve(given: argparse.Namespace) -> int:
     from marketing_assets.exports import approve_plan
+    from marketing_assets.report import write_report
     from marketing_assets.warehouse import open_warehouse
 
     store = _store(given)
     day = _newest(store, given.day)
     with open_warehouse(store, "marketing approve", tell=progress) as warehouse:
         approve_plan(warehouse.reader(day), day, store, given.by, datetime.now(UTC).replace(tzinfo=None), given.note)
-    tell(f"plan of {day} approved by {given.by}")
+        path = write_report(warehouse.reader(day), day, store)  # the page says who approved
+    tell(f"plan of {day} approved by {given.by}; page: {path}")
     return 0
 
 
@@ -228,7 +230,10 @@ def what_if(given: argparse.Namespace) -> int:
 def trial(given: argparse.Namespace) -> int:
     from marketing_assets.trial import run_trial
 
-    run_trial(shop=given.shop, seeds=given.seeds, days=given.days, out=Path(given.out), tell=progress)
+    run_trial(
+        given.shop, given.seeds, given.days, Path(given.out), progress, renew_days=given.renew_days, judge_days=given.judge_days,
+        first_seed=given.first_seed,
+    )
     return 0
 
 
@@ -290,7 +295,10 @@ def parser() -> argparse.ArgumentParser:
     made = add("trial", trial, "closed-loop trial: common practice, this system and an oracle on the same shop", store=False)
     made.add_argument("--shop", default="marketing_assets.trial:TrialShop", metavar="MODULE:CLASS")
     made.add_argument("--seeds", type=int, default=20)
+    made.add_argument("--first-seed", type=int, default=1)
     made.add_argument("--days", type=int, default=60)
+    made.add_argument("--renew-days", type=int, default=1, help="decide anew every so many days (default 1)")
+    made.add_argument("--judge-days", type=int, default=1, help="evaluate and look for drift every so many days (default 1)")
     made.add_argument("--out", default="trial", metavar="FOLDER")
     return top
 

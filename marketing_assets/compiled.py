@@ -4,21 +4,52 @@ What belongs here: knowing that two expressions differ in nothing but dates. Wha
 
 Compiling an expression takes longer than a small shop's day of rows takes to compute, and from day to day only dates differ. An
 expression's shape is everything in it but the values of its date literals; where two dates are equal is part of it. The text
-of a shape is kept in this process with its dates as blanks.
+of a shape is kept with its dates as blanks: in this process, and beside the warehouse for the next one (`texts_beside`).
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Hashable, Mapping
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-_TEXTS: dict[Hashable, list[str | int]] = {}
-_MOST = 5_000
-"""Texts kept; beyond them the oldest are forgotten."""
+_TEXTS: dict[str, list[str | int]] = {}
+_MOST = 1_000
+"""Texts kept; beyond them those not used for longest are forgotten."""
+
+
+@contextmanager
+def texts_beside(warehouse: Path) -> Iterator[None]:
+    """Use the texts that an earlier process left beside a warehouse, and leave there what this one adds.
+
+    A file of other library versions, or one that cannot be read, is ignored and written anew: it only saves time.
+    """
+    path = warehouse.with_name(f"{warehouse.name}.queries.json")
+    made_with = [importlib.metadata.version(name) for name in ("ibis-framework", "sqlglot", "duckdb")]
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["made_with"] == made_with:
+            for key, parts in content["texts"].items():
+                _TEXTS.setdefault(key, parts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        content = {"texts": {}}
+    known = set(content["texts"])
+    try:
+        yield
+    finally:
+        if not known.issuperset(_TEXTS):
+            fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+            fresh.write_text(json.dumps({"made_with": made_with, "texts": _TEXTS}), encoding="utf-8")
+            os.replace(fresh, path)
 
 
 def compiled(expression: ir.Table) -> str:
@@ -26,12 +57,16 @@ def compiled(expression: ir.Table) -> str:
     shape, dates = _shape(expression.op())
     if shape is None:
         return _compile(expression)
-    parts = _TEXTS.get(shape)
+    # Types by name and values by their text: the same in every process. What is written with an address is of use in none.
+    name = hashlib.blake2b(repr(shape).encode(), digest_size=16).hexdigest()
+    parts = _TEXTS.get(name)
     if parts is None:
         parts = _blanks(_compile(expression), dates)
         while len(_TEXTS) >= _MOST:
             del _TEXTS[next(iter(_TEXTS))]
-        _TEXTS[shape] = parts
+    else:
+        del _TEXTS[name]  # put behind the others
+    _TEXTS[name] = parts
     return "".join(part if isinstance(part, str) else _literal(dates[part]) for part in parts)
 
 
@@ -76,6 +111,8 @@ def _shape(root: Any) -> tuple[Hashable | None, list[datetime.date]]:
             return tuple([of(each) for each in value])
         if isinstance(value, Mapping):
             return tuple([(name, of(each)) for name, each in value.items()])
+        if isinstance(value, (set, frozenset)):  # in no order of their own, another in every process
+            return tuple(sorted(repr(of(each)) for each in value))
         return value  # type: ignore[no-any-return]
 
     def visit(node: Any) -> int:

@@ -111,6 +111,20 @@ def engine() -> Any:
     return ibis
 
 
+_SCHEMAS: dict[str, Any] = {}
+"""Types of published tables as the database has them; looked up once, since asking takes longer than most queries."""
+
+
+def _declared(backend: Any, name: str) -> ir.Table:
+    """A published table as an Ibis expression, without asking the database for its columns again."""
+    import ibis.expr.operations as ops
+
+    if name not in _SCHEMAS:
+        _SCHEMAS[name] = backend.table(name).schema()
+    expression: ir.Table = ops.DatabaseTable(name=name, schema=_SCHEMAS[name], source=backend).to_expr()
+    return expression
+
+
 def polars_schema(name: str) -> dict[str, Any]:
     """Column -> Polars type of a table, in order: `pl.DataFrame(rows, schema=polars_schema('ad_plan'))`."""
     return {column: _POLARS_TYPES[type(kind).__name__] for column, kind in TABLES[name].columns.items()}
@@ -143,7 +157,7 @@ class Reader:
 
     def table(self, name: str) -> ir.Table:
         """A published table as an Ibis expression, days up to last_day only."""
-        expression = self.ibis.table(name)
+        expression = _declared(self.ibis, name)
         return expression.filter(expression[TABLES[name].partition_column] <= self.last_day)
 
     def has_source(self, source: str) -> bool:
@@ -190,6 +204,18 @@ class Reader:
             return pl.DataFrame(schema={column: polars_schema(name)[column] for column in chosen})
         return self.window(name, issued, issued, columns)
 
+    def frame(self, expression: ir.Table) -> pl.DataFrame:
+        """The rows of an Ibis expression over this reader's tables, in the types Ibis says they have; in no order."""
+        import ibis.expr.operations as ops
+
+        from marketing_assets.compiled import compiled
+
+        if expression.op().find(ops.InMemoryTable):  # Ibis has to lend the engine those rows first
+            lent: pl.DataFrame = expression.to_polars()
+            return lent
+        rows: pl.DataFrame = self.connection.execute(compiled(expression)).pl()
+        return rows.cast(expression.schema().to_polars())
+
     def head(self, name: str, day: date, rows: int, columns: Sequence[str]) -> list[tuple[Any, ...]]:
         """The first rows of a partition, by key."""
         spec = TABLES[name]
@@ -215,10 +241,7 @@ class Reader:
         types: dict[Any, Any] = {name: _POLARS_TYPES[type(TYPES[kind]).__name__] for name, kind in spec.columns.items()}
         if not self.has_source(source) or not self._has_rows(f"raw_{source}", end):
             return pl.DataFrame(schema=types | {"landed_date": pl.Date})
-        from marketing_assets.compiled import compiled
-
-        expression = self.accepted_table(source, None if spec.key else start, end)
-        frame: pl.DataFrame = self.connection.execute(compiled(expression)).pl()
+        frame = self.frame(self.accepted_table(source, None if spec.key else start, end))
         return frame.cast({**types, "landed_date": pl.Date}).sort([*(spec.key or frame.columns)], nulls_last=False)
 
     def _has_rows(self, name: str, end: date) -> bool:
@@ -702,8 +725,10 @@ def open_warehouse(
         finally:
             connection.close()
         return
+    from marketing_assets.compiled import texts_beside
+
     path = warehouse_path(store)
-    with warehouse_lock(path, holder, wait_seconds, tell):
+    with warehouse_lock(path, holder, wait_seconds, tell), texts_beside(path):
         connection = duckdb.connect(str(path), config={"threads": str(store.threads), "memory_limit": "4GB"})
         try:
             warehouse = Warehouse(connection, store, path)

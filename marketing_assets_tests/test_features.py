@@ -30,7 +30,7 @@ MADE = {step: ("user_features", "user_preferences") if step == "user_features" e
 
 
 def shop(*sources: str, **settings: Any) -> Store:
-    mapped = {name: {"files": "{date}.csv", "columns": {"x": "x"}} for name in ("events", *sources)}
+    mapped = {name: {"files": "{date}.csv", "columns": {"*": "*"}} for name in ("events", *sources)}
     return Store.model_validate(
         {
             "name": "test",

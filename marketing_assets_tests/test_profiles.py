@@ -32,7 +32,7 @@ from marketing_assets.profiles.propensity import (
     prior_probability,
 )
 from marketing_assets.profiles.segments import SegmentLimits, fit_segment_limits, segment_names
-from marketing_assets.profiles.training import Training, outcomes
+from marketing_assets.profiles.training import Training, outcomes, running_totals
 from marketing_assets.profiles.value import ValueModel, fit_value, order_day_quantile, total_interval
 from marketing_assets.warehouse import Built, FittedModel, days_between, insert_model, polars_schema, reader_over
 
@@ -339,7 +339,7 @@ def test_outcomes_by_hand() -> None:
         orient="row",
         schema=["user_id", "day", "orders", "revenue"],
     ).select("user_id", "orders", "revenue", event_date=pl.lit(FIRST) + pl.duration(days=pl.col("day")))
-    found = outcomes(asked, orders, 5)
+    found = outcomes(asked, running_totals(orders), 5)
     assert found["ordered"].to_list() == [1.0, 0.0, 1.0]
     assert found["revenue_after"].to_list() == [20.0, 0.0, 16.0]
 
@@ -368,9 +368,7 @@ def test_search_takes_trees_where_they_earn_it_and_stays_within_its_trials() -> 
         outcome.append((generator.random(250) < np.where((ago > 50) & (ago < 110), 0.7, 0.1)).astype(float))
     rows = pl.concat(parts)
     age = rows.select(age=(pl.lit(date(2024, 6, 30)) - pl.col("as_of_date")).dt.total_days().cast(pl.Float64))["age"]
-    training = Training(
-        rows, np.concatenate(outcome), rows["as_of_date"].to_list(), age.to_numpy(), np.zeros(len(rows), dtype=bool)
-    )
+    training = Training(rows, np.concatenate(outcome), age.to_numpy(), np.zeros(len(rows), dtype=bool))
     fit = fit_propensity(training, rows.tail(250), 14, shop("learned"))
     assert fit.parameters["kind"] == "trees" and fit.metrics["judged_loss"] < fit.metrics["base_rate_loss"]
     assert len(fit.metrics["trials"]) <= shop().profiles.search_trials

@@ -128,7 +128,7 @@ def _spend(reader: Reader, start: date, end: date) -> pl.DataFrame:
         shown = reader.table("clean_impressions")
         shown = shown.filter(shown.landed_date.between(start, end))
         sums = shown.group_by("landed_date", "campaign_id", date=shown.impression_date).agg(spend=shown.spend.sum())
-        frame: pl.DataFrame = sums.to_polars()
+        frame = reader.frame(sums)
     elif reader.has_source("ad_reports"):
         reports = reader.accepted("ad_reports", start, end)
         key = ["date", "campaign_id", "creative_id", "placement_id", "hour", "audience_id"]
@@ -149,7 +149,7 @@ def _categories(reader: Reader, days: Sequence[date]) -> pl.DataFrame:
     rows = table.filter(table.as_of_date.between(reader.keyframe_before(days[0]), days[-1])).select(
         "as_of_date", "item_id", "category"
     )
-    frame: pl.DataFrame = rows.to_polars()
+    frame = reader.frame(rows)
     return frame.cast({"as_of_date": pl.Date, "item_id": pl.String, "category": pl.String}).sort("as_of_date", "item_id")
 
 

@@ -15,6 +15,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from marketing_assets.cleaning import accepted_landed
+from marketing_assets.cleaning.typed import mapped_columns
 from marketing_assets.config import KEYFRAME_DAYS, REISSUE_DAYS, Store
 from marketing_assets.features.running import day_literal, days_of, earlier_entries, stack
 from marketing_assets.schemas import TABLES
@@ -92,8 +93,10 @@ def items(reader: Reader, days: Sequence[date], store: Store) -> ir.Table:
         paid_price=daily.paid_price.coalesce(ibis.ifelse(daily.day == daily.first_seen_date, daily.first_price, None))
     )
     so_far = ibis.window(group_by=daily.item_id, order_by=daily.day, preceding=None, following=0)
-    # a shop without a catalogue knows nothing of an item but what was paid for it
-    known = _NEWEST if reader.has_source("items") else ("paid_price",)
+    # what no catalogue column says stays unknown, and costs no window over the rows
+    mapped = mapped_columns(store, "items")
+    given = [name for name in _GIVEN if name in mapped]
+    known = {*given, "paid_price", *(["list_price"] if "unit_price" in mapped else [])}
     newest = {name: _newest(daily[name], daily.day, so_far) if name in known else daily[name] for name in _NEWEST}
     state = daily.select("item_id", "day", "first_seen_date", is_service=daily.is_service.any().over(so_far), **newest)
     full = state.mutate(
@@ -104,7 +107,7 @@ def items(reader: Reader, days: Sequence[date], store: Store) -> ir.Table:
     )
     by_day = ibis.window(group_by=full.item_id, order_by=full.day)
     is_due = full.day.lag().over(by_day).isnull()
-    for name in ("unit_price", "has_list_price", "is_service", *_GIVEN):
+    for name in ("unit_price", "has_list_price", "is_service", *given):
         is_due = is_due | ~full[name].identical_to(full[name].lag().over(by_day))
     if keyframes:
         is_due = is_due | full.day.isin([day_literal(day) for day in keyframes])

@@ -15,6 +15,7 @@ from marketing_assets.config import Store
 from marketing_assets.control import request_refit
 from marketing_assets.orchestration.checks import check_results, check_specs
 from marketing_assets.orchestration.partitions import daily_partitions, days_of
+from marketing_assets.orchestration.pictures import picture
 from marketing_assets.orchestration.resources import ShopResource
 from marketing_assets.pipeline import Step, StepResult, mend_step, run_step, steps_of
 from marketing_assets.schemas import TABLES
@@ -157,6 +158,8 @@ def _of_newest(shop: ShopResource, table: str, result: StepResult) -> dict[str, 
         "seconds": round(result.seconds, 3), "cpu_seconds": round(result.cpu_seconds, 3), "days": len(result.days),
         "preview": dg.MetadataValue.md(preview(shop, table, result.days[-1])),
     }
+    if drawn := picture(shop.warehouse.reader(result.days[-1]), table, result.days[-1]):
+        metadata["picture"] = dg.MetadataValue.md(drawn)
     if table in result.degraded:
         metadata["degraded"] = result.degraded[table]
     if table == "daily_report":

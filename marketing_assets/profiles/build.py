@@ -211,7 +211,7 @@ def _preferences(reader: Reader, days: Sequence[date]) -> pl.DataFrame:
     first = best.group_by("as_of_date", "user_id").agg(
         **{name: best.preference_value.min(where=best.preference_type == kind) for kind, name in _PREFERENCES.items()}
     )
-    rows: pl.DataFrame = first.to_polars()
+    rows = reader.frame(first)
     return rows.cast({"as_of_date": pl.Date})
 
 

@@ -18,7 +18,7 @@ import polars as pl
 from marketing_assets.config import REISSUE_DAYS, Store
 from marketing_assets.model_store import Comparison, ModelHistory, compare, fit_days, held_out, new_fit, rollbacks
 from marketing_assets.profiles.hazard import fit_hazard
-from marketing_assets.profiles.linear import Floats
+from marketing_assets.profiles.linear import Floats, log_losses
 from marketing_assets.profiles.matrix import COLUMNS, at_reading_day
 from marketing_assets.profiles.propensity import PropensityModel, fit_propensity, losses, with_level
 from marketing_assets.profiles.segments import fit_segment_limits
@@ -88,8 +88,8 @@ def margin_share(reader: Reader, day: date) -> float:
 
 
 def _newest_held_out(training: Training) -> Training:
-    newest = set(training.days[-COMPARED_ORIGINS:])
-    return training.where(training.is_held_out & np.array([origin in newest for origin in training.origin], dtype=bool))
+    is_newest = training.entries["as_of_date"].is_in(training.days[-COMPARED_ORIGINS:]).to_numpy()
+    return training.where(training.is_held_out & is_newest)
 
 
 def _by_user(training: Training, values: Floats) -> Floats:
@@ -159,7 +159,10 @@ def _move_level(
     rows = training.where(~training.is_held_out)
     model = with_level(champion, rows, champion.matrix(rows.entries), store.threads)
     held = _newest_held_out(training)
-    verdict = _compare(held, lambda which: losses((model, champion)[which], held, store.threads), store.seed)
+    raw = champion.raw_logit(champion.matrix(held.entries), store.threads)  # the two differ in their level alone
+    verdict = _compare(
+        held, lambda which: log_losses(held.outcome, (model, champion)[which].calibrated(raw)), store.seed
+    )
     history.add(
         new_fit(
             name,

@@ -52,7 +52,7 @@ def fit_hazard(past: Past, store: Store, day: date, horizon_days: int, purchases
     import lightgbm
 
     entries = past.entries.filter(pl.col("last_order_date").is_not_null(), ~pl.col("user_id").is_in(excluded.implode()))
-    orders = past.orders.filter(pl.col("landed_date") <= day)
+    running = past.totals(day)
     bins = lead_bins(horizon_days)
     chosen = _origins(entries, store, day, bins)
     lived = [
@@ -63,7 +63,7 @@ def fit_hazard(past: Past, store: Store, day: date, horizon_days: int, purchases
     for (after, until), frame in zip(bins, lived, strict=True):
         if not frame.height:
             continue
-        made = running_at(frame, orders, "order_days", until) - running_at(frame, orders, "order_days", after)
+        made = running_at(frame, running, until)[0] - running_at(frame, running, after)[0]
         rows.append(np.column_stack([state(frame, purchases), np.full(frame.height, (after + until) / 2)]))
         rates.append(made / (until - after))
         weights.append(np.full(frame.height, float(until - after)))

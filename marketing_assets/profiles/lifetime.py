@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,10 +61,14 @@ def _log_likelihood(parameters: Floats, x: Floats, t_x: Floats, age: Floats, cou
     return float(count @ (first + second + np.logaddexp(staying, leaving)))
 
 
-def _minimise(loss: Callable[[Floats], float], start: Floats, bounds: list[tuple[float, float]]) -> Floats:
+def _minimise(
+    loss: Callable[[Floats], Any], start: Floats, bounds: list[tuple[float, float]], has_gradient: bool = False
+) -> Floats:
+    """Where the loss is least. has_gradient: the loss returns its gradient too."""
     from scipy.optimize import minimize
 
-    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds, options={"maxiter": 200, "ftol": 1e-11, "gtol": 1e-6})
+    settings: Any = {"jac": has_gradient, "options": {"maxiter": 200, "ftol": 1e-11, "gtol": 1e-6}}
+    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds, **settings)
     return np.asarray(np.round(found.x, 6), dtype=np.float64)
 
 
@@ -110,7 +115,7 @@ def fit_spend(occasions: Floats, mean_value: Floats) -> SpendModel:
     occasions: purchases behind the mean; mean_value: money. Values are scaled to a mean of 1 while fitting. q stays above
     1.05, so that the population mean exists. Raises ValueError where nobody has bought.
     """
-    from scipy.special import gammaln
+    from scipy.special import digamma, gammaln
 
     chosen = (occasions > 0) & (mean_value > 0)
     if not chosen.any():
@@ -118,18 +123,24 @@ def fit_spend(occasions: Floats, mean_value: Floats) -> SpendModel:
     n, scale = occasions[chosen], float(np.mean(mean_value[chosen]))
     m = mean_value[chosen] / scale
 
-    def loss(parameters: Floats) -> float:
-        p, q, gamma = np.exp(parameters[0]), 1.05 + np.exp(parameters[1]), np.exp(parameters[2])
-        terms = (
-            gammaln(p * n + q)
-            - gammaln(p * n)
-            - gammaln(q)
-            + q * np.log(gamma)
-            + (p * n - 1) * np.log(m)
-            + p * n * np.log(n)
-            - (p * n + q) * np.log(gamma + n * m)
-        )
-        return -float(np.mean(terms)) + 1e-4 * float(np.sum((parameters - np.array([0.5, 0.5, 0.0])) ** 2))
+    log_m, log_total, centre = np.log(m), np.log(n * m), np.array([0.5, 0.5, 0.0])
 
-    best = _minimise(loss, np.array([0.5, 0.5, 0.0]), [(-4, 6), (-6, 6), (-6, 8)])
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        p, excess, gamma = np.exp(parameters)
+        q = 1.05 + excess
+        scale_sum = gamma + n * m
+        log_sum, both = np.log(scale_sum), p * n + q
+        terms = gammaln(both) - gammaln(p * n) - gammaln(q) + q * np.log(gamma) - log_m + p * n * log_total - both * log_sum
+        slope = digamma(both) - log_sum
+        gradient = np.array(
+            [
+                p * np.mean(n * (slope - digamma(p * n) + log_total)),
+                excess * (np.mean(slope) - digamma(q) + np.log(gamma)),
+                q - gamma * np.mean(both / scale_sum),
+            ]
+        )
+        away = parameters - centre
+        return -float(np.mean(terms)) + 1e-4 * float(away @ away), -gradient + 2e-4 * away
+
+    best = _minimise(loss, centre, [(-4, 6), (-6, 6), (-6, 8)], has_gradient=True)
     return SpendModel(float(np.exp(best[0])), float(1.05 + np.exp(best[1])), float(np.exp(best[2]) * scale))

@@ -60,8 +60,11 @@ class PropensityModel:
             return np.zeros(0)
         if self.kind == "prior":
             return np.asarray(np.round(prior_probability(entries, self.daily_rate, self.horizon_days), DECIMALS))
-        rows = self.matrix(entries)
-        return np.asarray(np.round(self.calibration.apply(sigmoid(self.raw_logit(rows, threads))), DECIMALS), dtype=np.float64)
+        return self.calibrated(self.raw_logit(self.matrix(entries), threads))
+
+    def calibrated(self, raw: Floats) -> Floats:
+        """Probabilities from the mix before calibration, rounded."""
+        return np.asarray(np.round(self.calibration.apply(sigmoid(raw)), DECIMALS), dtype=np.float64)
 
     def matrix(self, entries: pl.DataFrame) -> Floats:
         """users x FEATURE_NAMES; the linear score takes its LINEAR_COLUMNS."""

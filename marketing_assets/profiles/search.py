@@ -54,7 +54,7 @@ def search(
     days = rows.days
     judges = days[-JUDGES:]
     before = judges[0] - timedelta(days=horizon_days)
-    origin = np.array(rows.origin, dtype="datetime64[D]")
+    origin = rows.entries["as_of_date"].to_numpy()
     is_old = origin <= np.datetime64(before)
     is_judge = origin >= np.datetime64(judges[0])
     positives = float(rows.outcome[is_old].sum())

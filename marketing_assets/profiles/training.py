@@ -9,7 +9,7 @@ only where O + h <= D, the day of the fit, and only from events that had landed 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 
 import numpy as np
@@ -34,11 +34,20 @@ MAX_ROWS = 250_000
 class Past:
     """What a window's fits may see: entries on re-issue days, and order days with what was spent and when it landed.
 
-    entries: COLUMNS, sorted by as_of_date, user_id. orders: user_id, event_date, landed_date, orders, revenue (net).
+    entries: COLUMNS and is_held_out (users no fit learns from), sorted by as_of_date, user_id.
+    orders: user_id, event_date, landed_date, orders, revenue (net).
     """
 
     entries: pl.DataFrame
     orders: pl.DataFrame
+    _totals: dict[date, pl.DataFrame] = field(default_factory=dict, repr=False)
+
+    def totals(self, day: date) -> pl.DataFrame:
+        """running_totals of the orders that had landed by `day`; several models of one day ask for the same."""
+        if day not in self._totals:
+            self._totals.clear()
+            self._totals[day] = running_totals(self.orders.filter(pl.col("landed_date") <= day))
+        return self._totals[day]
 
 
 def origin_days(store: Store, day: date) -> list[date]:
@@ -78,10 +87,11 @@ def read_past(
     if origins:
         features = reader.table("user_features")
         chosen = features.filter(features.as_of_date.isin(origins)).select(*COLUMNS)
-        entries: pl.DataFrame = chosen.to_polars().sort("as_of_date", "user_id")
+        entries = reader.frame(chosen).sort("as_of_date", "user_id")
     else:
         entries = reader.window("user_features", last, last, COLUMNS).clear()
-    return Past(at_reading_day(entries), read_orders(reader, earliest, last))
+    entries = at_reading_day(entries).with_columns(is_held_out=held_out(entries["user_id"]))
+    return Past(entries, read_orders(reader, earliest, last))
 
 
 def read_orders(reader: Reader, start: date, end: date) -> pl.DataFrame:
@@ -98,7 +108,7 @@ def read_orders(reader: Reader, start: date, end: date) -> pl.DataFrame:
     daily = ours.group_by("user_id", "event_date", "landed_date").agg(
         orders=is_order.cast("int64").sum(), revenue=ours.revenue.sum().cast("float64")
     )
-    frame: pl.DataFrame = daily.to_polars()
+    frame = reader.frame(daily)
     return frame.with_columns(pl.col("orders").cast(pl.Int64), pl.col("revenue").cast(pl.Float64).round(4)).sort(
         "user_id", "event_date", "landed_date"
     )
@@ -106,11 +116,10 @@ def read_orders(reader: Reader, start: date, end: date) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Training:
-    """Mature rows for one fit. entries: feature entries; outcome: per row; weight: by age of the origin; is_held_out: per row."""
+    """Mature rows for one fit. entries: feature entries, as_of_date the origin; outcome, age_days, is_held_out: per row."""
 
     entries: pl.DataFrame
     outcome: Floats
-    origin: Sequence[date]
     age_days: Floats
     is_held_out: np.ndarray
 
@@ -125,13 +134,12 @@ class Training:
 
     def where(self, mask: np.ndarray) -> Training:
         """The rows the mask keeps."""
-        kept = self.entries.filter(pl.Series(mask))
-        return Training(kept, self.outcome[mask], kept["as_of_date"].to_list(), self.age_days[mask], self.is_held_out[mask])
+        return Training(self.entries.filter(pl.Series(mask)), self.outcome[mask], self.age_days[mask], self.is_held_out[mask])
 
     @property
     def days(self) -> list[date]:
         """Distinct origins, oldest first."""
-        return sorted(set(self.origin))
+        return self.entries["as_of_date"].unique().sort().to_list()
 
 
 def mature_rows(past: Past, store: Store, day: date, horizon_days: int, measure: str, newest: int = MAX_ORIGINS) -> Training:
@@ -146,42 +154,50 @@ def mature_rows(past: Past, store: Store, day: date, horizon_days: int, measure:
         from marketing_assets.assignment import salted_share
 
         entries = entries.filter(salted_share(entries["user_id"], "profile-training-1") < MAX_ROWS / entries.height)
-    known = past.orders.filter(pl.col("landed_date") <= day)
-    frame = outcomes(entries, known, horizon_days)
+    frame = outcomes(entries, past.totals(day), horizon_days)
     age = frame.select(age=(pl.lit(day) - pl.col("as_of_date")).dt.total_days().cast(pl.Float64))["age"]
     return Training(
-        frame.drop("ordered", "revenue_after"),
+        frame.drop("ordered", "revenue_after", "is_held_out"),
         frame["ordered" if measure == "ordered" else "revenue_after"].to_numpy().astype(np.float64),
-        frame["as_of_date"].to_list(),
         age.to_numpy(),
-        held_out(frame["user_id"]).to_numpy().astype(bool),
+        frame["is_held_out"].to_numpy().astype(bool),
     )
 
 
-def running_at(entries: pl.DataFrame, orders: pl.DataFrame, measure: str, days_ahead: int) -> Floats:
-    """Per row of entries, the user's running total through as_of_date + days_ahead; differences of two give a span.
+def running_totals(orders: pl.DataFrame) -> pl.DataFrame:
+    """user_id, event_date, order_days (days with an order) and revenue (net spend, money), both summed up to that day.
 
-    measure: 'revenue' (net spend, money), 'order_days' (days with an order). orders: user_id, event_date, orders, revenue.
+    orders: user_id, event_date, orders, revenue. Sorted by day.
     """
-    value = pl.col("revenue").sum().round(4) if measure == "revenue" else (pl.col("orders").sum() > 0).cast(pl.Float64)
-    daily = orders.group_by("user_id", "event_date").agg(value=value).sort("user_id", "event_date")
-    running = daily.select("user_id", "event_date", total=pl.col("value").cum_sum().over("user_id").round(4)).sort("event_date")
+    daily = (
+        orders.group_by("user_id", "event_date")
+        .agg(order_days=(pl.col("orders").sum() > 0).cast(pl.Float64), revenue=pl.col("revenue").sum().round(4))
+        .sort("user_id", "event_date")
+    )
+    totals = (pl.col(name).cum_sum().over("user_id").round(4) for name in ("order_days", "revenue"))
+    return daily.select("user_id", "event_date", *totals).sort("event_date", maintain_order=True)
+
+
+def running_at(entries: pl.DataFrame, running: pl.DataFrame, days_ahead: int) -> tuple[Floats, Floats]:
+    """Per row of entries, the user's order days and revenue through as_of_date + days_ahead; differences give a span.
+
+    running: of running_totals.
+    """
     asked = (
         entries.select("user_id", until=pl.col("as_of_date") + pl.duration(days=days_ahead)).with_row_index("row").sort("until")
     )
     joined = asked.join_asof(
         running, left_on="until", right_on="event_date", by="user_id", strategy="backward", check_sortedness=False
     ).sort("row")
-    return joined["total"].fill_null(0.0).to_numpy().astype(np.float64)
+    order_days, revenue = (joined[name].fill_null(0.0).to_numpy().astype(np.float64) for name in ("order_days", "revenue"))
+    return order_days, revenue
 
 
-def outcomes(entries: pl.DataFrame, orders: pl.DataFrame, horizon_days: int) -> pl.DataFrame:
+def outcomes(entries: pl.DataFrame, running: pl.DataFrame, horizon_days: int) -> pl.DataFrame:
     """entries with `ordered` (0 or 1) and `revenue_after` over (as_of_date, as_of_date + horizon_days], same order of rows.
 
-    entries: as_of_date, user_id. orders: user_id, event_date, orders, revenue.
+    entries: as_of_date, user_id. running: of running_totals.
     """
-    days, money = (
-        running_at(entries, orders, measure, horizon_days) - running_at(entries, orders, measure, 0)
-        for measure in ("order_days", "revenue")
-    )
+    before, after = running_at(entries, running, 0), running_at(entries, running, horizon_days)
+    days, money = after[0] - before[0], after[1] - before[1]
     return entries.with_columns(ordered=pl.Series((days > 0).astype(np.float64)), revenue_after=pl.Series(np.round(money, 4)))

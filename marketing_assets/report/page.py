@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.metadata
 import json
 import os
 from collections.abc import Mapping
@@ -58,17 +59,21 @@ def write_report(reader: Reader, day: date, store: Store) -> Path:
     """Render the page of `day` to reports/<day>.html beside store.yaml, by atomic rename. Returns its path."""
     path = report_path(store, day)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(render_report(reader, day, store), encoding="utf-8")
-    os.replace(temporary, path)
+    _write_whole(path, render_report(reader, day, store))
     return path
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def render_report(reader: Reader, day: date, store: Store) -> str:
     """The page of `day` as HTML, in the store's language."""
     words = Words(store)
     page = build_page(reader, day, store, words)
-    scripts, style = _scripts(), _style()
+    scripts, style = (_bundle(report_path(store, day).parent), _script()), _style()
     locale = _chinese_days() if words.is_chinese else None
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     policy = (
@@ -214,12 +219,22 @@ def _style() -> str:
 
 
 @cache
-def _scripts() -> tuple[str, str]:
-    """Vega, Vega-Lite and Vega-Embed in one text, and the page's own script."""
+def _bundle(folder: Path) -> str:
+    """Vega, Vega-Lite and Vega-Embed in one text: made once per version, which takes seconds, then kept beside the pages."""
+    kept = folder / f".vega-{importlib.metadata.version('vl-convert-python')}.js"
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
     import vl_convert
 
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
-    return bundle, (_FOLDER / "report.js").read_text(encoding="utf-8")
+    if folder.is_dir():
+        _write_whole(kept, bundle)
+    return bundle
+
+
+@cache
+def _script() -> str:
+    return (_FOLDER / "report.js").read_text(encoding="utf-8")
 
 
 @cache

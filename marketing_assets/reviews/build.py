@@ -91,7 +91,7 @@ def _reviews(reader: Reader, start: date, end: date) -> pl.DataFrame:
         ~events.is_bot,
         events.rating.notnull() | events.review_text.notnull(),
     ).select("landed_date", "event_date", "event_id", "user_id", "item_id", "rating", "review_text")
-    frame: pl.DataFrame = rows.to_polars()
+    frame = reader.frame(rows)
     return (
         frame.cast({"landed_date": pl.Date, "event_date": pl.Date, "rating": pl.Float64, "review_text": pl.String})
         .with_columns(review_text=pl.when(pl.col("review_text").str.strip_chars() != "").then("review_text"))
@@ -212,7 +212,7 @@ def _with_orders(reader: Reader, tickets: pl.DataFrame, store: Store) -> pl.Data
     rows = bought.semi_join(pairs, ["user_id", "item_id"]).select(
         "user_id", "item_id", "order_id", order_date=bought.event_date, order_landed=bought.landed_date
     )
-    orders: pl.DataFrame = rows.to_polars()
+    orders = reader.frame(rows)
     orders = orders.cast({"order_date": pl.Date, "order_landed": pl.Date})
     newest = (
         keyed.select("ticket_id", "user_id", "item_id", "as_of_date", "event_date")
