@@ -120,8 +120,9 @@ def retail_case(origin: date, data: tuple[list[str], Floats, Floats, date]) -> C
     chosen = (is_sold.sum(axis=1) >= 10) & (end - 1 - first_sale >= 56) & (end - 1 - last_sale <= 28)
     dates = [first + timedelta(days=number) for number in range(end + HORIZON)]
     closed = public_holidays("GB", dates[0], dates[-1])
+    paid = revenue[chosen, :end].sum(axis=1) / past[chosen].sum(axis=1)
     panel = Panel(
-        series_of(np.array(items)[chosen].tolist()), first, past[chosen], np.zeros((int(chosen.sum()), end), dtype=bool),
+        series_of(np.array(items)[chosen].tolist(), unit_price=pl.Series(paid)), first, past[chosen], np.zeros((int(chosen.sum()), end), dtype=bool),
         np.array([day in closed for day in dates]), np.zeros(end + HORIZON, dtype=bool), HORIZON,
     )  # fmt: skip
     weight = np.maximum(revenue[chosen, max(0, end - 28) : end].sum(axis=1), 0.0)
@@ -235,34 +236,43 @@ def calibration(case: Case, quantiles: Floats) -> None:
         print(f"    {low}-{high} a day, {int(ours.sum())} items: PIT 80 % {pit[0]:.3f}, 90 % {pit[1]:.3f}; plain {plain[0]:.3f}, {plain[1]:.3f}")
 
 
-def rossmann(threads: int) -> None:
-    """The last six weeks, promotions and closed days known; days without sales do not count, as in the competition."""
+def rossmann(threads: int, weeks_back: int = 0) -> None:
+    """The last six weeks, known drivers given; days without sales do not count, as in the competition. weeks_back: an earlier window."""
     rows = pl.read_parquet(data_folder() / "rossmann" / "train.parquet")
-    last = rows["Date"].max()
-    assert isinstance(last, date)
-    horizon, known = 42, 850
+    newest = rows["Date"].max()
+    assert isinstance(newest, date)
+    last, horizon = newest - timedelta(weeks=weeks_back), 42
     origin = last - timedelta(days=horizon)
+    known = min(850, (origin - date(2013, 1, 1)).days + 1)
     dates = [origin - timedelta(days=known - 1 - number) for number in range(known + horizon)]
-    rows = rows.filter(pl.col("Date") >= dates[0]).sort("Store", "Date")
-    stores = rows["Store"].unique().sort()
+    rows = rows.filter(pl.col("Date").is_between(dates[0], last)).sort("Store", "Date")
+    stores = rows.group_by("Store").agg(kind=pl.concat_str("StoreType", "Assortment").first()).sort("Store")
     at = (rows["Store"].rank("dense").to_numpy() - 1, (rows["Date"] - dates[0]).dt.total_days().to_numpy())
 
-    def grid(column: str) -> Floats:
-        values = np.zeros((len(stores), known + horizon))
-        values[at] = rows[column].to_numpy()
-        return values
+    def grid(values: pl.Expr) -> Floats:
+        found = np.zeros((stores.height, known + horizon))
+        found[at] = rows.select(values.cast(pl.Float64)).to_series().to_numpy()
+        return found
 
-    sales, is_open, promotion = grid("Sales"), grid("Open"), grid("Promo")
+    day = pl.col("Date")
+    age = (day.dt.year() - pl.col("CompetitionOpenSinceYear")) * 12 + day.dt.month() - pl.col("CompetitionOpenSinceMonth")
+    month = day.dt.strftime("%b").replace("Sep", "Sept")
+    began = pl.col("Promo2SinceYear") * 53 + pl.col("Promo2SinceWeek") <= day.dt.iso_year() * 53 + day.dt.week()
+    drivers = {
+        "promotion": grid(pl.col("Promo")), "closed": 1.0 - grid(pl.col("Open")), "school_holiday": grid(pl.col("SchoolHoliday")),
+        "state_holiday": grid(pl.col("StateHoliday").fill_null("0") != "0"),
+        "competition_months": grid(pl.when(pl.col("CompetitionOpenSinceYear") > 0).then(age.clip(-6, 36)).otherwise(-7)),
+        "second_promotion": grid((pl.col("Promo2") == 1) & began & pl.col("PromoInterval").fill_null("").str.contains(month, literal=True)),
+    }  # fmt: skip
+    sales = grid(pl.col("Sales"))
     panel = Panel(
-        series_of(map(str, stores)), dates[0], sales[:, :known], is_open[:, :known] == 0, np.zeros(known + horizon, dtype=bool),
-        np.zeros(known + horizon, dtype=bool), horizon, {"promotion": promotion, "closed": 1.0 - is_open},
+        series_of(map(str, stores["Store"]), category=stores["kind"]), dates[0], sales[:, :known], drivers["closed"][:, :known] > 0,
+        np.zeros(known + horizon, dtype=bool), np.zeros(known + horizon, dtype=bool), horizon, drivers,
     )  # fmt: skip
     truth = sales[:, known:]
     counted = truth > 0
     found = ours(panel, threads)
-    found["mlforecast LightGBM, same drivers"] = mlforecast_peer(
-        panel.units, dates, horizon, {"promotion": promotion, "is_open": is_open}, threads
-    )
+    found["mlforecast LightGBM, same drivers"] = mlforecast_peer(panel.units, dates, horizon, drivers, threads)
     found |= statsforecast_peers(panel.units, dates[:known], horizon, ("SeasonalNaive",))
     for name, forecast in found.items():
         error = float(np.sqrt((((truth - forecast.mean) / np.where(counted, truth, 1.0))[counted] ** 2).mean()))
@@ -333,13 +343,16 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=["online_retail", "rossmann", "dominicks_beer", "speed"])
     parser.add_argument("--quick", action="store_true", help="without the peers that take minutes")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--weeks-back", type=int, default=0, help="rossmann: an earlier window, on which settings may be chosen")
     given = parser.parse_args()
     for name in given.sets:
         print(name)
         if name == "online_retail":
             online_retail(given.quick, given.threads)
+        elif name == "rossmann":
+            rossmann(given.threads, given.weeks_back)
         else:
-            {"rossmann": rossmann, "dominicks_beer": dominicks_beer, "speed": speed}[name](given.threads)
+            {"dominicks_beer": dominicks_beer, "speed": speed}[name](given.threads)
 
 
 if __name__ == "__main__":

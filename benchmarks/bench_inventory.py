@@ -61,13 +61,17 @@ def main() -> None:
     units = all_units[chosen]
     price = revenue[chosen].sum(axis=1) / np.maximum(units.sum(axis=1), 1.0)
     names = np.array(items)[chosen].tolist()
-    series = series_of(names)
+    paid = revenue[chosen, :begin].sum(axis=1) / past[chosen].sum(axis=1)
+    series = series_of(names, unit_price=pl.Series(paid))
     closed = public_holidays("GB", first, first + timedelta(days=400))
     days = WEEKS * REVIEW
     future = units[:, begin : begin + days]
     mine = {level: np.zeros((len(units), WEEKS)) for level in LEVELS}
     peer = {level: np.zeros((len(units), WEEKS)) for level in LEVELS}
     model = None
+    store = Store.model_validate(
+        {"name": "b", "timezone": "UTC", "currency": "GBP", "first_day": first, "sources": {"events": {"rows": [{}]}}}
+    )
     started = time.process_time()
     for week in range(WEEKS):
         end = begin + week * REVIEW
@@ -81,15 +85,12 @@ def main() -> None:
         forecast = forecast_level_calendar(panel) if model is None else model.forecast(panel, 1)[0]
         knots = knot_values(forecast.mean, forecast.quantiles).astype(np.float32)
         demand = Demand(first + timedelta(days=end - 1), series.select("item_id", "location_id"), forecast.mean, knots)
-        supply = Supply(0, np.full(len(units), np.nan), np.full(len(units), LEAD, dtype=np.int64))
+        lead, span = np.full(len(units), LEAD, dtype=np.int64), np.full(len(units), LEAD + REVIEW, dtype=np.int64)
+        supplies = [Supply(0, np.full(len(units), np.nan), lead, span, np.full(len(units), level)) for level in LEVELS]
         recent = units[:, end - WINDOW : end]
         mean, deviation = recent.mean(axis=1), recent.std(axis=1)
-        for level in LEVELS:
-            store = Store.model_validate(
-                {"name": "b", "timezone": "UTC", "currency": "GBP", "first_day": first, "sources": {"events": {"rows": [{}]}},
-                 "inventory": {"service_level": level, "review_period_days": REVIEW}}
-            )  # fmt: skip
-            mine[level][:, week] = np.ceil(simulate(demand, [], [supply], store)[0].reorder_point)
+        for level, lead_time in zip(LEVELS, simulate(demand, [], supplies, store), strict=True):
+            mine[level][:, week] = np.ceil(lead_time.reorder_point)
             peer[level][:, week] = np.ceil((LEAD + REVIEW) * mean + ndtri(level) * np.sqrt(LEAD + REVIEW) * deviation)
     seconds = time.process_time() - started
     sold = float((future * price[:, None]).sum())

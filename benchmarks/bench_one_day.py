@@ -47,7 +47,8 @@ def main() -> None:
 
     store = Store.model_validate({
         "name": "bench", "timezone": "Europe/London", "currency": "GBP", "first_day": FIRST, "threads": given.threads,
-        "sources": {"events": {"files": "{date}.csv", "columns": {name: name for name in MAPPED}}}, "cleaning": {"service_item_pattern": "^(POST|FEE)"},
+        "sources": {"events": {"files": "{date}.csv", "columns": {name: name for name in MAPPED}}},
+        "cleaning": {"service_item_pattern": "^(POST|FEE)"},
     })  # fmt: skip
     clean = ("clean_events", "clean_impressions", "attributed_conversions", "rejected_rows")
     steps: dict[str, tuple[Sequence[str], Any]] = {

@@ -6,7 +6,8 @@ settings were chosen one step earlier (trained for the third-last, judged on the
 
 online_retail: items bought in the 7 days after each cut date, users with history, repeats allowed; recall@20 over min(20, bought)
 and nDCG@10. taobao: carts and purchases of the next day. Peers beside us: BM25 and ALS (implicit), EASE with own recency, own
-frequency filled with 28-day popularity. Ours are the lists in force on the cut day, as build_recommendations issues them.
+frequency filled with 28-day popularity. Ours, plain, are
+the lists in force on the cut day, as build_recommendations issues them in one range; learned, those of a store with a fit that day.
 
 Run: MARKETING_DATA=... python benchmarks/bench_recommendations.py sequences [--validate]
      MARKETING_DATA=... python benchmarks/bench_recommendations.py online_retail|taobao [--methods plain,learned] [--cuts ...]
@@ -24,7 +25,6 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -38,9 +38,11 @@ import scipy.sparse as sp  # noqa: E402
 from marketing_assets.config import CONTROL_INPUTS, REPOSITORY_ROOT, Store, load_store  # noqa: E402
 from marketing_assets.recommendations import build_recommendations  # noqa: E402
 from marketing_assets.recommendations.history import History  # noqa: E402
-from marketing_assets.recommendations.links import LinkSettings, LinkViews, fit_links  # noqa: E402
-from marketing_assets.recommendations.ranker import Candidates, Ranker, candidates, fit_ranker, item_facts, look, ranked  # noqa: E402
-from marketing_assets.recommendations.scores import Retrieval, score, taste  # noqa: E402
+from marketing_assets.recommendations.links import Links, LinkSettings, fit_links  # noqa: E402
+from marketing_assets.recommendations.lists import levels, places_of_best  # noqa: E402
+from marketing_assets.recommendations.looks import look_at_links, table_of  # noqa: E402
+from marketing_assets.recommendations.ranker import Candidates, Ranker, candidates, fit_ranker  # noqa: E402
+from marketing_assets.recommendations.scores import Popular, Retrieval, score, taste  # noqa: E402
 
 K_NDCG, K_RECALL = 10, 20
 IDEAL = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, K_NDCG + 2)))])
@@ -64,12 +66,15 @@ def interval(differences: np.ndarray, seed: int = 1, replicates: int = 1000) -> 
 # --- sequences ----------------------------------------------------------------------------------------------------------
 
 SEQUENCE_LINKS = LinkSettings(
-    within=0.0, decay=0.8, backward=0.25, span=19, from_power=0.29, to_power=0.07, neighbours=100, large_visit=0.0
-)
+    within=0.0, decay=0.8, backward=0.25, span=19, from_power=0.29, to_power=0.07, neighbours=100, large_visit=0.0,
+    kinds=(("next", 1, 1), ("soon", 2, 4), ("later", 5, 19)),
+)  # fmt: skip
 SEQUENCE_RETRIEVAL = Retrieval(
     link_half_life=float(np.log(0.5) / np.log(0.52)), own=0.0, popular=0.0, own_candidates=0, linked_candidates=100,
     popular_candidates=0,
 )  # fmt: skip
+STAGES = 2
+"""The re-ranker learns from so many of the last items that are known."""
 
 
 def load_sequences(seed: int) -> tuple[list[np.ndarray], int]:
@@ -84,71 +89,100 @@ class Stage:
     """Everything known before the `held_back` last items of each sequence: a step is a day, the last known one is day 0."""
 
     def __init__(self, sequences: Sequence[np.ndarray], items: int, held_back: int) -> None:
+        sequences = [sequence for sequence in sequences if len(sequence) > held_back]
         lengths = np.array([len(sequence) - held_back for sequence in sequences])
         user = np.repeat(np.arange(len(sequences)), lengths)
         position = np.arange(len(user)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         item = np.concatenate([sequence[: len(sequence) - held_back] for sequence in sequences])
         happened = position - lengths[user] + 1
+        self.users, self.items = len(sequences), items
         self.target = np.array([sequence[len(sequence) - held_back] for sequence in sequences])
+        self.last = np.array([sequence[len(sequence) - held_back - 1] for sequence in sequences])
+        ones, yes = np.ones(len(user)), np.ones(len(user), dtype=bool)
         self.history = History(
             users=pl.Series("user_id", [f"{number:06}" for number in range(len(sequences))]),
             items=pl.Series("item_id", [f"{number:06}" for number in range(items)]),
-            user=user, item=item, known=happened, happened=happened, strength=np.ones(len(user)),
-            is_bought=np.ones(len(user), dtype=bool), is_wanted=np.ones(len(user), dtype=bool),
+            user=user, item=item, known=happened, happened=happened, moment=happened, strength=ones,
+            views=np.zeros(len(user), dtype=np.int64), is_bought=yes, is_wanted=yes,
         )  # fmt: skip
-        self.links = LinkViews(fit_links(user, position, item, np.ones(len(user)), items, SEQUENCE_LINKS))
-        only_next = replace(SEQUENCE_LINKS, span=1, backward=0.0, from_power=0.5, to_power=0.0)
-        self.following = LinkViews(fit_links(user, position, item, np.ones(len(user)), items, only_next))
-        self.facts = item_facts(item, -happened, np.ones(len(user)), items)
-        first = np.bincount(item[position == 0], minlength=items)
-        self.facts["share_first"] = (first / np.maximum(np.bincount(item, minlength=items), 1)).astype(np.float32)
-        self.items = items
+        matrix, kinds = fit_links(user, position, item, ones, items, SEQUENCE_LINKS)
+        occurs = np.bincount(item, minlength=items)
+        often = np.maximum(occurs, 1)
+        facts = {
+            "occurs": occurs,
+            "share_late": np.bincount(item[happened > -3], minlength=items) / often,
+            "share_newest": np.bincount(item[happened == 0], minlength=items) / often,
+            "share_first": np.bincount(item[position == 0], minlength=items) / often,
+            "position": np.bincount(item, weights=position, minlength=items) / often,
+        }
+        self.links = Links.kept(self.history.items, matrix, kinds, {name: values.astype(np.float32) for name, values in facts.items()})
+        self.popular = Popular(
+            np.zeros(BLOCK, dtype=np.int64), np.zeros((1, items)), np.zeros((1, 0), dtype=np.int64), np.full(1, -1, dtype=np.float32)
+        )
 
-    def block(self, block: np.ndarray, wants_features: bool):  # type: ignore[no-untyped-def]
-        """Users, candidates, features, scores of the single retriever."""
-        seen = taste(self.history, block, 0, SEQUENCE_RETRIEVAL)
-        scored = score(seen, self.links, np.zeros(self.items), SEQUENCE_RETRIEVAL)
-        pairs = candidates(seen, scored, seen.matrix(seen.times).toarray() == 0, SEQUENCE_RETRIEVAL)
-        features = look(seen, scored, self.links, self.facts, pairs, self.following) if wants_features else ([], np.zeros((0, 0)))
-        return block, pairs, features, scored.blend[pairs.user, pairs.item].astype(np.float64)
+    def block(self, block: np.ndarray, only_reached: bool):  # type: ignore[no-untyped-def]
+        """Users, candidates, names and values of features, scores of the single retriever."""
+        today = np.zeros(len(block), dtype=np.int64)
+        seen = taste(self.history, block, today, SEQUENCE_RETRIEVAL)
+        scored = score(seen.matrix(seen.recent), (seen.row, seen.item, seen.own), self.links.matrix, self.popular, SEQUENCE_RETRIEVAL)
+        allowed = np.ones(len(scored.row), dtype=bool)
+        allowed[: len(seen.row)] = False  # what a user had is named first
+        pairs = candidates(seen, scored, allowed, SEQUENCE_RETRIEVAL)
+        if only_reached:
+            reached = np.zeros(len(block), dtype=bool)
+            reached[pairs.row[hits(self, pairs, block)]] = True
+            kept = reached[pairs.row]
+            pairs = Candidates(pairs.place[kept], pairs.row[kept], pairs.item[kept])
+        columns: dict[str, np.ndarray] = {}
+        look_at_links(columns, seen, scored, self.links, pairs, SEQUENCE_RETRIEVAL)
+        last = self.last[block][pairs.row]
+        for name in ("occurs", "share_late", "position"):
+            columns[f"{name}_of_last"] = self.links.facts[name][last]
+        best = np.zeros(len(block), dtype=np.float32)
+        np.maximum.at(best, pairs.row, columns["linked"])
+        columns["best_linked"] = best[pairs.row]
+        columns["length"] = seen.row_items[pairs.row]
+        names, values = table_of(columns)
+        return block, pairs, names, values, scored.linked[pairs.place]
 
-    def blocks(self, users: np.ndarray, wants_features: bool, threads: int):  # type: ignore[no-untyped-def]
+    def blocks(self, only_reached: bool, threads: int):  # type: ignore[no-untyped-def]
         """Blocks of users in order, `threads` of them at a time."""
-        for view in (self.links, self.following):
-            _ = view.back, view.any
-        parts = [users[start : start + 64] for start in range(0, len(users), 64)]
+        parts = [np.arange(start, min(self.users, start + BLOCK)) for start in range(0, self.users, BLOCK)]
         with ThreadPoolExecutor(threads) as pool:
-            yield from pool.map(lambda part: self.block(part, wants_features), parts)
+            yield from pool.map(lambda part: self.block(part, only_reached), parts)
+
+
+BLOCK = 128
 
 
 def hits(stage: Stage, pairs: Candidates, block: np.ndarray) -> np.ndarray:
-    return pairs.item == stage.target[block][pairs.user]
+    return pairs.item == stage.target[block][pairs.row]
 
 
 def run_sequences(args: argparse.Namespace) -> None:
     import lightgbm  # noqa: F401 - imported before the clock starts, as in a running service
 
     sequences, items = load_sequences(args.seed)
-    learn, judge = (3, 2) if args.validate else (2, 1)
+    judge = 2 if args.validate else 1
     started, cpu = time.perf_counter(), time.process_time()
-    stage = Stage(sequences, items, learn)
-    users = np.arange(len(sequences))
-    reached = np.zeros(len(users), dtype=bool)
-    for block, pairs, _, _ in stage.blocks(users, False, args.threads):
-        reached[block[pairs.user[hits(stage, pairs, block)]]] = True
     parts, labels, groups = [], [], []
     names: list[str] = []
-    for block, pairs, (names, values), _ in stage.blocks(users[reached], True, args.threads):  # noqa: B007
-        parts.append(values)
-        labels.append(hits(stage, pairs, block).astype(np.int64))
-        groups.append(np.bincount(pairs.user, minlength=len(block)))
+    for held_back in range(judge + 1, judge + 1 + STAGES):
+        stage = Stage(sequences, items, held_back)
+        for block, pairs, names, values, _ in stage.blocks(True, args.threads):  # noqa: B007
+            parts.append(values)
+            labels.append(hits(stage, pairs, block).astype(np.int64))
+            sizes = np.bincount(pairs.row, minlength=len(block))
+            groups.append(sizes[sizes > 0])
     text = fit_ranker(np.vstack(parts), names, np.concatenate(labels), np.concatenate(groups), 1, args.threads)
+    del parts
     fitted = time.perf_counter(), time.process_time()
     ranker, stage = Ranker(text), Stage(sequences, items, judge)
-    places = {"links": np.full(len(users), 10_000), "re-ranked": np.full(len(users), 10_000)}
-    for block, pairs, (_, values), single in stage.blocks(users, True, args.threads):
+    places = {"links": np.full(stage.users, 10_000), "re-ranked": np.full(stage.users, 10_000)}
+    for block, pairs, _, values, single in stage.blocks(False, args.threads):
         for name, scores in (("links", single), ("re-ranked", ranker.scores(values, args.threads))):
-            found = ranked(pairs, scores, len(block), 10).item == stage.target[block][:, None]
+            best = places_of_best(pairs.row, levels(scores), pairs.item, len(block), 10)
+            found = (best >= 0) & (pairs.item[best] == stage.target[block][:, None])
             places[name][block] = np.where(found.any(axis=1), found.argmax(axis=1), 10_000)
     wall, spent = time.perf_counter() - started, time.process_time() - cpu
     gains = {name: np.where(place < 10, 1 / np.log2(place + 2), 0.0) for name, place in places.items()}
@@ -157,7 +191,8 @@ def run_sequences(args: argparse.Namespace) -> None:
     low, high = interval(gains["re-ranked"] - gains["links"])
     print(f"gain of the re-ranker in nDCG@10, 95 %: {low:.4f} to {high:.4f}")
     print(
-        f"fit {fitted[1] - cpu:.1f} CPU s, all {spent:.1f} CPU s, {wall:.1f} s wall, {args.threads} threads, permutation {args.seed}"
+        f"fit {fitted[1] - cpu:.1f} CPU s, {fitted[0] - started:.1f} s wall; all {spent:.1f} CPU s, {wall:.1f} s wall; "
+        f"{args.threads} threads, permutation {args.seed}"
     )
 
 
@@ -190,6 +225,37 @@ def prepared(name: str, methods: str, last: date):  # type: ignore[no-untyped-de
             warehouse.replace_window(names[0], names, days, step(warehouse.reader(days[-1])))
     how = store.recommendations.model_copy(update={"holdout_share": 0.0, "exploration_share": 0.0})
     return store.model_copy(update={"methods": methods, "recommendations": how}), warehouse, days
+
+
+def learned_lists(reader, store: Store, cut: date):  # type: ignore[no-untyped-def]
+    """Lists of `methods: learned` where the cut day is a fit day: (lists, what the registry says of the re-ranker)."""
+    import json
+
+    from marketing_assets.model_store import ModelHistory
+    from marketing_assets.recommendations.catalogue import Catalogue
+    from marketing_assets.recommendations.fits import LINKS, RANKER, LinkFits, cut_days, fit_shop_ranker
+    from marketing_assets.recommendations.history import read_history
+    from marketing_assets.recommendations.window import UserLists
+
+    past = sorted(cut_days(store, cut)[0])
+    catalogue = Catalogue(reader, [cut], store, past[0])
+    catalogue.at(cut)
+    history = read_history(reader, catalogue.items, past[0], [cut], None)
+    models = ModelHistory(reader, cut)
+    fits, links = LinkFits(models, history, store), {}
+    for day in [*past, cut]:
+        fits.fit(day, "cadence")
+        links[day] = Links.from_text(models.models[-1].model).over(catalogue.items)
+    models.models = [model for model in models.models if model.model_name == LINKS and model.fitted_as_of == cut]
+    fit_shop_ranker(models, lambda day: links[day], history, catalogue, cut, "cadence", store)
+    stored = models.models[-1]
+    assert stored.model_name == RANKER
+    booster = json.loads(stored.model)["booster"]
+    due = pl.DataFrame({"as_of_date": [cut] * len(history.users), "user_id": history.users})
+    lists = UserLists(store, catalogue, history, due)
+    lists.use(links[cut], Ranker(booster) if booster else None)
+    lists.add(cut)
+    return lists.rows(), stored.metrics
 
 
 def per_user(lists: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
@@ -290,16 +356,21 @@ def run_shop(args: argparse.Namespace) -> None:
         "AND NOT is_service AND item_id IS NOT NULL ORDER BY event_id"
     ).pl()
     ours: dict[str, pl.DataFrame] = {}
-    for methods in args.methods.split(","):
-        started = time.process_time()
-        until = [day for day in days if day <= max(cuts)]
-        built = build_recommendations(warehouse.reader(until[-1]), until, plain.model_copy(update={"methods": methods}))
-        ours[f"ours, {methods}"] = built.tables["recommendations"]  # type: ignore[assignment]
-        print(f"{methods}: {len(until)} days as one range in {time.process_time() - started:.1f} CPU s")
-        for model in built.models:
-            if model.model_name == "recommendations.ranker":
-                gain = {key: round(model.metrics[key], 4) for key in ("gain", "gain_low", "gain_high") if key in model.metrics}
-                print(f"  re-ranker of {model.fitted_as_of}: promoted {model.is_promoted}, over the best retriever {gain}")
+    started = time.process_time()
+    until = [day for day in days if day <= max(cuts)]
+    built = build_recommendations(warehouse.reader(until[-1]), until, plain)
+    ours["ours, plain"] = built.tables["recommendations"]  # type: ignore[assignment]
+    print(f"plain: {len(until)} days as one range in {time.process_time() - started:.1f} CPU s")
+    if "learned" in args.methods:
+        learned = plain.model_copy(update={"methods": "learned"})
+        started, parts = time.process_time(), []
+        for cut in cuts:
+            rows, said = learned_lists(warehouse.reader(cut), learned, cut)
+            parts.append(rows)
+            gain = {key: round(said[key], 4) for key in ("gain", "gain_low", "gain_high") if key in said}
+            print(f"  re-ranker of {cut}: used {said['gain_low'] > 0}, gain over {said.get('best_retriever', 'nothing')}: {gain}")
+        ours["ours, learned"] = pl.concat(parts)
+        print(f"learned: {len(cuts)} fits with all lists in {time.process_time() - started:.1f} CPU s")
     means: dict[str, list[dict[str, float]]] = {}
     for cut in cuts:
         past = events.filter(pl.col("event_date") <= cut).with_columns(
@@ -361,6 +432,7 @@ def run_speed(args: argparse.Namespace) -> None:
         landed_date="event_date",
         event_id=pl.col("number").cast(pl.String),
         event_type=pl.lit("purchase"),
+        event_at=pl.col("event_date").cast(pl.Datetime("us", "UTC")),
         is_bot=pl.lit(False),
         is_service=pl.lit(False),
     ).drop("number")
@@ -371,7 +443,9 @@ def run_speed(args: argparse.Namespace) -> None:
         "user_features": ids.select("user_id").unique().with_columns(**shown),
         "item_features": items.with_columns(**shown),
         "items": items.with_columns(as_of_date=pl.lit(day), is_service=pl.lit(False), first_seen_date=pl.lit(first)),
-        "item_days": ids.group_by("item_id", "event_date").agg(orders=pl.len()).with_columns(landed_date="event_date"),
+        "item_days": ids.group_by("item_id", "event_date").agg(orders=pl.len(), carts=pl.lit(0), views=pl.lit(0)).with_columns(
+            landed_date="event_date"
+        ),
     }
     store = Store(name="speed", timezone="UTC", currency="EUR", first_day=first, methods="plain", threads=2,
                   sources={"events": SourceBlock(files="x", columns={"event_at": "event_at"})})  # fmt: skip

@@ -6,9 +6,11 @@ passwords come from environment variables that store.yaml names, so that no secr
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import smtplib
+import ssl
 import urllib.error
 import urllib.request
 from email.message import EmailMessage
@@ -19,7 +21,14 @@ TIMEOUT_SECONDS = 10
 
 
 class AlertError(Exception):
-    """An alert that could not be delivered, with the channel and why. Addresses are not part of the message."""
+    """An alert that could not be delivered, with the channel and why; `told` are the channels it did reach.
+
+    Neither the webhook's address, which is a secret, nor a password is part of the message.
+    """
+
+    def __init__(self, message: str, told: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.told = told
 
 
 def send_alert(store: Store, subject: str, text: str) -> list[str]:
@@ -33,8 +42,8 @@ def send_alert(store: Store, subject: str, text: str) -> list[str]:
         try:
             _post(_from_environment(settings.webhook_variable), f"*{subject}*\n{text}")
             told.append("webhook")
-        except (OSError, ValueError, AlertError) as error:
-            problems.append(f"webhook: {type(error).__name__}{'' if isinstance(error, urllib.error.URLError) else f' {error}'}")
+        except (OSError, ValueError, http.client.HTTPException, AlertError) as error:
+            problems.append(f"webhook: {_without_address(error)}")
     if settings.mail_to:
         try:
             _mail(store, subject, text)
@@ -42,8 +51,18 @@ def send_alert(store: Store, subject: str, text: str) -> list[str]:
         except (OSError, smtplib.SMTPException, AlertError) as error:
             problems.append(f"e-mail: {type(error).__name__} {error}")
     if problems:
-        raise AlertError(f"alert {subject!r} not delivered: " + "; ".join(problems))
+        raise AlertError(f"alert {subject!r} not delivered: " + "; ".join(problems), tuple(told))
     return told
+
+
+def _without_address(error: Exception) -> str:
+    """What went wrong, without the address that messages of the standard library may repeat."""
+    if isinstance(error, AlertError):
+        return str(error)
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code}"
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return f"{type(reason).__name__} {reason.strerror}" if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
 
 
 def _from_environment(name: str) -> str:
@@ -69,6 +88,6 @@ def _mail(store: Store, subject: str, text: str) -> None:
     message.set_content(text)
     with smtplib.SMTP(settings.mail_host, settings.mail_port, timeout=TIMEOUT_SECONDS) as server:
         if settings.mail_password_variable:
-            server.starttls()
+            server.starttls(context=ssl.create_default_context())  # a password goes to the server it is meant for only
             server.login(settings.mail_from, _from_environment(settings.mail_password_variable))
         server.send_message(message)

@@ -52,6 +52,9 @@ class SourceBlock(Settings):
     format: Literal["csv", "parquet", "json"] = Field("csv", description="json means one object per line")
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
+    header: list[Annotated[str, Field(min_length=1)]] | None = Field(
+        None, min_length=1, description="names of a csv file's columns, in order, where its first line is a row already"
+    )
     columns: dict[str, str] = Field(
         default_factory=dict, description="contract column -> SQL expression over the file's own columns; '*': '*' takes same-named ones"
     )
@@ -65,7 +68,18 @@ class SourceBlock(Settings):
             raise ValueError("give either 'files' or 'rows'")
         if self.files is not None and not self.columns:
             raise ValueError("'columns' must map at least one contract column")
+        if self.header is not None:
+            if self.format != "csv":
+                raise ValueError(f"'header' names the columns of csv files; a {self.format} file names its own")
+            lowered = [name.lower() for name in self.header]
+            if twice := [name for name in self.header if lowered.count(name.lower()) > 1]:
+                raise ValueError(f"'header' names column {twice[0]!r} twice")
         return self
+
+    @property
+    def has_header_line(self) -> bool:
+        """Whether the first line of a file says what its columns are called."""
+        return self.format == "csv" and self.header is None
 
     @property
     def is_dated(self) -> bool:
@@ -146,11 +160,20 @@ class ForecastSettings(Settings):
     country: str | None = Field(None, description="ISO code whose public holidays are known in advance")
 
 
+class Season(Settings):
+    """Items of a category that are worth little after a day: Christmas cards, summer shoes."""
+
+    category: str
+    last_day: date
+    salvage_share: Share = Field(0.0, description="share of unit_cost that what is left then still brings")
+
+
 class InventorySettings(Settings):
     service_level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     default_lead_time_days: PositiveInt = 7
     review_period_days: PositiveInt = 7
     simulations: PositiveInt = 500
+    seasons: tuple[Season, ...] = Field((), description="their last order is a newsvendor's: up to the end of the season, at its critical ratio")
 
 
 class ResponseSettings(Settings):

@@ -9,13 +9,15 @@ Three kinds, one shape of input (one row per cell and cluster, columns `num` and
   Graubard 1998), so that 0 clicks still have an upper end.
 * ratio: any other quotient, such as revenue per order. Percentiles of a Poisson bootstrap over clusters (Chamandy et al.
   2012) up to MAX_BOOTSTRAP_CLUSTERS, the linearised (delta-method) interval above, where both agree to plotting accuracy.
+  A cluster's weights are its own, whichever cell, day or run it is in, so that all cells are one matrix product.
 * total: a sum over users. Normal interval of a compound Poisson sum: variance = sum of squared user totals.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Literal
 
@@ -23,12 +25,16 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketing_assets.assignment import salted_share
+
 Kind = Literal["rate", "ratio", "total"]
 Floats = npt.NDArray[np.float64]
 
 MAX_BOOTSTRAP_CLUSTERS = 2000
 """Above so many users in a cell the delta method replaces the bootstrap: it costs one pass and is as exact there."""
 _CELL = "number of the cell"
+_ROWS_AT_ONCE = 50_000
+"""Rows whose clusters' weights are held in memory together."""
 
 
 def normal_quantile(level: float) -> float:
@@ -41,9 +47,7 @@ def normal_quantile(level: float) -> float:
 @cache
 def _poisson_table() -> npt.NDArray[np.uint8]:
     """65,536 equally likely values of a Poisson(1), so that a draw is a look-up of 16 random bits."""
-    from scipy.stats import poisson
-
-    cumulative = poisson.cdf(np.arange(12), 1.0)
+    cumulative = np.cumsum([math.exp(-1) / math.factorial(count) for count in range(12)])
     return np.searchsorted(cumulative, (np.arange(65536) + 0.5) / 65536).astype(np.uint8)
 
 
@@ -60,13 +64,46 @@ def poisson_weights(generator: np.random.Generator, replicates: int, clusters: i
     return weights
 
 
-def bootstrap_ratios(num: Floats, den: Floats, replicates: int, generator: np.random.Generator) -> Floats:
-    """`replicates` bootstrap copies of sum(num) / sum(den), clusters resampled; copies with a zero denominator are left out."""
-    weights = poisson_weights(generator, replicates, num.size).astype(np.float64)
-    sums = weights @ np.column_stack([num, den])
-    usable = sums[:, 1] != 0
-    copies: Floats = sums[usable, 0] / sums[usable, 1]
-    return copies
+def cluster_weights(clusters: pl.Series, replicates: int, seed: int) -> npt.NDArray[np.uint8]:
+    """Poisson(1) bootstrap weights of each cluster, clusters x replicates: the same for a cluster wherever it is met.
+
+    16 bits a weight from SplitMix64 (Steele, Lea and Flood 2014), started at a hash of the cluster's name and the seed.
+    """
+    names = clusters.cast(pl.String).fill_null("")
+    start = (salted_share(names, f"bootstrap-{seed}").to_numpy() * 2.0**53).astype(np.uint64) << np.uint64(11)
+    steps = np.arange(1, (replicates + 3) // 4 + 1, dtype=np.uint64)
+    mixed = start[:, None] + steps[None, :] * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    weights: npt.NDArray[np.uint8] = _poisson_table()[np.ascontiguousarray(mixed).astype("<u8").view("<u2")[:, :replicates]]
+    return weights
+
+
+def _resampled(
+    values: Sequence[Floats], counts: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64], clusters: pl.Series, replicates: int, seed: int
+) -> Iterator[tuple[npt.NDArray[np.int64], list[Floats]]]:
+    """For some of the cells at a time: their numbers, and per column of values its sums in every replicate, cells x replicates.
+
+    values: columns over rows sorted by cell; counts: rows of each cell; chosen: the cells wanted; clusters: of each row.
+    """
+    from scipy.sparse import csr_array
+
+    ends = np.cumsum(counts)
+    position = 0
+    while position < chosen.size:
+        upto = int(np.searchsorted(np.cumsum(counts[chosen[position:]]), _ROWS_AT_ONCE, side="right"))
+        part = chosen[position : position + max(upto, 1)]
+        position += part.size
+        rows = np.concatenate([np.arange(ends[cell] - counts[cell], ends[cell]) for cell in part])
+        names = clusters.gather(rows)
+        distinct = names.unique().sort()
+        # rows without a cluster's name are one cluster, which sorts first
+        column = names.rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - (0 if names.null_count() else 1)
+        weights = cluster_weights(distinct, replicates, seed).astype(np.float64)
+        starts = np.concatenate([[0], np.cumsum(counts[part])])
+        shape = (part.size, distinct.len())
+        yield part, [np.asarray(csr_array((of[rows], column, starts), shape=shape) @ weights) for of in values]
 
 
 def wilson(successes: Floats, trials: Floats, z: float) -> tuple[Floats, Floats]:
@@ -86,7 +123,6 @@ def clustered(
     level: float = 0.95,
     replicates: int = 200,
     seed: int = 0,
-    name: str = "",
 ) -> pl.DataFrame:
     """Value and interval of every cell.
 
@@ -128,14 +164,13 @@ def clustered(
             else:
                 low, high = value - z * np.sqrt(variance), value + z * np.sqrt(variance)
                 low[counts < 2] = high[counts < 2] = np.nan
-                ends = np.cumsum(counts)
                 tails = [(1 - level) / 2, (1 + level) / 2]
-                named = cells.select(keys).rows()
-                for index in np.flatnonzero((counts >= 2) & (counts <= MAX_BOOTSTRAP_CLUSTERS)):
-                    part = slice(ends[index] - counts[index], ends[index])
-                    copies = bootstrap_ratios(num[part], den[part], replicates, seeded(seed, name, *named[index]))
-                    if copies.size >= replicates / 2:
-                        low[index], high[index] = np.quantile(copies, tails)
+                chosen = np.flatnonzero((counts >= 2) & (counts <= MAX_BOOTSTRAP_CLUSTERS))
+                for part, (top, bottom) in _resampled([num, den], counts, chosen, summed["cluster"], replicates, seed):
+                    copies, usable = _sorted_copies(top, bottom)
+                    for quantile, ends in zip(tails, (low, high), strict=True):
+                        found = _row_quantile(copies, usable, quantile)
+                        ends[part] = np.where(usable >= replicates / 2, found, ends[part])
 
     def floats(values: Floats) -> pl.Series:
         return pl.Series(values, dtype=pl.Float64).fill_nan(None)
@@ -168,7 +203,6 @@ def clustered_means(
     level: float = 0.95,
     replicates: int = 200,
     seed: int = 0,
-    name: str = "",
 ) -> pl.DataFrame:
     """Means over users of several metrics at once, all on the same bootstrap weights.
 
@@ -184,17 +218,17 @@ def clustered_means(
     means = sums / counts[:, None]
     low, high = np.full(means.shape, np.nan), np.full(means.shape, np.nan)
     z = normal_quantile(level)
-    named = cells.select(keys).rows()
-    for index in np.flatnonzero(counts >= 2):
+    for index in np.flatnonzero(counts > MAX_BOOTSTRAP_CLUSTERS):
         part = values[ends[index] - counts[index] : ends[index]]
-        if counts[index] > MAX_BOOTSTRAP_CLUSTERS:
-            spread = z * part.std(axis=0, ddof=1) / counts[index] ** 0.5
-            low[index], high[index] = means[index] - spread, means[index] + spread
-            continue
-        weights = poisson_weights(seeded(seed, name, *named[index]), replicates, counts[index]).astype(np.float64)
-        total = weights.sum(axis=1)
-        copies = np.sort((weights @ part)[total > 0] / total[total > 0, None], axis=0)
-        low[index], high[index] = _sorted_quantiles(copies, (1 - level) / 2), _sorted_quantiles(copies, (1 + level) / 2)
+        spread = z * part.std(axis=0, ddof=1) / counts[index] ** 0.5
+        low[index], high[index] = means[index] - spread, means[index] + spread
+    chosen = np.flatnonzero((counts >= 2) & (counts <= MAX_BOOTSTRAP_CLUSTERS))
+    columns = [np.ones(len(values)), *np.ascontiguousarray(values.T)]
+    for cell, (people, *totals) in _resampled(columns, counts, chosen, ordered["cluster"], replicates, seed):
+        for column, total in enumerate(totals):
+            copies, usable = _sorted_copies(total, people)
+            low[cell, column] = _row_quantile(copies, usable, (1 - level) / 2)
+            high[cell, column] = _row_quantile(copies, usable, (1 + level) / 2)
     frames = [
         cells.with_columns(
             metric=pl.lit(metric),
@@ -209,12 +243,20 @@ def clustered_means(
     return pl.concat(frames)
 
 
-def _sorted_quantiles(ordered: Floats, share: float) -> Floats:
-    """Linear quantile of each column of values sorted along axis 0."""
-    position = share * (len(ordered) - 1)
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    quantile: Floats = ordered[below] + (position - below) * (ordered[above] - ordered[below])
+def _sorted_copies(top: Floats, bottom: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
+    """Quotients of each row in order, those over nothing last, and how many of a row are not over nothing."""
+    copies = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom != 0)
+    usable: npt.NDArray[np.int64] = np.isfinite(copies).sum(axis=1)
+    return np.sort(copies, axis=1), usable
+
+
+def _row_quantile(ordered: Floats, usable: npt.NDArray[np.int64], share: float) -> Floats:
+    """Linear quantile of the first `usable` values of each row, rows sorted."""
+    position = share * (np.maximum(usable, 1) - 1)
+    below = position.astype(np.int64)
+    above = np.minimum(below + 1, np.maximum(usable, 1) - 1)
+    rows = np.arange(len(ordered))
+    quantile: Floats = ordered[rows, below] + (position - below) * (ordered[rows, above] - ordered[rows, below])
     return quantile
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from marketing_assets.config import Store
+from marketing_assets.config import InventorySettings, Store
 from marketing_assets.features.items import items_in_force
 from marketing_assets.schemas import QUANTILE_COLUMNS
 from marketing_assets.warehouse import Built, Reader, polars_schema
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 TABLE = "inventory_plan"
 PATH_CORRELATION = 0.3
 """Share of a day's surprise that the days of one path have in common."""
-CHUNK = 2000
-"""Series simulated at once."""
+CHUNK = 32
+"""Series simulated at once: so few that their paths stay in the processor's cache, and that no threads are started for a small product."""
 COVER_DAYS = 14
 """Days of the forecast that days of cover rest on; beyond them their mean goes on."""
 ISSUES_AT_ONCE = 4
@@ -42,10 +42,11 @@ ISSUE_LOOK_BACK = 400
 DECIMALS = 4
 
 Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
 _LEVELS = np.array(list(QUANTILE_COLUMNS))
 _KNOTS = np.concatenate([[0.0], _LEVELS, [1.0]])
-_STOCK = ("stock_on_hand", "stock_on_order", "lead_time_days", "pack_size", "minimum_order_quantity", "unit_cost")
+_STOCK = ("stock_on_hand", "stock_on_order", "lead_time_days", "pack_size", "minimum_order_quantity", "unit_cost", "unit_price", "category")
 
 
 def build_inventory(reader: Reader, days: Sequence[date], store: Store) -> Built:
@@ -60,12 +61,13 @@ def build_inventory(reader: Reader, days: Sequence[date], store: Store) -> Built
     metrics: dict[date, dict[str, float]] = {}
     for part, demand in _runs(reader, days, catalogue, store):
         started = time.process_time()
-        frames += _plan_of_issue(demand, part, catalogue, store)
+        frames.append(_plan_of_issue(demand, part, catalogue, store))
         seconds = (time.process_time() - started) / len(part)
-        for day, frame in zip(part, frames[-len(part) :], strict=True):
-            metrics[day] = {
-                "items": float(frame.height), "units_to_order": float(frame["order_quantity"].sum()), "scoring_seconds": seconds
-            }
+        counts = frames[-1].group_by("as_of_date").agg(pl.len(), pl.col("order_quantity").sum())
+        found = {day: (items, units) for day, items, units in counts.iter_rows()}
+        for day in part:
+            items, units = found.get(day, (0, 0))
+            metrics[day] = {"items": float(items), "units_to_order": float(units), "scoring_seconds": seconds}
     return Built({TABLE: pl.concat(frames)}, metrics={TABLE: metrics})
 
 
@@ -75,7 +77,7 @@ def _runs(
     """Runs of days with the forecasts in force on them, as far as the days need them."""
     table = reader.table("demand_forecasts")
     since = days[0] - timedelta(days=ISSUE_LOOK_BACK)
-    found = table.filter(table.as_of_date.between(since, days[-1])).select("as_of_date").distinct().to_polars()
+    found = reader.frame(table.filter(table.as_of_date.between(since, days[-1])).select("as_of_date").distinct())
     issues = sorted(found["as_of_date"].to_list())
     runs: dict[date | None, list[date]] = {}
     for day in days:
@@ -103,12 +105,16 @@ def _read_forecasts(table: ir.Table, issues: Sequence[date], steps: int) -> pl.D
 def _catalogue(reader: Reader, days: Sequence[date]) -> pl.DataFrame:
     """What the items log said of stock and supply: item_id, from_date, until_date (excluded) and columns of _STOCK; fees are no items."""
     columns = {name: (lambda log, name=name: log[name]) for name in (*_STOCK, "is_service")}
-    frame: pl.DataFrame = items_in_force(reader, days, columns).to_polars()
+    frame = reader.frame(items_in_force(reader, days, columns))
     return frame.filter(~pl.col("is_service")).drop("is_service").sort("item_id", "from_date")
 
 
-def _in_force(catalogue: pl.DataFrame, day: date) -> pl.DataFrame:
-    return catalogue.filter(pl.col("from_date") <= day, pl.col("until_date") > day).drop("from_date", "until_date")
+def _in_force(catalogue: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    """Entries that hold on each of the days, with the day as as_of_date."""
+    frames = [
+        catalogue.filter(pl.col("from_date") <= day, pl.col("until_date") > day).with_columns(as_of_date=pl.lit(day)) for day in days
+    ]
+    return pl.concat(frames).drop("from_date", "until_date")
 
 
 # --- simulation -------------------------------------------------------------------------------------------------------
@@ -136,19 +142,15 @@ def path_weights(steps: int, simulations: int, seed: int, correlation: float = P
 
 
 def knot_values(mean: Floats, quantiles: Floats) -> Floats:
-    """(n, steps, knots) the quantile function of each day, so that its mean is the forecast's.
+    """(n, steps, knots) the quantile function of each day.
 
-    mean: (n, steps); quantiles: (n, steps, levels). Between levels it is linear. Above the last it rises once more by as much
-    as between the last two; where every quantile is 0, all of the mean lies there.
+    mean: (n, steps); quantiles: (n, steps, levels). Between levels it is linear. Above the last it rises once more by as much as
+    between the last two. Where every quantile is 0, all of the mean lies there; elsewhere the mean has no say: it is held to the
+    shop's total, bulk orders of single customers included, and to stock up for those costs more than it saves.
     """
-    first, last = quantiles[:, :, :1], quantiles[:, :, -1:]
-    values = np.concatenate([first, quantiles, last + (last - quantiles[:, :, -2:-1])], axis=2)
-    widths = np.diff(_KNOTS)
-    share = np.concatenate([[0.0], widths]) / 2 + np.concatenate([widths, [0.0]]) / 2
-    own = values @ share
-    factor = np.divide(mean, own, out=np.ones_like(mean), where=own > 0)
-    values *= factor[:, :, None]
-    values[:, :, -1] += np.where(own > 0, 0.0, mean / share[-1])
+    last = quantiles[:, :, -1:]
+    values = np.concatenate([quantiles[:, :, :1], quantiles, last + (last - quantiles[:, :, -2:-1])], axis=2)
+    values[:, :, -1] += np.where(last[:, :, 0] > 0, 0.0, mean / ((1 - _KNOTS[-2]) / 2))
     return values
 
 
@@ -187,16 +189,21 @@ def demand_of(issue: date, rows: pl.DataFrame, steps: int) -> Demand:
 
 @dataclass(frozen=True)
 class Supply:
-    """What a day's rows ask of demand: one value per row of (rows,). stock_on_hand: nan where unknown. lead_time_days: whole days."""
+    """What a day's rows ask of demand: one value per row of (rows,). stock_on_hand: nan where unknown; lead_time_days: whole days.
+
+    span_days: days that stock and orders must last; service: the quantile of demand over them to be ready for.
+    """
 
     offset: int
     stock_on_hand: Floats
-    lead_time_days: npt.NDArray[np.int64]
+    lead_time_days: Integers
+    span_days: Integers
+    service: Floats
 
 
 @dataclass(frozen=True)
 class LeadTime:
-    """(rows,) reorder_point: quantile of demand over lead time and review; stockout_probability: P(demand over the lead time exceeds stock)."""
+    """(rows,) reorder_point: quantile of demand over span_days; stockout_probability: P(demand over the lead time exceeds stock)."""
 
     reorder_point: Floats
     stockout_probability: Floats
@@ -208,66 +215,65 @@ def simulate(demand: Demand, totals: Sequence[Sequence[int]], supplies: Sequence
     Rows are the series of `demand` and then one row per entry of totals: the sum of the series it names, whose paths are
     shuffled against each other. supplies: one per day, over all rows.
     """
-    settings = store.inventory
-    weights = path_weights(demand.knots.shape[1], settings.simulations, store.seed)
+    simulations = store.inventory.simulations
+    furthest = [supply.offset + int(days.max(initial=1)) for supply in supplies for days in (supply.span_days, supply.lead_time_days)]
+    weights = path_weights(min(max(furthest), demand.knots.shape[1]), simulations, store.seed)
     rows = demand.series.height + len(totals)
-    points, chances = np.zeros((len(supplies), rows)), np.full((len(supplies), rows), np.nan)
+    found = [LeadTime(np.zeros(rows), np.full(rows, np.nan)) for _ in supplies]
     single = np.arange(demand.series.height)
+    buffer = np.zeros((len(weights) + 1, CHUNK, simulations), dtype=np.float32)
     for first in range(0, demand.series.height, CHUNK):
         part = single[first : first + CHUNK]
-        _measure(_paths(demand.knots[part], weights), part, supplies, points, chances, store)
+        _measure(_paths(demand.knots[part], weights, buffer), part, supplies, found)
     for place, members in enumerate(totals, start=demand.series.height):
-        paths = _paths(demand.knots[list(members)], weights)
-        shuffled = np.zeros_like(paths[:, :1])
-        for turn in range(len(members)):
-            order = np.random.default_rng([store.seed, turn]).permutation(paths.shape[2])
-            shuffled[:, 0] += paths[:, turn][:, order]
-        _measure(shuffled, np.array([place]), supplies, points, chances, store)
-    return [LeadTime(point, chance) for point, chance in zip(points, chances, strict=True)]
+        shuffled = np.zeros((len(weights) + 1, 1, simulations), dtype=np.float32)
+        for turn, member in enumerate(members):
+            order = np.random.default_rng([store.seed, turn]).permutation(simulations)
+            shuffled[:, 0] += _paths(demand.knots[[member]], weights, buffer)[:, 0][:, order]
+        _measure(shuffled, np.array([place]), supplies, found)
+    return found
 
 
-def _paths(knots: Singles, weights: Singles) -> Singles:
-    """(steps + 1, n, simulations) units sold up to each step."""
-    steps = weights.shape[0]
-    paths = np.zeros((steps + 1, len(knots), weights.shape[2]), dtype=np.float32)
-    for step in range(steps):
-        np.matmul(knots[:, step], weights[step], out=paths[step + 1])
+def _paths(knots: Singles, weights: Singles, buffer: Singles) -> Singles:
+    """(steps + 1, n, simulations) units sold up to each step, written over what `buffer` held."""
+    paths = buffer[:, : len(knots)]
+    for step in range(len(weights)):
+        np.matmul(np.ascontiguousarray(knots[:, step]), weights[step], out=paths[step + 1])
         paths[step + 1] += paths[step]
     return paths
 
 
-def _measure(
-    paths: Singles, part: npt.NDArray[np.int64], supplies: Sequence[Supply], points: Floats, chances: Floats, store: Store
-) -> None:
-    """Fill the rows `part` of points and chances from their paths."""
-    settings = store.inventory
-    kth = int(np.ceil(settings.service_level * settings.simulations)) - 1
-    for day, supply in enumerate(supplies):
-        lead = supply.lead_time_days[part]
-        stock = supply.stock_on_hand[part]
-        for days in np.unique(lead):
-            ours = np.flatnonzero(lead == days)
-            every = ours.size == part.size
-            end = supply.offset + int(days) + settings.review_period_days
-            begin = paths[supply.offset] if every else paths[supply.offset, ours]
-            total = (paths[end] if every else paths[end, ours]) - begin
+def _measure(paths: Singles, part: Integers, supplies: Sequence[Supply], found: Sequence[LeadTime]) -> None:
+    """Fill the rows `part` of what was found from their paths."""
+    simulations = paths.shape[2]
+    for supply, result in zip(supplies, found, strict=True):
+        place = np.maximum(np.ceil(np.round(supply.service[part] * simulations, 6)).astype(np.int64) - 1, 0)
+        for (span, kth), ours in _alike(supply.span_days[part], place):
+            total = paths[supply.offset + span, ours] - paths[supply.offset, ours]
             total.partition(kth, axis=1)
-            points[day, part[ours]] = total[:, kth]
-            known = np.flatnonzero(~np.isnan(stock[ours]))
-            if known.size:
-                until = paths[supply.offset + int(days), ours[known]] - paths[supply.offset, ours[known]]
-                chances[day, part[ours[known]]] = (until > stock[ours[known]][:, None] + 0.5).mean(axis=1)
+            result.reorder_point[part[ours]] = total[:, kth]
+        stock = supply.stock_on_hand[part]
+        known = np.flatnonzero(~np.isnan(stock))
+        for (lead, _), ours in _alike(supply.lead_time_days[part][known], np.zeros(len(known), dtype=np.int64)):
+            rows = known[ours]
+            until = paths[supply.offset + lead, rows] - paths[supply.offset, rows]
+            result.stockout_probability[part[rows]] = (until > stock[rows][:, None] + 0.5).mean(axis=1)
+
+
+def _alike(one: Integers, other: Integers) -> Iterator[tuple[tuple[int, int], Integers | slice]]:
+    """Places where both values are the same, by value; all of them as a slice, which copies nothing."""
+    pairs = sorted(set(zip(one.tolist(), other.tolist(), strict=True)))
+    for pair in pairs:
+        yield pair, slice(None) if len(pairs) == 1 else np.flatnonzero((one == pair[0]) & (other == pair[1]))
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 
-def _plan_of_issue(
-    demand: Demand, days: Sequence[date], catalogue: pl.DataFrame, store: Store
-) -> list[pl.DataFrame]:
-    """Rows of each day on which this issue is in force."""
+def _plan_of_issue(demand: Demand, days: Sequence[date], catalogue: pl.DataFrame, store: Store) -> pl.DataFrame:
+    """Rows of the days on which this issue is in force."""
     settings = store.inventory
-    known = [_in_force(catalogue, day) for day in days]
+    known = _in_force(catalogue, days)
     located = demand.series.with_row_index("place").filter(pl.col("location_id").is_not_null())["item_id"].unique().sort()
     members = (
         demand.series.with_row_index("place").filter(pl.col("item_id").is_in(located.implode()))
@@ -279,45 +285,74 @@ def _plan_of_issue(
     is_total = np.arange(rows.height) >= demand.series.height
     is_kept = pl.Series(is_total) | ~rows["item_id"].is_in(located.implode()) | rows["location_id"].is_not_null()
     mean = np.concatenate([demand.mean, *(demand.mean[place].sum(axis=0, keepdims=True) for place in totals)])
-    joined = [
-        rows.join(each, on="item_id", how="left", maintain_order="left").with_columns(
-            pl.when(pl.col("location_id").is_null()).then(pl.col(name)).alias(name) for name in ("stock_on_hand", "stock_on_order")
-        )
-        for each in known
-    ]
+    dated = rows.with_columns(is_kept=is_kept).join(pl.DataFrame({"as_of_date": days}, schema={"as_of_date": pl.Date}), how="cross")
+    dated = dated[np.arange(len(days) * rows.height).reshape(rows.height, len(days)).T.ravel()]
+    frame = dated.join(known, on=["as_of_date", "item_id"], how="left", maintain_order="left").with_columns(
+        *(pl.when(pl.col("location_id").is_null()).then(pl.col(name)).alias(name) for name in ("stock_on_hand", "stock_on_order")),
+        pl.col("lead_time_days").fill_null(settings.default_lead_time_days),
+    )
+    span, service = targets(frame, settings)
+    shape = len(days), rows.height
+    stock = frame["stock_on_hand"].cast(pl.Float64).fill_null(float("nan")).to_numpy().reshape(shape)
+    lead = frame["lead_time_days"].to_numpy().astype(np.int64).reshape(shape)
     supplies = [
-        Supply(
-            (day - demand.issue).days,
-            frame["stock_on_hand"].cast(pl.Float64).fill_null(float("nan")).to_numpy(),
-            frame["lead_time_days"].fill_null(settings.default_lead_time_days).to_numpy().astype(np.int64),
-        )
-        for day, frame in zip(days, joined, strict=True)
+        Supply((day - demand.issue).days, *parts)
+        for day, *parts in zip(days, stock, lead, span.reshape(shape), service.reshape(shape), strict=True)
     ]
     found = simulate(demand, totals, supplies, store)
-    frames = []
-    for day, frame, each, supply, lead_time in zip(days, joined, known, supplies, found, strict=True):
-        plan = _with_forecast(frame, mean, supply, lead_time, settings.review_period_days).filter(is_kept)
-        idle = each.filter(pl.col("stock_on_hand").is_not_null()).join(rows, on="item_id", how="anti")
-        idle = idle.with_columns(
-            location_id=pl.lit(None, pl.String), reorder_point=0.0, safety_stock=0.0, tomorrow=0.0, days_of_cover=pl.lit(None, pl.Float64),
-            stockout_probability=0.0,
+    plan = _with_forecast(frame, mean, supplies, found).filter(pl.col("is_kept")).drop("is_kept")
+    idle = known.filter(pl.col("stock_on_hand").is_not_null()).join(rows, on="item_id", how="anti").with_columns(
+        pl.col("lead_time_days").fill_null(settings.default_lead_time_days),
+        location_id=pl.lit(None, pl.String), reorder_point=0.0, safety_stock=0.0, tomorrow=0.0, days_of_cover=pl.lit(None, pl.Float64),
+        stockout_probability=0.0,
+    )
+    return _orders(pl.concat([plan, idle.select(plan.columns)]))
+
+
+def targets(frame: pl.DataFrame, settings: InventorySettings) -> tuple[Integers, Floats]:
+    """(rows,) days that stock and orders must last, and the quantile of demand over them to be ready for.
+
+    frame: as_of_date, lead_time_days, category, unit_price, unit_cost. Usually lead time and review period, at service_level. The
+    last order that arrives before an item's season ends is a newsvendor's (Arrow, Harris and Marschak 1951): it must last to the
+    end, at the quantile (price - cost) / (price - salvage), or at service_level where price or cost is unknown. Later ones come to nothing.
+    """
+    lead = frame["lead_time_days"].to_numpy().astype(np.int64)
+    span = lead + settings.review_period_days
+    service = np.full(frame.height, settings.service_level)
+    ends = frame.select("as_of_date", "category", "unit_price", "unit_cost").with_columns(
+        end=pl.lit(None, pl.Date), salvage=pl.lit(None, pl.Float64)
+    )
+    # the next season to end comes last, and so goes before later ones
+    for season in sorted(settings.seasons, key=lambda each: each.last_day, reverse=True):
+        is_in = (pl.col("category") == season.category) & (pl.col("as_of_date") <= season.last_day)
+        ends = ends.with_columns(
+            end=pl.when(is_in).then(pl.lit(season.last_day)).otherwise("end"),
+            salvage=pl.when(is_in).then(pl.lit(season.salvage_share)).otherwise("salvage"),
         )
-        frames.append(_orders(pl.concat([plan, idle.select(plan.columns)]), day, settings.default_lead_time_days))
-    return frames
+    if ends["end"].null_count() == ends.height:
+        return span, service
+    price, cost = pl.col("unit_price").cast(pl.Float64), pl.col("unit_cost").cast(pl.Float64)
+    kept = price - pl.col("salvage") * cost
+    ratio = ends.select(pl.when(kept > 0).then(((price - cost) / kept).clip(0.0, 1.0)))["unit_price"]
+    left = (ends["end"] - ends["as_of_date"]).dt.total_days().fill_null(np.iinfo(np.int32).max).to_numpy()
+    is_last = left <= span
+    best = np.where(ratio.is_null().to_numpy(), service, ratio.fill_null(0.0).to_numpy())
+    arrives = (lead < left) & (best > 0)
+    return np.where(is_last, np.where(arrives, left, 0), span).astype(np.int64), np.where(is_last & arrives, best, service)
 
 
-def _with_forecast(frame: pl.DataFrame, mean: Floats, supply: Supply, lead_time: LeadTime, review: int) -> pl.DataFrame:
+def _with_forecast(frame: pl.DataFrame, mean: Floats, supplies: Sequence[Supply], found: Sequence[LeadTime]) -> pl.DataFrame:
     """Adds what the forecast says of each row: reorder_point, safety_stock, tomorrow, days_of_cover, stockout_probability."""
     so_far = np.concatenate([np.zeros((len(mean), 1)), np.cumsum(mean, axis=1)], axis=1)
     rows = np.arange(len(mean))
-    end = supply.offset + supply.lead_time_days + review
-    expected = so_far[rows, np.minimum(end, mean.shape[1])] - so_far[:, min(supply.offset, mean.shape[1])]
-    point = np.round(lead_time.reorder_point, DECIMALS)
+    point = np.round(np.concatenate([each.reorder_point for each in found]), DECIMALS)
+    expected = np.concatenate([so_far[rows, supply.offset + supply.span_days] - so_far[:, supply.offset] for supply in supplies])
+    cover = [_cover(mean[:, supply.offset : supply.offset + COVER_DAYS], supply.stock_on_hand) for supply in supplies]
     return frame.with_columns(
         reorder_point=pl.Series(point), safety_stock=pl.Series(np.round(point - expected, DECIMALS)),
-        tomorrow=pl.Series(mean[:, supply.offset] if len(mean) else np.zeros(0)),
-        days_of_cover=pl.Series(_cover(mean[:, supply.offset : supply.offset + COVER_DAYS], supply.stock_on_hand)).fill_nan(None),
-        stockout_probability=pl.Series(np.round(lead_time.stockout_probability, DECIMALS)).fill_nan(None),
+        tomorrow=pl.Series(np.concatenate([mean[:, supply.offset] for supply in supplies])),
+        days_of_cover=pl.Series(np.concatenate(cover)).fill_nan(None),
+        stockout_probability=pl.Series(np.round(np.concatenate([each.stockout_probability for each in found]), DECIMALS)).fill_nan(None),
     )
 
 
@@ -326,6 +361,8 @@ def _cover(mean: Floats, stock: Floats) -> Floats:
 
     Beyond the days given the mean of all of them goes on.
     """
+    if np.isnan(stock).all():
+        return np.full(len(mean), np.nan)
     stock = np.maximum(stock, 0.0)
     used = np.cumsum(mean, axis=1)
     steps = mean.shape[1]
@@ -340,7 +377,7 @@ def _cover(mean: Floats, stock: Floats) -> Floats:
     return np.where(np.isnan(stock), np.nan, np.round(cover, DECIMALS))
 
 
-def _orders(plan: pl.DataFrame, day: date, default_lead_time: int) -> pl.DataFrame:
+def _orders(plan: pl.DataFrame) -> pl.DataFrame:
     """Table rows: what to order to be back at the reorder point, in whole packs and no less than the minimum."""
     position = pl.col("stock_on_hand") + pl.col("stock_on_order").fill_null(0)
     short = (pl.col("reorder_point") - position).ceil().clip(lower_bound=0).fill_null(0).cast(pl.Int64)
@@ -349,10 +386,9 @@ def _orders(plan: pl.DataFrame, day: date, default_lead_time: int) -> pl.DataFra
     ordered = plan.with_columns(short=short).with_columns(
         order_quantity=pl.when(pl.col("short") > 0).then((least + pack - 1) // pack * pack).otherwise(0)
     )
-    promised = (pl.col("stock_on_hand") - pl.col("tomorrow").round(0).cast(pl.Int64)).clip(lower_bound=0)
     rows = ordered.with_columns(
-        as_of_date=pl.lit(day), lead_time_days=pl.col("lead_time_days").fill_null(default_lead_time), sellable_units=promised,
+        sellable_units=(pl.col("stock_on_hand") - pl.col("tomorrow").round(0).cast(pl.Int64)).clip(lower_bound=0),
         order_cost=pl.col("order_quantity").cast(pl.Decimal(18, 0)) * pl.col("unit_cost"),
     )
     schema = polars_schema(TABLE)
-    return rows.select(pl.col(name).cast(kind) for name, kind in schema.items()).sort("item_id", "location_id", nulls_last=False)
+    return rows.select(pl.col(name).cast(kind) for name, kind in schema.items()).sort("as_of_date", "item_id", "location_id", nulls_last=False)

@@ -277,6 +277,19 @@ def tables_after(store: Store, tables: Iterable[str]) -> list[str]:
     return [table for step in steps_of(store) for table in step.tables if table in found]
 
 
+def steps_to_remake(store: Store, tables: Iterable[str]) -> list[Step]:
+    """The steps of a run that refits these tables: the requests, what accepts them, the tables, and what follows up to the plan."""
+    steps = steps_of(store)
+    named = {table for step in steps if set(step.tables) & set(tables) for table in step.tables}
+    following = set(tables_after(store, named))
+    position = next(number for number, step in enumerate(steps) if "ad_plan" in step.tables)
+    return [
+        step for number, step in enumerate(steps)
+        if step.name in ("source_refit_requests", "cleaning")
+        or set(step.tables) & (following if number <= position else named)
+    ]
+
+
 # --- fingerprints -----------------------------------------------------------------------------------------------------
 
 

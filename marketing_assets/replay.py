@@ -27,7 +27,9 @@ import polars as pl
 from marketing_assets.config import Store
 from marketing_assets.evaluation.ads import exported_or_issued
 from marketing_assets.evaluation.what_if import CELL, read_log, weighted_log
+from marketing_assets.evaluation.windows import frame_of
 from marketing_assets.off_policy import DoublyRobust, Log, effective_sample_size, evaluate
+from marketing_assets.response.audience import entries_since, with_audience
 from marketing_assets.warehouse import MissingPartitions, Reader, Warehouse, replace_file
 
 PAST_DAYS = 28
@@ -138,12 +140,15 @@ def _spend(reader: Reader, start: date, end: date) -> dict[date, float]:
 
 def _done(reader: Reader, day: date) -> pl.DataFrame:
     """What was served on a day, in the shape of a plan."""
-    return reader.connection.execute(
-        """SELECT coalesce(audience_id, 'unknown') AS audience_id, placement_id, hour, coalesce(creative_id, item_id) AS creative_id,
-                  count(*)::DOUBLE AS planned_impressions, coalesce(sum(spend), 0)::DOUBLE AS planned_spend
-           FROM clean_impressions WHERE impression_date = ? AND landed_date <= ? GROUP BY ALL ORDER BY ALL""",
-        [day, reader.last_day],
-    ).pl()
+    import ibis
+
+    shown = reader.table("clean_impressions")
+    entries = reader.table("audiences").filter(lambda log: log.as_of_date >= entries_since(reader, day))
+    shown = with_audience(shown.filter(shown.impression_date == day), entries, reader.store.anchor)
+    served = shown.group_by("audience_id", "placement_id", "hour", creative_id=ibis.coalesce(shown.creative_id, shown.item_id)).agg(
+        planned_impressions=shown.count().cast("float64"), planned_spend=ibis.coalesce(shown.spend.sum(), 0).cast("float64")
+    )
+    return frame_of(served).sort(KEY)
 
 
 # --- the rules --------------------------------------------------------------------------------------------------------
@@ -238,7 +243,9 @@ def value_by_log(day: date, policy: str, frame: pl.DataFrame, shown: pl.DataFram
     rows = (
         shown.with_columns(pl.when(pl.col("credited_date") <= known).then("revenue").otherwise(0.0).alias("revenue"))
         .group_by("impression_id", maintain_order=True)
-        .agg(pl.col("cluster", *CELL, "creative_id", "logging_propensity", "is_clicked").first(), pl.col("revenue").sum())
+        .agg(
+            pl.col("cluster", "fold", "pair", *CELL, "creative_id", "logging_propensity", "is_clicked").first(), pl.col("revenue").sum()
+        )
     )
     spend, planned = float(frame["planned_spend"].sum()), float(frame["planned_impressions"].sum())
     result = []

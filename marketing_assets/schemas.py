@@ -892,7 +892,7 @@ class DriftReport(pa.DataFrameModel):
     is_drifted: bool = column("verdict")
     cause: str = column("mix, data_quality, calibration, taste, price, stock, season", nullable=True)
     effect_value: float = column("what it costs a day, in money, where that can be said", nullable=True)
-    action: str = column("what to do", nullable=True, isin=["refit", "stop_learning", "alert"])
+    action: str = column("what to do", nullable=True, isin=["refit", "stop_learning", "resume", "alert"])
     assets_to_refresh: str = column("smallest set to make again, comma-separated", nullable=True)
 
 

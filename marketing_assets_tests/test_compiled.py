@@ -18,7 +18,7 @@ from marketing_assets import compiled as texts
 from marketing_assets.assignment import salted_share
 from marketing_assets.compiled import compiled, texts_beside
 from marketing_assets.config import Store
-from marketing_assets.orchestration.pictures import picture
+from marketing_assets.report.pictures import picture
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import polars_schema, reader_over
 

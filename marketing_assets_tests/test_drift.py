@@ -254,6 +254,87 @@ def test_after_a_refit_the_series_is_quiet_again() -> None:
     assert not rows.filter(pl.col("as_of_date") > first + timedelta(days=1))["is_drifted"].any()
 
 
+def test_a_verdict_names_the_segment_that_changed_and_not_its_echoes() -> None:
+    """Audiences see the same impressions as placements: a collapsed placement shows in all of them, earlier or later by chance."""
+    history = living(2, 100, collapse=(BEGIN, 0.25))
+    audiences = []
+    for name in ("champions", "everyone"):
+        home, search = (history.filter(pl.col("metric") == f"ads.ctr_calibration_ratio[placement={place}]") for place in ("home", "search"))
+        audiences.append(home.with_columns(
+            metric=pl.lit(f"ads.ctr_calibration_ratio[audience={name}]"), segment_type=pl.lit("audience"), segment=pl.lit(name),
+            observed=home["observed"] + search["observed"] * 0.5, expected=home["expected"] + search["expected"] * 0.5,
+        ))  # fmt: skip
+    rows = judged(pl.concat([history, *audiences]), DAYS)
+    found = verdicts(rows).row(0, named=True)
+    named = [metric for metric in found["metrics"] if "[" in metric]
+    assert named == ["ads.ctr_calibration_ratio[placement=home]"]
+    own = rows.filter(pl.col("metric") == named[0], pl.col("as_of_date") == found["first"])["since_date"][0]
+    assert found["since"] == own and abs((own - FIRST).days - BEGIN) <= 1
+    # the refit makes the audiences' rates anew as well: what was seen of the old ones raises no verdict of their own
+    week = rows.filter(pl.col("as_of_date") <= found["first"] + timedelta(days=SETTINGS.cool_down_days))
+    assert verdicts(week).height == 1
+    assert not week.filter(pl.col("metric").str.contains("audience="))["is_drifted"].any()
+
+
+def test_propensities_and_click_rates_have_verdicts_of_their_own() -> None:
+    """An open verdict on one model must not swallow the other's: each is refitted for itself."""
+    history = living(2, 100, collapse=(BEGIN, 0.25))
+    days = history["date"].unique().sort()
+    number = np.arange(len(days))
+    propensities = pl.DataFrame({
+        "metric": "profiles.calibration_ratio", "family": "calibration", "shape": "level", "segment_type": "all", "segment": "all",
+        "date": days, "known_date": days, "value": np.where(number >= BEGIN - 3, 2.0, 1.0), "observed": 100.0, "expected": 100.0,
+        "variance": 0.0,
+    }, schema=HISTORY)  # fmt: skip
+    found = verdicts(judged(pl.concat([history, propensities]), [FIRST + timedelta(days=at) for at in range(BEGIN - 5, BEGIN + 6)]))
+    assert found["assets"].to_list() == ["user_profiles", "response_rates"]
+
+
+def test_predictions_that_get_better_are_no_drift() -> None:
+    """A young shop's propensities start far off and come closer; only what leads away from 1 counts."""
+    days = [FIRST + timedelta(days=number) for number in range(100)]
+    for start, end, is_drift in ((0.2, 0.9, False), (0.9, 0.2, True), (3.0, 1.1, False)):
+        value = np.exp(np.interp(np.arange(100), [40, 80], [np.log(start), np.log(end)]))
+        history = pl.DataFrame({
+            "metric": "profiles.calibration_ratio", "family": "calibration", "shape": "level", "segment_type": "all", "segment": "all",
+            "date": days, "known_date": days, "value": value, "observed": 100.0, "expected": 100.0, "variance": 0.0,
+        }, schema=HISTORY)  # fmt: skip
+        assert judged(history, days[60:])["is_drifted"].any() == is_drift
+
+
+def test_a_thin_day_without_a_success_is_no_proof() -> None:
+    """Some twenty sessions a day: days without any sale are chance, whatever a normal interval says of them."""
+    alarms = 0
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        days = [FIRST + timedelta(days=number) for number in range(110)]
+        sessions = np.maximum(generator.poisson(25, 110), 1)
+        buying = generator.binomial(sessions, 0.06).astype(float)
+        history = pl.DataFrame({
+            "metric": "shop.session_conversion_rate[channel=direct]", "family": "business", "shape": "rate", "segment_type": "channel",
+            "segment": "direct", "date": days, "known_date": days, "value": buying / sessions, "observed": buying,
+            "expected": sessions.astype(float), "variance": np.maximum(buying / sessions, 0.01) / sessions,
+        }, schema=HISTORY)  # fmt: skip
+        alarms += verdicts(judged(history, days[50::3])).height
+    assert alarms <= 1
+
+
+def test_data_called_broken_are_called_sound_after_a_cool_down() -> None:
+    broken = {**dict.fromkeys(REPORT), "verdict_id": "v", "metric": "events.reject_rate", "is_drifted": True, "cause": "data_quality",
+              "since_date": FIRST, "action": "stop_learning", "assets_to_refresh": "recommendations,user_profiles"}  # fmt: skip
+    past = pl.DataFrame([{**broken, "as_of_date": FIRST}, {**broken, "as_of_date": FIRST + timedelta(days=3)}], schema=REPORT)
+    cool = SETTINGS.cool_down_days
+    said = {}
+    for number in range(4, 40):
+        day = FIRST + timedelta(days=number)
+        rows = judge(pl.DataFrame(schema=HISTORY), SETTINGS, day, past)
+        said[number] = dict(rows.filter(pl.col("action") == "resume").select("assets_to_refresh", "verdict_id").iter_rows())
+        assert not rows["is_drifted"].any()
+    assert min(number for number, assets in said.items() if assets) == 3 + cool
+    assert set(said[3 + cool]) == {"recommendations", "user_profiles"} and said[3 + cool] == said[5 + cool]
+    assert not said[3 + 3 * cool]
+
+
 def test_immature_and_later_figures_are_never_used() -> None:
     history = living(4, 100, collapse=(BEGIN, 0.25))
     day = FIRST + timedelta(days=BEGIN + 5)

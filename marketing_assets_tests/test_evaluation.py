@@ -411,6 +411,21 @@ def test_ad_figures_by_plain_loops() -> None:
     assert value["conversions_promise_ratio"] == pytest.approx(paid / 5.6)
 
 
+def test_impressions_without_an_audience_count_for_the_users_of_the_evening_before() -> None:
+    """The rates of a cell are held against the impressions the response model counts there, not against 'unknown'."""
+    from marketing_assets.evaluation.what_if import read_log
+
+    day, store = FIRST + timedelta(days=33), shop()
+    nameless = {**lived_shop(), "clean_impressions": lived_shop()["clean_impressions"].with_columns(audience_id=pl.lit(None, pl.String))}
+    own = build_evaluation(reader_until(day, store, nameless), [day], store).tables["evaluation_report"]
+    given = report([day])
+    assert isinstance(own, pl.DataFrame)
+    chosen = pl.col("concept").is_in(["ads", "plan"]) & (pl.col("outcome_date") == day)
+    assert_frame_equal(own.filter(chosen), given.filter(chosen), rel_tol=1e-9)
+    log, named = (read_log(reader_until(day, store, frames), day, day) for frames in (nameless, lived_shop()))
+    assert_frame_equal(log, named)
+
+
 def test_pacing_is_month_to_date_over_days_with_a_plan() -> None:
     day = date(2026, 2, 10)
     shown = lived_shop()["clean_impressions"].filter(pl.col("impression_date").is_between(date(2026, 2, 1), day))

@@ -15,6 +15,7 @@ from marketing_assets.experiments import (
     cuped,
     design,
     detectable_uplift,
+    exact_binomial,
     fieller,
     sample_ratio,
     sequential_radius,
@@ -153,3 +154,13 @@ def test_bad_input_is_refused_with_its_reason() -> None:
         users_needed(0.1, 1.0, control_share=1.0)
     with pytest.raises(ExperimentError, match="no users"):
         sample_ratio(0, 0, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "share"),
+    [(3, 60, 0.05), (0, 40, 0.05), (500, 10_000, 0.05), (40, 40, 0.5), (61, 900, 0.05), (23, 60, 0.05)],
+)
+def test_the_exact_binomial_equals_scipys(successes: int, trials: int, share: float) -> None:
+    from scipy.stats import binomtest
+
+    assert exact_binomial(successes, trials, share) == pytest.approx(binomtest(successes, trials, share).pvalue, rel=1e-9)

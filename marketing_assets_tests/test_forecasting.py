@@ -22,9 +22,11 @@ from marketing_assets.forecasting.classic import forecast_croston_sba
 from marketing_assets.forecasting.competition import Scoring, compete, forecast_with
 from marketing_assets.forecasting.fits import DemandModel, fit_demand
 from marketing_assets.forecasting.history import DemandHistory, alive, series_name
-from marketing_assets.forecasting.learned import PanelModel
-from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar, weighted_quantiles
+from marketing_assets.forecasting.learned import NO_MODEL
+from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar
+from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import LEVELS, Panel
+from marketing_assets.forecasting.quantiles import QUANTILE_HALF_LIVES, pooled_quantiles, weighted_quantiles
 from marketing_assets.forecasting.sktime_forecasters import LevelCalendarForecaster, PanelForecaster
 from marketing_assets.schemas import INPUTS, QUANTILE_COLUMNS, TABLES
 from marketing_assets.warehouse import Built, Reader, days_between, polars_schema, reader_over
@@ -226,16 +228,33 @@ def test_bulk_orders_are_cut_to_what_an_item_usually_sells() -> None:
 
 def test_weighted_quantiles_agree_with_a_plain_loop() -> None:
     generator = np.random.default_rng(0)
-    values, weights = generator.poisson(2, (5, 40)).astype(float), generator.random((5, 40))
-    found = weighted_quantiles(values, [weights])[0]
+    values, weights = generator.poisson(2, (5, 40)).astype(float) - 1, generator.random((40, 2))
+    is_counted = generator.random((5, 40)) < 0.8
+    found = weighted_quantiles(values, is_counted, weights)
     for row in range(5):
-        pairs = sorted(zip(values[row], weights[row], strict=True))
-        for column, level in enumerate(LEVELS):
-            reached, place = 0.0, -1
-            while reached < level * weights[row].sum():
-                place += 1
-                reached += pairs[place][1]
-            assert found[row, column] == pairs[place][0]
+        for each in range(2):
+            pairs = sorted((value, weight) for value, weight, counts in zip(values[row], weights[:, each], is_counted[row], strict=True) if counts)
+            for column, level in enumerate(LEVELS):
+                reached, place = 0.0, -1
+                while reached < level * sum(weight for _, weight in pairs):
+                    place += 1
+                    reached += pairs[place][1]
+                assert found[row, column, each] == pairs[place][0]
+
+
+def test_the_tail_of_an_item_is_drawn_to_those_that_sell_as_often() -> None:
+    """Twelve items of level 2 and a thirteenth of level 4: pooled, its quantile is twice theirs, whatever its own history says."""
+    histories = np.full((13, len(LEVELS), len(QUANTILE_HALF_LIVES)), 6.0)
+    histories[12] = 100.0
+    level = np.r_[np.full(12, 2.0), 4.0]
+    panel = panel_of(np.ones((13, 40)))
+    pooled = pooled_quantiles(panel, level, histories, np.ones((13, 40), dtype=bool))
+    np.testing.assert_allclose(pooled[12], 2 * pooled[0])
+    ratios = np.r_[np.full(12, 3.0), 25.0]
+    np.testing.assert_allclose(pooled[0], 2 * np.minimum(ratios, np.quantile(ratios, 0.98)).mean())
+    rare = panel_of(np.vstack([np.ones((12, 40)), np.eye(1, 40)]))
+    apart = pooled_quantiles(rare, level, histories, np.ones((13, 40), dtype=bool))
+    np.testing.assert_allclose(apart[:12], 6.0)
 
 
 def test_days_out_of_stock_do_not_lower_demand() -> None:
@@ -254,6 +273,67 @@ def test_an_odd_series_has_a_clear_outcome_and_spoils_no_other(odd: Any) -> None
     assert np.isfinite(both.mean).all()
     assert np.isfinite(both.quantiles).all()
     np.testing.assert_allclose(both.mean[:12].sum(axis=1), alone.mean.sum(axis=1), rtol=0.02)  # the week's pattern may move a little
+
+
+def test_negative_or_missing_units_and_series_given_twice_are_refused_by_name() -> None:
+    units = np.ones((3, 30))
+    units[1, 4] = -2
+    with pytest.raises(ValueError, match="below zero or missing, as of s1"):
+        panel_of(units)
+    with pytest.raises(ValueError, match="below zero or missing, as of s1"):
+        panel_of(np.where(units < 0, np.nan, units))
+    twice = panel_of(np.ones((2, 30))).series.with_columns(series_id=pl.lit("same"))
+    with pytest.raises(ValueError, match="appear twice, add them up first: same"):
+        panel_of(np.ones((2, 30)), series=twice)
+
+
+def test_increments_of_one_item_and_day_add_up_whenever_they_land() -> None:
+    """Rows of one item and day are parts of one series, not series of their own."""
+    whole = lived_shop()["item_days"]
+    half = whole["units_sold"] // 2
+    parts = pl.concat([whole.with_columns(units_sold=part) for part in (half, whole["units_sold"] - half)])
+    day = FIRST + timedelta(days=77)
+    assert_frame_equal(issued([day], shop()), issued([day], shop(), {**lived_shop(), "item_days": parts}))
+
+
+@pytest.mark.parametrize("name", ["level_calendar", "panel", "croston_sba", "ar", "seasonal_naive"])
+def test_two_items_with_the_same_sales_get_the_same_forecast_and_gaps_are_zeros(name: str) -> None:
+    generator = np.random.default_rng(11)
+    units = generator.poisson(generator.lognormal(0.5, 1, (20, 1)), (20, 126)).astype(float)
+    units[3, 30:90] = 0  # a gap
+    units = np.vstack([units, units[:4]])
+    panel = panel_of(units, 14)
+    model, _ = fit_demand(panel, ("panel",), 1, 1, np.ones(24, dtype=bool))
+    forecast = forecast_with(name, panel, fit_levels(panel), Scoring(model.panel or NO_MODEL, 1))
+    np.testing.assert_allclose(forecast.mean[:4], forecast.mean[20:], rtol=1e-9)
+    np.testing.assert_array_equal(forecast.quantiles[:4], forecast.quantiles[20:])
+
+
+@pytest.mark.parametrize("methods", ["plain", "learned"])
+def test_items_that_behave_oddly_do_not_spoil_the_others_from_landing_to_table(methods: str) -> None:
+    """Short, constant, sold once, all returned, with a huge order: each is issued or left out, and the others hardly move."""
+    days = [FIRST + timedelta(days=number) for number in range(90)]
+    zeros = dict.fromkeys(("orders", "views", "carts", "reviews", "ratings", "rating_total"), 0)
+
+    def sold(item: str, day: date, units: int, returned: int = 0) -> dict[str, Any]:
+        return {"landed_date": day, "event_date": day, "item_id": item, "units_sold": units, "units_returned": returned,
+                "revenue": units - returned, "gross_revenue": units, **zeros}  # fmt: skip
+
+    odd = [
+        *(sold("short", day, 3) for day in days[-2:]), *(sold("constant", day, 2) for day in days if day.weekday() != 6), sold("once", days[10], 1),
+        *(sold("returned", day, 0, 4) for day in days[40:50]), *(sold("bulk", day, 5000 if day == days[80] else 1) for day in days[::3]),
+    ]  # fmt: skip
+    store = shop(methods, forecasting={"history_days": 89, "fit_cadence_days": 84, "horizon_days": 8})
+    frames = lived_shop()
+    both = {**frames, "item_days": pl.concat([frames["item_days"], conform("item_days", odd)])}
+    usual, mixed = (issued([days[84]], store, each).filter(pl.col("level") == "item") for each in (frames, both))
+    names = set(mixed["item_id"]) - set(usual["item_id"])
+    assert names == {"constant", "once", "bulk"}, "nothing was ever sold of 'returned'; 'short' starts later"
+    steady = mixed.filter(pl.col("item_id") == "constant", pl.col("date").dt.weekday() != 7)
+    assert steady["demand_mean"].is_between(1.2, 3.0).all()
+    joined = usual.join(mixed, on=["series_id", "date"], suffix="_mixed").group_by("series_id").agg(pl.col("demand_mean", "demand_mean_mixed").sum())
+    assert joined.height == usual["series_id"].n_unique()
+    assert ((joined["demand_mean_mixed"] / joined["demand_mean"]).log().abs() < 0.1).all()
 
 
 # --- drivers ----------------------------------------------------------------------------------------------------------
@@ -367,8 +447,65 @@ def test_the_winner_is_used_where_it_beats_the_seasonal_naive_and_model_says_so(
 def test_where_nothing_beats_the_seasonal_naive_it_is_used() -> None:
     units = np.tile(np.array([9.0, 0, 3, 7, 1, 0, 4]), (12, 24))
     units[::2] = np.roll(units[::2], 3, axis=1)  # every series repeats its own week exactly
-    contest = compete(panel_of(units, 14), ("croston_sba",), Scoring(None, 1))
+    panel = panel_of(units, 14)
+    contest = compete(Origins(panel), origin_columns(panel)[:3], ("croston_sba",), Scoring(None, 1))
     assert set(contest.winners.values()) == {"seasonal_naive"}
+
+
+def test_views_ahead_of_sales_are_seen_by_the_features_and_sales_alone_still_do() -> None:
+    from marketing_assets.forecasting.features import FEATURES, matrix_of
+
+    panel = weekly_panel()
+    views = np.ones(panel.units.shape)
+    views[0, -7:] = 8.0
+    seen = replace(panel, signals={"views": views})
+    column = FEATURES.index("views_trend_7_28")
+    found = matrix_of(seen, fit_levels(seen)).of_series[:, column]
+    assert found[0] == pytest.approx(8.0 / ((21 + 56) / 28), rel=1e-5)
+    np.testing.assert_allclose(found[1:], 1.0)
+    assert np.isnan(matrix_of(panel, fit_levels(panel)).of_series[:, column]).all()
+
+
+def test_views_and_carts_of_an_item_are_read_for_each_of_its_places() -> None:
+    day = FIRST + timedelta(days=77)
+    panel = DemandHistory(reader_until(day, shop()), [day], shop(), 28).panel(day)
+    rows = [row for row, item in enumerate(panel.series["item_id"]) if item == "i04"]
+    assert len(rows) == 2
+    views = lived_shop()["item_days"].filter(pl.col("item_id") == "i04", pl.col("landed_date") <= day)["views"].sum()
+    assert panel.signals["views"][rows].sum(axis=1).tolist() == [views, views]
+
+
+def test_the_panel_learns_which_rates_to_believe() -> None:
+    """Levels jump every few weeks: the newest weeks say more than the longer mean, and the learnt levels find that out."""
+    from marketing_assets.forecasting.learned_levels import fit_levels_model, windows_of
+
+    generator = np.random.default_rng(8)
+    levels = np.repeat(generator.lognormal(1.5, 1.0, (150, 9)), 28, axis=1)
+    panel = panel_of(generator.poisson(levels[:, :238]).astype(float), 14)
+    origins, columns = Origins(panel), origin_columns(panel)
+    everyone = np.ones(150, dtype=bool)
+    learnt, held = windows_of(origins, columns[3:], everyone), windows_of(origins, columns[:2], everyone)
+    assert learnt is not None
+    assert held is not None
+    model = fit_levels_model(learnt, 1, 1)
+    moved = model.moved(held.level, held.rates, held.features, 1)
+    assert (held.errors(moved) * held.weight).sum() < 0.95 * (held.errors(held.level) * held.weight).sum()
+    again = type(model).from_text(model.as_text()).moved(held.level, held.rates, held.features, 1)
+    np.testing.assert_array_equal(moved, again)
+
+
+def test_a_shop_that_grows_or_has_its_season_is_forecast_to_go_on() -> None:
+    generator = np.random.default_rng(9)
+    day = np.arange(420 + 28)
+    seasonal = generator.poisson(6 * np.exp(0.8 * np.sin(2 * np.pi * day / 364)), (30, len(day))).astype(float)
+    growing = generator.poisson(6 * np.exp(0.012 * day[:140]), (30, 140)).astype(float)
+    for units in (seasonal, growing):
+        known = units.shape[1] - 28
+        forecast = forecast_level_calendar(panel_of(units[:, :known], 28)).mean.sum()
+        recent, truth = units[:, known - 28 : known].sum(), units[:, known:].sum()
+        assert abs(forecast - truth) < 0.6 * abs(recent - truth)
+    steady = panel_of(generator.poisson(6, (30, 112)).astype(float), 28)
+    assert forecast_level_calendar(steady).mean.sum() == pytest.approx(30 * 6 * 28, rel=0.04)
 
 
 def test_an_unknown_candidate_is_an_error_that_says_what_to_do() -> None:
@@ -410,7 +547,7 @@ def test_no_candidate_forecasts_nonsense(name: str, data: st.DataObject) -> None
     generator = np.random.default_rng(seed)
     units = generator.poisson(generator.choice([0.0, 0.05, 1, 30], (9, 1)), (9, days)).astype(float)
     panel = panel_of(units, 10, is_blocked=generator.random((9, days)) < 0.1)
-    forecast = forecast_with(name, panel, fit_levels(panel), Scoring(PanelModel(None, {}, 0.0, {}), 1))
+    forecast = forecast_with(name, panel, fit_levels(panel), Scoring(NO_MODEL, 1))
     for values in (forecast.mean, forecast.quantiles):
         assert np.isfinite(values).all()
         assert (values >= 0).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import json
 import os
 import subprocess
@@ -18,14 +19,15 @@ import pytest
 
 from marketing_assets.catch_up import freshness, last_closed_by_clock, what_landed
 from marketing_assets.config import REPOSITORY_ROOT, Store, load_store
-from marketing_assets.control import ControlError, read_requests, request_file, request_refit
+from marketing_assets.control import ControlError, read_reason, read_requests, reason_of, request_file, request_refit
 from marketing_assets.definitions import definitions_of
 from marketing_assets.orchestration.jobs import jobs_of, refit_selection
+from marketing_assets.orchestration.mending import mend_request
 from marketing_assets.orchestration.resources import PROCESS_TAG, process_mark
 from marketing_assets.orchestration.sensors import fail_dead_runs, sensors_of
-from marketing_assets.pipeline import steps_of
+from marketing_assets.pipeline import Fingerprints, run_days, stale_days, steps_of
 from marketing_assets.schemas import TABLES
-from marketing_assets.warehouse import _LEDGER_SCHEMA, ledger_copy, verdict_copy
+from marketing_assets.warehouse import _LEDGER_SCHEMA, days_between, ledger_copy, open_warehouse, verdict_copy
 from marketing_assets_tests.conftest import FIRST, LAST
 
 PACKAGE = REPOSITORY_ROOT / "marketing_assets"
@@ -190,6 +192,19 @@ def test_requests_are_written_once_and_refused_where_senseless(shop_at: Callable
         request_refit(store, LAST, "response_rates", "rollback", reason="x")
 
 
+def test_a_reason_models_can_heed_reads_as_it_was_written() -> None:
+    since = date(2026, 8, 9)
+    metrics = ["ads.ctr", "ads.ctr_calibration_ratio", "ads.ctr_calibration_ratio[placement=home, left]", "events.psi[device]", "x.y"]
+    reason = reason_of("calibration", since, metrics)
+    assert str(reason) == "calibration since 2026-08-09: ads.ctr_calibration_ratio[placement=home, left], ads.ctr, ads.ctr_calibration_ratio"
+    assert read_reason(str(reason)) == reason
+    assert reason.segments[:2] == [("ads.ctr_calibration_ratio", ("placement", "home, left")), ("ads.ctr", None)]
+    assert read_reason(str(reason_of("data_quality", since, ["events.psi[device]"]))) is not None
+    assert read_reason("data sound since 2026-08-09") is not None
+    for text in ("", "placement collapsed", "calibration since yesterday", "calibration since 2026-13-09", "calibration since 2026-08-09: a b"):
+        assert read_reason(text) is None, text
+
+
 # --- sensors ----------------------------------------------------------------------------------------------------------
 
 
@@ -213,9 +228,53 @@ def test_the_landing_sensor_builds_and_mends(shop_at: Callable[..., Store]) -> N
         file = store.folder / "landing" / "events" / f"{FIRST}.csv.gz"
         file.write_bytes((store.folder / "landing" / "events" / f"{LAST}.csv.gz").read_bytes())
         asked = tick(store, "landing_files", instance)
-        assert asked.job_name == "catch_up_changes" and asked.tags["marketing/mend"] == "true"
+        assert asked.job_name == "catch_up_changes" and asked.run_config == mend_request(FIRST, LAST - timedelta(days=1))
         instance.create_run_for_job(dg.job(name="j")(lambda: None), status=dg.DagsterRunStatus.STARTED)
         assert isinstance(tick(store, "landing_files", instance), dg.SkipReason)
+
+
+def test_a_catch_up_that_failed_is_asked_for_again_but_not_for_ever(shop_at: Callable[..., Store]) -> None:
+    """Its files may have been read before it ended: then they no longer count as changed, though nothing else was rebuilt."""
+    store = shop_at()
+    ledger_through(store, LAST).write_parquet(ledger_copy(store))
+    job, config = definitions_of(store).resolve_job_def("catch_up_changes"), mend_request(FIRST, LAST)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert isinstance(tick(store, "landing_files", instance), dg.SkipReason)
+        for attempt in range(3):
+            run = instance.create_run_for_job(job, run_config=config, status=dg.DagsterRunStatus.FAILURE)
+            asked = tick(store, "landing_files", instance)
+            if attempt < 2:
+                assert (asked.job_name, asked.run_config, asked.run_key) == ("catch_up_changes", config, f"again {run.run_id}")
+        assert isinstance(asked, dg.SkipReason)
+        instance.create_run_for_job(job, run_config=config, status=dg.DagsterRunStatus.SUCCESS)
+        assert isinstance(tick(store, "landing_files", instance), dg.SkipReason)
+
+
+def test_a_changed_file_is_mended_through_dagster(shop_at: Callable[..., Store]) -> None:
+    """The day and all that rests on it are rebuilt and reported; inputs that are as before are not, and stop nobody."""
+    store = shop_at()
+    days = days_between(FIRST, FIRST + timedelta(days=1))
+    with open_warehouse(store) as warehouse:
+        run_days(warehouse, days, "first")
+    file = store.folder / "landing" / "events" / f"{days[0]}.csv.gz"
+    lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
+    file.write_bytes(gzip.compress(b"".join(line for place, line in enumerate(lines) if place == 0 or place % 3)))
+    job = definitions_of(store).resolve_job_def("catch_up_changes")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert job.execute_in_process(run_config=mend_request(*days), instance=instance).success
+        reported = {
+            (record.asset_key.to_user_string(), record.partition_key)
+            for key in instance.all_asset_keys()
+            for record in instance.fetch_materializations(key, limit=50).records
+        }
+        assert {("raw_events", str(days[0])), ("clean_events", str(days[0])), ("user_features", str(days[1]))} <= reported
+        assert not {("raw_campaigns", str(days[0])), ("raw_events", str(days[1])), ("raw_impressions", str(days[0]))} & reported
+        assert instance.event_log_storage.get_latest_asset_check_execution_by_key(
+            [dg.AssetCheckKey(dg.AssetKey("clean_events"), "schema_holds")]
+        )
+    with open_warehouse(store) as warehouse:
+        for step in steps_of(store):
+            assert not stale_days(warehouse, Fingerprints(warehouse), step, days), step.name
 
 
 def write_verdict(store: Store, day: date, action: str, assets: str) -> None:
@@ -224,8 +283,8 @@ def write_verdict(store: Store, day: date, action: str, assets: str) -> None:
     verdict_copy(store).write_text(json.dumps({"as_of_date": day.isoformat(), "verdicts": [verdict]}), encoding="utf-8")
 
 
-def live_ledger(store: Store, instance: dg.DagsterInstance, tags: dict[str, str]) -> None:
-    run = instance.create_run_for_job(dg.job(name="build_day")(lambda: None), tags=tags, status=dg.DagsterRunStatus.SUCCESS)
+def live_ledger(store: Store, instance: dg.DagsterInstance, tags: dict[str, str], job: str = "build_day") -> None:
+    run = instance.create_run_for_job(dg.job(name=job)(lambda: None), tags=tags, status=dg.DagsterRunStatus.SUCCESS)
     ledger = ledger_through(store, LAST).with_columns(run_id=pl.lit(run.run_id))
     ledger.write_parquet(ledger_copy(store))
 
@@ -271,6 +330,14 @@ def test_verdicts_of_a_backfill_are_shown_and_not_acted_on(shop_at: Callable[...
     assert not request_file(store, LAST).exists()
 
 
+def test_a_verdict_found_by_a_catch_up_is_acted_on(shop_at: Callable[..., Store]) -> None:
+    store = shop_at()
+    with dg.DagsterInstance.ephemeral() as instance:
+        live_ledger(store, instance, {}, "catch_up_changes")
+        write_verdict(store, LAST, "refit", "response_rates")
+        assert len(tick(store, "drift_verdicts", instance).run_requests) == 1
+
+
 def test_an_alert_asks_for_no_run(shop_at: Callable[..., Store]) -> None:
     store = shop_at()
     with dg.DagsterInstance.ephemeral() as instance:
@@ -278,6 +345,18 @@ def test_an_alert_asks_for_no_run(shop_at: Callable[..., Store]) -> None:
         write_verdict(store, LAST, "alert", "")
         result = tick(store, "drift_verdicts", instance)
         assert not result.run_requests and result.cursor == "abc"
+
+
+def test_the_drift_sensor_lets_a_table_learn_again(shop_at: Callable[..., Store]) -> None:
+    store = shop_at()
+    assert request_refit(store, FIRST, "user_profiles", "stop_learning", reason="data_quality since 2026-08-01", verdict_id="stop")
+    with dg.DagsterInstance.ephemeral() as instance:
+        live_ledger(store, instance, {"dagster/partition": LAST.isoformat()})
+        write_verdict(store, LAST, "resume", "user_profiles")
+        assert not tick(store, "drift_verdicts", instance).run_requests
+        assert not tick(store, "drift_verdicts", instance).run_requests
+    (row,) = read_requests(request_file(store, LAST + timedelta(days=1)))
+    assert (row["asset"], row["action"], row["reason"]) == ("user_profiles", "resume", "data sound since 2026-08-09")
 
 
 def test_runs_of_dead_processes_are_failed_and_living_ones_left() -> None:

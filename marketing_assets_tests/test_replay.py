@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from marketing_assets.config import Store
+from marketing_assets.evaluation.what_if import numbered
 from marketing_assets.replay import (
     DONE,
     PLAN,
@@ -86,11 +87,12 @@ def seen(day: date) -> pl.DataFrame:
     """impressions(day) as evaluation's log shows them: an order of 20 follows each click at once."""
     shown = impressions(day)
     clicked = pl.col("is_clicked")
-    return shown.select(
+    return numbered(shown.select(
         "impression_id", "impression_date", "landed_date", "placement_id", "logging_propensity", "is_clicked", "creative_id",
-        cluster="user_id", audience_id=pl.lit("unknown"), block=pl.col("hour") // 6, credited_date=pl.when(clicked).then("impression_date"),
+        cluster="user_id", fold=pl.col("user_id").rank("dense") % 2, audience_id=pl.lit("unknown"), block=pl.col("hour") // 6,
+        credited_date=pl.when(clicked).then("impression_date"),
         conversions=pl.when(clicked).then(1), revenue=pl.when(clicked).then(20.0),
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def test_rules_spend_what_the_plan_spends() -> None:

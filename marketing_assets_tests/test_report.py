@@ -180,7 +180,7 @@ def published(items: int = 40) -> dict[str, pl.DataFrame]:
                 "seconds": 1.0,
                 "probability_of_target": 0.9,
                 "is_relaxed": False,
-                "note": "whole impressions cost 0.01 of value",
+                "note": "whole impressions change the value by -0.0100",
             }
         )
         changes.append(

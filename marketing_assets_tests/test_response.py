@@ -17,6 +17,7 @@ from polars.testing import assert_frame_equal
 from marketing_assets.config import ResponseSettings, Store
 from marketing_assets.response import build_response, calibration_verdict, fit_beta, fit_effects, fit_win_curve, suggest_bid
 from marketing_assets.response.calibration import log_loss, normalised_entropy
+from marketing_assets.response.changes import Change, changes_of
 from marketing_assets.response.statistics import ANY_PLACEMENT, maturity_curve, read_log
 from marketing_assets.response.supply import expected_cost, forecast_supply, placement_prices
 from marketing_assets.warehouse import polars_schema, reader_over
@@ -393,6 +394,132 @@ def test_audience_comes_from_the_log_of_the_day_before() -> None:
     day = FIRST + timedelta(days=2)
     log = read_log(reader_over({"clean_impressions": impressions, "audiences": audiences}, shop(), day), FIRST, day)
     assert dict(log.shown.select("audience_id", "impressions").iter_rows()) == {"first": 1, "unknown": 2}
+
+
+# --- changes and silences ---------------------------------------------------------------------------------------------
+
+
+def request(day: date, action: str, reason: str, asset: str = "response_rates") -> dict[str, Any]:
+    return {"in_force_from": day, "requested_for_date": day, "asset": asset, "action": action, "reason": reason}
+
+
+def collapsed(truth: Truth, since: date, factor: float) -> dict[str, pl.DataFrame]:
+    """The same log, but from `since` on only a share of the clicks in 'home' came about."""
+    frames = truth.frames()
+    lost = pl.Series(np.random.default_rng(5).random(truth.impressions.height) >= factor)
+    is_lost = (pl.col("impression_date") >= since) & (pl.col("placement_id") == "home") & lost
+    shown = truth.impressions.with_columns(is_clicked=pl.col("is_clicked") & ~is_lost)
+    kept = frames["attributed_conversions"].join(shown.filter("is_clicked").select("impression_id"), on="impression_id", how="semi")
+    return {"clean_impressions": shown, "attributed_conversions": kept}
+
+
+def requested(rows: list[dict[str, Any]], reader: Any) -> Any:
+    """A reader that has also accepted these requests."""
+    frame = pl.DataFrame(
+        [{**row, "landed_date": row["in_force_from"], "requested_at": None, "model_version": None, "verdict_id": "v"} for row in rows]
+    ).drop("in_force_from")
+    accepted = reader.accepted
+    reader.accepted = lambda source, start, end: (
+        frame.filter(pl.col("landed_date") <= end) if source == "refit_requests" else accepted(source, start, end)
+    )
+    return reader
+
+
+NAMED = "calibration since {}: ads.ctr_calibration_ratio[placement=home], ads.ctr"
+
+
+@pytest.mark.parametrize("methods", ["plain", "learned"])
+def test_a_refit_forgets_the_level_a_segment_had(truth: Truth, methods: str) -> None:
+    """Four days after a collapse the segment's rate is the new one; the others, their creatives and hours stay as they were."""
+    store, since, day = shop(methods), FIRST + timedelta(days=24), FIRST + timedelta(days=27)
+    frames = collapsed(truth, since, 0.25)
+    days = [day - timedelta(days=1), day]
+    rows = [request(day, "refit", NAMED.format(since))]
+    tables = {}
+    for name, reader in (
+        ("never", reader_over(frames, store, day)), ("refit", requested(rows, reader_over(frames, store, day))),
+    ):  # fmt: skip
+        before = build_response(reader, days[:1], store)
+        with_before = {**frames, "response_rates": before.tables["response_rates"]}
+        again = reader_over(with_before, store, day, before.models)
+        tables[name] = build_response(requested(rows, again) if name == "refit" else again, [day], store).tables["response_rates"]
+    slots = np.mean(np.exp(list(truth.position.values())))
+    ratio = {}
+    for name, table in tables.items():
+        true = truth.rate(table) * slots * np.where(table["placement_id"].to_numpy() == "home", 0.25, 1.0)
+        by_place = table.with_columns(true=pl.Series(true)).group_by("placement_id").agg(pl.col("ctr", "true").mean())
+        ratio[name] = {row["placement_id"]: row["ctr"] / row["true"] for row in by_place.to_dicts()}
+    assert ratio["never"]["home"] > 2.5 and ratio["refit"]["home"] == pytest.approx(1.0, abs=0.25)
+    assert ratio["refit"]["search"] == pytest.approx(1.0, abs=0.1)
+    # which creatives people like in 'home' is still known from before
+    home = tables["refit"].filter(pl.col("placement_id") == "home").group_by("creative_id").agg(pl.col("ctr").mean()).sort("creative_id")
+    true = [truth.creative[name] for name in home["creative_id"]]
+    assert np.corrcoef(np.log(home["ctr"].to_numpy()), true)[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("methods", ["plain", "learned"])
+def test_a_request_changes_no_day_before_its_own(truth: Truth, methods: str) -> None:
+    """A range over a request gives the days before it as they were without it, and every day as it is alone."""
+    store = shop(methods)
+    days = [FIRST + timedelta(days=number) for number in range(20, 25)]
+    rows = [request(days[2], "refit", NAMED.format(days[0])), request(days[4], "stop_learning", f"data_quality since {days[3]}")]
+    whole = build_response(requested(rows, reader_over(truth.frames(), store, days[-1])), days, store)
+    quiet = build_response(reader_over(truth.frames(), store, days[-1]), days, store)
+    rates = whole.tables["response_rates"]
+    for day in days[:2]:
+        assert_frame_equal(
+            rates.filter(pl.col("as_of_date") == day),
+            quiet.tables["response_rates"].filter(pl.col("as_of_date") == day), rel_tol=1e-9,
+        )  # fmt: skip
+    models = list(whole.models)
+    for day in days[1:]:
+        known = {"response_rates": rates.filter(pl.col("as_of_date") < day)}
+        earlier = [model for model in models if model.fitted_as_of < day]
+        reader = requested(rows, reader_over({**truth.frames(day), **known}, store, day, earlier))
+        alone = build_response(reader, [day], store).tables["response_rates"]
+        assert_frame_equal(alone, rates.filter(pl.col("as_of_date") == day), rel_tol=1e-9)
+
+
+def test_days_of_broken_data_teach_nothing_now_or_later(truth: Truth) -> None:
+    """While learning is stopped, and after it resumed, the days between count for nothing: as if they had not been."""
+    broken, sound, day = FIRST + timedelta(days=20), FIRST + timedelta(days=23), FIRST + timedelta(days=27)
+    frames = collapsed(truth, FIRST, 1.0)
+    is_broken = pl.col("impression_date").is_between(broken, sound - timedelta(days=1))
+    frames["clean_impressions"] = frames["clean_impressions"].with_columns(is_clicked=pl.col("is_clicked") & ~is_broken)
+    rows = [
+        request(broken + timedelta(days=2), "stop_learning", f"data_quality since {broken}: ads.ctr"),
+        request(day, "resume", f"data sound since {sound}"),
+    ]
+    without = {**frames, "clean_impressions": frames["clean_impressions"].filter(~is_broken)}
+    for end, expected in ((sound - timedelta(days=1), broken - timedelta(days=1)), (day, day)):
+        found = read_rates(requested(rows, reader_over(frames, shop(), end)), end)
+        known = {name: frame.filter(pl.col("landed_date") <= expected) for name, frame in without.items()}
+        bar = read_rates(reader_over(known, shop(), end), end)
+        both = found.join(bar, on=["creative_id", "placement_id"], suffix="_bar")
+        assert both.height == bar.height
+        assert np.allclose(both["ctr"], both["ctr_bar"], rtol=0.01), end
+
+
+def read_rates(reader: Any, day: date) -> pl.DataFrame:
+    rates = build_response(reader, [day], shop()).tables["response_rates"]
+    return rates.group_by("creative_id", "placement_id").agg(pl.col("ctr").mean()).sort("creative_id", "placement_id")
+
+
+def test_requests_as_changes_and_silences() -> None:
+    day = FIRST + timedelta(days=9)
+    text = "calibration since 2026-01-05: ads.cvr_calibration_ratio[audience=loyal], ads.ctr_calibration_ratio"
+    found = changes_of([
+        request(day, "refit", text), request(day, "refit", "asked for in the Dagster UI"),
+        request(day, "stop_learning", "by hand"), request(day + timedelta(days=3), "resume", "by hand"),
+        request(day + timedelta(days=5), "stop_learning", "data_quality since 2026-01-12: events.reject_rate"),
+    ])  # fmt: skip
+    since = date(2026, 1, 5)
+    assert set(found.changes) == {
+        Change("conversions", "audience_id", "loyal", since, day), Change("clicks", "placement_id", None, since, day),
+    }  # fmt: skip
+    assert found.on(day - timedelta(days=1)) == [] and len(found.on(day, "clicks")) == 1
+    assert found.silent_on(day) == [(day, None)]
+    assert found.silent_on(day + timedelta(days=6)) == [(day, day + timedelta(days=3)), (date(2026, 1, 12), None)]
 
 
 def test_a_shop_without_ads_is_done_at_once() -> None:

@@ -95,6 +95,7 @@ LAYOUTS: dict[str, tuple[str, Mapping[str, Any], bytes]] = {
     "tabs": ("{date}.tsv", {"delimiter": "\t"}, as_csv("\t").encode()),
     "utf-16": ("{date}.csv", {"encoding": "utf-16"}, as_csv().encode("utf-16")),
     "latin-1": ("{date}.csv", {"encoding": "latin-1"}, as_csv().encode("latin-1")),
+    "no header line": ("{date}.csv", {"header": list(COLUMNS.values())}, as_csv().partition("\n")[2].encode()),
     "json": ("{date}.jsonl", {"format": "json"}, as_json().encode()),
     "json, gzip": ("{date}.jsonl.gz", {"format": "json"}, gzip.compress(as_json().encode())),
 }
@@ -108,7 +109,7 @@ def test_layouts(tmp_path: Path, name: str) -> None:
     assert rows.select("event_at", "user_id", "event_type", "item_id", "unit_price").rows() == [
         tuple(row[name] for name in COLUMNS.values()) for row in ROWS
     ]
-    first = 1 if "json" in name else 2
+    first = 1 if "json" in name or "no header" in name else 2
     assert rows["source_row"].to_list() == [first, first + 1]
     assert rows["source_file"].to_list() == [pattern.replace("{date}", "2026-03-01")] * 2
     assert rows["source_error"].null_count() == 2
@@ -243,6 +244,22 @@ def test_ragged_and_broken_lines_become_rows_with_a_reason(tmp_path: Path) -> No
     good = rows.filter(pl.col("source_error").is_null())
     assert good["source_row"].to_list() == [2, 4, 7, 8]
     assert good["item_id"].to_list()[-1] == '=HYPERLINK("x")<b>'
+
+
+def test_without_a_header_line_the_first_line_is_a_row_like_any_other(tmp_path: Path) -> None:
+    """Broken it is refused, long it is refused; a list of names that does not fit the rows refuses every one of them."""
+    names = {"files": "{date}.csv", "columns": COLUMNS, "header": list(COLUMNS.values())}
+    csv_file(tmp_path, "only,two\n" + GOOD + '2026-03-01 10:00:00,"a\nb",view_item,i,1\n' + GOOD)
+    rows = land(store_at(tmp_path, names))
+    assert rows["source_row"].to_list() == [1, 2, 3, 4]
+    assert rows["source_error"].is_not_null().to_list() == [True, False, False, False]
+    csv_file(tmp_path, GOOD * 3)
+    rows = land(store_at(tmp_path, names | {"header": [*COLUMNS.values(), "one too many"]}))
+    assert rows["source_row"].to_list() == [1, 2, 3] and rows["source_error"].null_count() == 0
+    with pytest.raises(ValueError, match="names column 'at' twice"):
+        store_at(tmp_path, names | {"header": ["at", "AT"]})
+    with pytest.raises(ValueError, match="names its own"):
+        store_at(tmp_path, names | {"format": "json"})
 
 
 def test_an_open_quote_swallows_no_other_row_unseen(tmp_path: Path) -> None:

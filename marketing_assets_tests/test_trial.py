@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,13 @@ import pytest
 import yaml
 
 from marketing_assets.config import Store
-from marketing_assets.control import read_requests, request_file
-from marketing_assets.pipeline import run_days, steps_of
+from marketing_assets.control import Verdict, read_requests, request_file, request_refit, request_verdict, stopped_by
+from marketing_assets.pipeline import run_days, steps_of, steps_to_remake
 from marketing_assets.sample_shop import Decisions, KnowingShop, SampleShop
 from marketing_assets.trial import TrialError, act_on_verdicts, run_trial, verdicts_of
 from marketing_assets.trial.arms import for_day, true_orders, true_plan, without_ads, without_lists
 from marketing_assets.trial.figures import summarise
 from marketing_assets.trial.loop import opened
-from marketing_assets.trial.repair import steps_to_remake
 from marketing_assets.trial.shops import branch, make_shop, shop_class
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema
 
@@ -251,6 +251,30 @@ def test_a_verdict_is_acted_on_once_and_only_what_it_names_is_made_again(built: 
         for table in ("clean_events", "clean_impressions", "attributed_conversions", "rejected_rows"):
             assert warehouse.ledger[table, day].content_hash == before[table, day].content_hash
         assert act_on_verdicts(warehouse, day, "third") == []
+        again = store.model_copy(update={"drift": store.drift.model_copy(update={"cool_down_days": 3})})
+        assert again.drift.cool_down_days == 3 and not request_verdict(again, day, acted[0])  # an open verdict asks once
+
+
+def test_learning_goes_on_once_the_data_are_sound(built: tuple[Store, Path]) -> None:
+    """A stop a verdict asked for ends with the verdict that says so, from the next day on; one by hand ends by hand."""
+    store, folder = built
+    day = store.first_day + timedelta(days=LAST)
+    control = folder / "elsewhere"
+    elsewhere = store.model_copy(update={"path": control / "store.yaml"})
+    stop = Verdict("s1", "data_quality", "stop_learning", ("user_profiles", "recommendations"), day, ("events.reject_rate",))
+    sound = Verdict("s2", "data_quality", "resume", ("user_profiles",), day + timedelta(days=1), ("learning[user_profiles]",))
+    assert not request_verdict(elsewhere, day, sound)  # nothing was stopped
+    assert read_requests(request_file(elsewhere, day + timedelta(days=1))) == []
+    assert request_verdict(elsewhere, day, stop)
+    later = day + timedelta(days=7)
+    assert not request_verdict(elsewhere, later, sound) and not request_verdict(elsewhere, later, sound)
+    (row,) = read_requests(request_file(elsewhere, later + timedelta(days=1)))
+    assert (row["asset"], row["action"], row["verdict_id"]) == ("user_profiles", "resume", "s2")
+    assert row["reason"] == f"data sound since {day + timedelta(days=1)}"
+    request_refit(elsewhere, later, "recommendations", "stop_learning", reason="by hand")
+    assert stopped_by(elsewhere, "recommendations", later) is None and stopped_by(elsewhere, "recommendations", day) == "s1"
+    request_verdict(elsewhere, later, replace(sound, assets=("recommendations",)))
+    assert len(read_requests(request_file(elsewhere, later + timedelta(days=1)))) == 1
 
 
 def test_the_warehouse_of_an_arm_is_the_ordinary_one(built: tuple[Store, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -461,9 +461,10 @@ def _notes(model: Model, solution: Solution, x: Floats, cells: Cells) -> list[st
             + ", ".join(given)
             + (". By itself would do: " + ", or ".join(single) if single else "")
         )
-    loss = solution.objective - (float(cells.value @ x) - model.statement.losses.lost(x, model.statement.losses.value_lost))
     if not np.array_equal(x, solution.x):
-        notes.append(f"whole impressions cost {loss:.4f} of value")
+        losses = model.statement.losses
+        whole, exact = (float(cells.value @ amount) - losses.lost(amount, losses.value_lost) for amount in (x, solution.x))
+        notes.append(f"whole impressions change the value by {whole - exact:+.4f}")
     if cells.value.max(initial=0.0) <= 0:
         notes.append("no cell is worth anything")
     return notes

@@ -4,7 +4,8 @@ What belongs here: everything from item history and known drivers to rows of dem
 items (features/), orders (inventory.py), how far off forecasts were (evaluation/).
 
 history.py and drivers.py say what an issue may see, panel.py its form; calendar.py what a day is worth, effects.py what drivers
-do, level_calendar.py is the fast forecaster, features.py and learned.py the learned one, classic.py and sktime_bridge.py the others;
+do, quantiles.py what an item's history says, level_calendar.py is the fast forecaster, total.py what the shop's total adds;
+origins.py, features.py, learned_levels.py and learned.py make the learned one, classic.py and sktime_bridge.py the others;
 competition.py and fits.py decide who is used; rows.py makes the levels coherent; build.py issues, what_if.py asks again.
 sktime_forecasters.py offers ours through sktime's interface and is imported only where that is wanted.
 """

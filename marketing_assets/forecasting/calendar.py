@@ -51,13 +51,13 @@ def sale_less_days(panel: Panel) -> Flags:
     return np.asarray(selling == 0)
 
 
-def day_shape(panel: Panel, units: Floats | None = None) -> Floats:
+def day_shape(panel: Panel, totals: Floats | None = None) -> Floats:
     """(T + horizon,) what each day is worth relative to a usual open day; 0 where the shop is closed.
 
     Known days are 0 exactly where the shop was closed. Future ones follow the weekday's newest occurrences and what past
-    holidays did. units: (n, T) with bulk orders cut, else the panel's own.
+    holidays did. totals: (T,) `present_totals` with bulk orders cut, else of the panel's own units.
     """
-    totals = present_totals(panel, panel.units if units is None else units)
+    totals = present_totals(panel, panel.units) if totals is None else totals
     known, place = panel.known, panel.season_place
     is_closed = sale_less_days(panel)
     is_holiday = panel.is_holiday

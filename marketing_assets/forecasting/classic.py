@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from marketing_assets.forecasting.level_calendar import DECIMALS, Levels, fit_levels, recency_weights, weighted_quantiles
-from marketing_assets.forecasting.panel import Floats, Forecast, Panel
+from marketing_assets.forecasting.level_calendar import DECIMALS, Levels, fit_levels
+from marketing_assets.forecasting.panel import Flags, Floats, Forecast, Panel
+from marketing_assets.forecasting.quantiles import recency_weights, weighted_quantiles
 
 RESIDUAL_HALF_LIFE = 83.0
 CROSTON_SMOOTHING = 0.1
@@ -17,9 +18,14 @@ AR_ORDER = 7
 AR_RIDGE = 5.0
 
 
-def around(panel: Panel, mean: Floats, residuals: Floats, weights: Floats) -> Forecast:
+def spread_of(panel: Panel, residuals: Floats, is_counted: Flags) -> Floats:
+    """(n, LEVELS) recency-weighted quantiles of past residuals (n, T)."""
+    return weighted_quantiles(residuals, is_counted, recency_weights(panel.known, RESIDUAL_HALF_LIFE)[:, None])[:, :, 0]
+
+
+def around(panel: Panel, mean: Floats, residuals: Floats, is_counted: Flags) -> Forecast:
     """Quantiles of past residuals (n, T) put around a mean (n, horizon), whole units, never negative."""
-    spread = weighted_quantiles(residuals, [weights])[0]
+    spread = spread_of(panel, residuals, is_counted)
     return Forecast(np.round(mean, DECIMALS), np.rint(np.maximum(mean[:, :, None] + spread[:, None, :], 0.0)))
 
 
@@ -31,7 +37,7 @@ def forecast_seasonal_naive(panel: Panel) -> Forecast:
     differences = np.zeros_like(panel.units)
     differences[:, season:] = panel.units[:, season:] - panel.units[:, :-season]
     begun = np.arange(known) >= panel.first_sale[:, None] + season
-    return around(panel, mean, differences, np.where(begun, recency_weights(known, RESIDUAL_HALF_LIFE), 0.0))
+    return around(panel, mean, differences, begun)
 
 
 def forecast_croston_sba(panel: Panel, levels: Levels | None = None) -> Forecast:
@@ -81,8 +87,7 @@ def forecast_ar(panel: Panel, levels: Levels | None = None, order: int = AR_ORDE
             newest = np.concatenate([path[:, step : step + 1], newest[:, :-1]], axis=1)
     ahead = levels.worth[:, panel.known :]
     rates = np.maximum(mean[:, None] + path, 0.0)
-    weights_of_days = np.where(levels.is_observed, recency_weights(panel.known, RESIDUAL_HALF_LIFE), 0.0)
     residual = np.divide(panel.units, worth, out=np.zeros_like(panel.units), where=worth > 0) - mean[:, None] - fitted
-    spread = weighted_quantiles(residual, [weights_of_days])[0]
+    spread = spread_of(panel, residual, levels.is_observed)
     quantiles = np.maximum(rates[:, :, None] + spread[:, None, :], 0.0) * ahead[:, :, None]
     return Forecast(np.round(rates * ahead, DECIMALS), np.rint(quantiles))

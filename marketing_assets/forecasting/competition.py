@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from marketing_assets.forecasting.classic import forecast_ar, forecast_croston_sba, forecast_seasonal_naive
 from marketing_assets.forecasting.features import scales
-from marketing_assets.forecasting.learned import FEWEST_KNOWN, PanelModel, forecast_panel
-from marketing_assets.forecasting.level_calendar import Levels, fit_levels, forecast_level_calendar
+from marketing_assets.forecasting.learned import PanelModel, forecast_panel
+from marketing_assets.forecasting.level_calendar import Levels, fit_levels, level_forecast, reconciled
+from marketing_assets.forecasting.origins import Origins
 from marketing_assets.forecasting.panel import LEVELS, Floats, Forecast, Panel
 from marketing_assets.forecasting.sktime_bridge import ARIMA, UnknownForecaster, forecast_by_sktime
 from marketing_assets.schemas import M5_QUANTILES
@@ -39,9 +40,9 @@ class Scoring:
 
 
 def forecast_with(name: str, panel: Panel, levels: Levels, scoring: Scoring) -> Forecast:
-    """The forecast of one candidate. Raises UnknownForecaster for a name that is none."""
+    """The forecast of one candidate, series by series: the shop's total has no say yet. Raises UnknownForecaster for a name that is none."""
     simple: dict[str, Callable[[], Forecast]] = {
-        DEFAULT: lambda: forecast_level_calendar(panel, levels), BASELINE: lambda: forecast_seasonal_naive(panel),
+        DEFAULT: lambda: level_forecast(panel, levels), BASELINE: lambda: forecast_seasonal_naive(panel),
         "croston_sba": lambda: forecast_croston_sba(panel, levels), "ar": lambda: forecast_ar(panel, levels),
         "arima": lambda: forecast_by_sktime(panel, ARIMA, levels),
     }  # fmt: skip
@@ -88,12 +89,6 @@ def losses(panel: Panel, truth: Floats, forecast: Forecast, levels: Levels) -> L
     return Losses(np.sqrt((error**2).sum(axis=1) / days) / scale, pinball / scale, levels.level * np.maximum(price, 1e-3) + 1e-6)
 
 
-def told(panel: Panel, column: int) -> Floats:
-    """(n, horizon) units after an origin, nan where nothing could be sold."""
-    part = slice(column, column + panel.horizon)
-    return np.where(panel.is_blocked[:, part] & (panel.units[:, part] == 0), np.nan, panel.units[:, part])
-
-
 @dataclass(frozen=True)
 class Contest:
     """winners: group -> candidate. added: group -> candidate -> forecast value added over the seasonal naive, as a share."""
@@ -102,24 +97,28 @@ class Contest:
     added: Mapping[str, Mapping[str, float]]
 
 
-def compete(panel: Panel, candidates: Sequence[str], scoring: Scoring) -> Contest:
-    """Candidates on the newest origin whose horizon is complete; a group without any series there keeps DEFAULT.
+def compete(origins: Origins, columns: Sequence[int], candidates: Sequence[str], scoring: Scoring) -> Contest:
+    """Candidates on past origins whose horizon is complete; a group without any series there keeps DEFAULT.
 
-    scoring.model must not have seen anything after that origin. The winner must beat the seasonal naive, else that is used.
+    scoring.model must not have seen anything after the earliest of them. The winner must beat the seasonal naive, else that is used.
     """
-    column = panel.known - panel.horizon
-    if column < FEWEST_KNOWN:
+    names = list(dict.fromkeys([*candidates, BASELINE]))
+    found: dict[str, list[Losses]] = {name: [] for name in names}
+    groups: list[Names] = []
+    for column in columns:
+        origin = origins.at(column)
+        if not origin.past.count:
+            continue
+        groups.append(groups_of(origin.past, origin.levels))
+        for name in names:
+            forecast = forecast_with(name, origin.past, origin.levels, scoring)
+            found[name].append(losses(origin.past, origin.truth, forecast, origin.levels))
+    if not groups:
         return Contest({}, {})
-    past = panel.until(column, panel.horizon)
-    chosen = np.asarray((past.units[:, max(0, column - RECENT_DAYS) :] > 0).any(axis=1))
-    truth = told(panel, column)[chosen]
-    past = past.rows(chosen)
-    if not past.count:
-        return Contest({}, {})
-    levels = fit_levels(past)
-    group = groups_of(past, levels)
-    found = {
-        name: losses(past, truth, forecast_with(name, past, levels, scoring), levels) for name in dict.fromkeys([*candidates, BASELINE])
+    group = np.concatenate(groups)
+    joined = {
+        name: Losses(*(np.concatenate([getattr(each, part) for each in parts]) for part in ("squared", "pinball", "weight")))
+        for name, parts in found.items()
     }
     winners: dict[str, str] = {}
     added: dict[str, dict[str, float]] = {}
@@ -127,8 +126,7 @@ def compete(panel: Panel, candidates: Sequence[str], scoring: Scoring) -> Contes
         ours = group == each
         if not ours.any():
             continue
-        base = found[BASELINE]
-        added[each] = {name: round(1 - _relative(loss, base, ours), 6) for name, loss in found.items()}
+        added[each] = {name: round(1 - _relative(loss, joined[BASELINE], ours), 6) for name, loss in joined.items()}
         best = max(added[each], key=lambda name: (added[each][name], name == DEFAULT, name))
         winners[each] = best if added[each][best] > 0 else BASELINE
     return Contest(winners, added)
@@ -145,7 +143,7 @@ def _relative(loss: Losses, base: Losses, ours: npt.NDArray[np.bool_]) -> float:
 
 
 def forecast_by_group(panel: Panel, winners: Mapping[str, str], scoring: Scoring) -> tuple[Forecast, Names]:
-    """Every series by the winner of its group (DEFAULT where there was no contest), and whose forecast it is."""
+    """Every series by the winner of its group (DEFAULT where there was no contest), moved to the shop's total; and whose forecast it is."""
     levels = fit_levels(panel)
     group = groups_of(panel, levels)
     used = np.array([winners.get(str(each), DEFAULT) for each in group], dtype=np.str_) if panel.count else np.zeros(0, dtype=np.str_)
@@ -155,4 +153,5 @@ def forecast_by_group(panel: Panel, winners: Mapping[str, str], scoring: Scoring
         ours = used == name
         forecast = forecast_with(name, panel, levels, scoring)
         mean[ours], quantiles[ours] = forecast.mean[ours], forecast.quantiles[ours]
-    return Forecast(mean, quantiles), used
+    is_course_learnt = scoring.model is not None and scoring.model.mean is not None and PANEL in used
+    return reconciled(panel, levels, Forecast(mean, quantiles), is_course_learnt), used

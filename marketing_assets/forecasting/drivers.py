@@ -87,7 +87,7 @@ def _known(
 
     accepted = accepted_landed(reader, source, None, last)
     accepted = accepted.filter(accepted.date.between(origin, until))
-    frame: pl.DataFrame = accepted.select(*key, "date", "landed_date", "known_at", "raw_row_id", *columns).to_polars()
+    frame = reader.frame(accepted.select(*key, "date", "landed_date", "known_at", "raw_row_id", *columns))
     local = pl.col("known_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(store.timezone).dt.date()
     known = frame.with_columns(known_date=local.fill_null(pl.col("landed_date")))
     known = known.select(pl.col(name).cast(kind) for name, kind in schema.items())

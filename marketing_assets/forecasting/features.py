@@ -20,20 +20,36 @@ SIZE_WINDOWS = (28, 112)
 SHOWN_LEVELS = (0.25, 0.5, 0.75, 0.9, 0.975, 0.995)
 SEASON_DAYS = 84
 """A series' own weekdays are averaged over so many days."""
-LIKE_DAYS = 196
+LIKE_WINDOWS = (42, 196, 364)
 """Days of the same weekday, with or without a promotion alike, are averaged over so many days."""
+MOST_SEEN = 112
+"""Days seen count up to this: more would tell one origin from another, not one series from another."""
+FAR = 60.0
+"""Days to and since an event count up to this."""
+YEARLY_DAYS = 400
+"""From so many known days on the day of the year says something."""
 DRIVERS = ("promotion", "price", "ad_spend", "before_closed", "after_closed")
+EVENTS = ("promotion", "closed")
+SIGNALS = ("views", "carts")
+KNOWN_DRIVERS = {*DRIVERS, "closed"}
 DECIMALS = 6
 SERIES_FEATURES = (
     *(f"rate_{days}" for days in RATE_WINDOWS), *(f"selling_share_{days}" for days in RATE_WINDOWS),
     *(f"size_{days}" for days in SIZE_WINDOWS), *(f"quantile_{level}" for level in SHOWN_LEVELS),
     "largest", "days_since_sale", "days_seen", "log_scale", "log_level", "trend_28_112", "trend_7_28", "log_price",
+    *(f"{name}_{what}" for name in SIGNALS for what in ("trend_7_28", "trend_28_112", "per_sale")),
 )  # fmt: skip
 DAY_FEATURES = (
-    "worth", "days_ahead", "season_place", "own_season_rate", "own_like_day_rate", "year_ago_rate", "like_day_to_start",
-    "season_to_start", "year_ago_rise", "day_of_month", *DRIVERS,
+    "worth", "days_ahead", "season_place", "own_season_rate", *(f"own_like_day_rate_{days}" for days in LIKE_WINDOWS), "year_ago_rate",
+    *(f"like_day_{days}_to_start" for days in LIKE_WINDOWS), "season_to_start", "year_ago_rise", "day_of_month", "day_of_year",
+    *(f"{where}_{event}" for event in EVENTS for where in ("since", "to")), *DRIVERS,
 )  # fmt: skip
 FEATURES = (*SERIES_FEATURES, *DAY_FEATURES)
+
+
+def feature_names(panel: Panel) -> tuple[str, ...]:
+    """FEATURES, and what else the panel knows of its days in advance."""
+    return (*FEATURES, *sorted(set(panel.drivers) - KNOWN_DRIVERS))
 
 
 def scales(panel: Panel) -> Floats:
@@ -49,25 +65,27 @@ def scales(panel: Panel) -> Floats:
 class Matrix:
     """Features of a panel at its end.
 
-    of_series: (n, SERIES_FEATURES); season: (n, season) own recent units by place; like_day: (n, season, 2) the same over longer,
-    without and with a promotion; scale: (n,).
+    of_series: (n, SERIES_FEATURES); season: (n, season) own recent units by place; like_day: days -> (n, season, 2) the same over
+    other windows, without and with a promotion; events: name -> (n, T + horizon) days since and days to one; scale: (n,).
     """
 
     of_series: Floats
     season: Floats
-    like_day: Floats
+    like_day: dict[int, Floats]
+    events: dict[str, Floats]
     scale: Floats
     panel: Panel
     levels: Levels
 
     def rows(self, series: Integers, steps: Integers) -> Floats:
-        """(len(series), FEATURES) of pairs of series and step ahead (0: the first day forecast)."""
+        """(len(series), feature_names) of pairs of series and step ahead (0: the first day forecast)."""
         column = self.panel.known + steps
         place = self.panel.season_place[column]
         year = column - round(364 / self.panel.step_days)
         week = max(self.panel.season, 2)
         start = self.levels.level[series] * self.levels.worth[series, column] / self.scale[series]
-        like_day = self.like_day[series, place, (self._driver("promotion", series, column) > 0).astype(np.int64)]
+        promotion = (self._driver("promotion", series, column) > 0).astype(np.int64)
+        like_day = [rates[series, place, promotion] for rates in self.like_day.values()]
         year_ago = self._around(series, year, week)
         # how the season moved from here on a year ago
         here = self._around(series, np.full(len(series), self.panel.known - 1 - round(364 / self.panel.step_days)), 2 * week)
@@ -78,16 +96,22 @@ class Matrix:
 
         day = [
             self.levels.worth[series, column], steps + 1.0, place.astype(np.float64), self.season[series, place],
-            like_day, year_ago, to(like_day, start), to(self.season[series, place], start), to(year_ago, here), self._day_of_month()[column],
+            *like_day, year_ago, *(to(rates, start) for rates in like_day), to(self.season[series, place], start), to(year_ago, here),
+            *(days[column] for days in self._dates()),
+            *(self.events[f"{where}_{event}"][series, column] for event in EVENTS for where in ("since", "to")),
             *(self._driver(name, series, column) for name in DRIVERS),
+            *(self.panel.drivers[name][series, column] for name in feature_names(self.panel)[len(FEATURES) :]),
         ]
         return np.concatenate([self.of_series[series], np.round(np.stack(day, axis=1), DECIMALS)], axis=1)
 
-    def _day_of_month(self) -> Floats:
+    def _dates(self) -> tuple[Floats, Floats]:
+        """(T + horizon,) day of the month, and of the year where a year is known; 0 where it says nothing."""
         whole = self.panel.known + self.panel.horizon
-        if self.panel.step_days != 1:
-            return np.zeros(whole)
-        return np.array([(self.panel.start + timedelta(days=number)).day for number in range(whole)], dtype=np.float64)
+        dates = [self.panel.start + timedelta(days=number * self.panel.step_days) for number in range(whole)]
+        of_month = [day.day if self.panel.step_days == 1 else 0 for day in dates]
+        is_yearly = self.panel.known * self.panel.step_days >= YEARLY_DAYS
+        of_year = [day.timetuple().tm_yday if is_yearly else 0 for day in dates]
+        return np.array(of_month, dtype=np.float64), np.array(of_year, dtype=np.float64)
 
     def _driver(self, name: str, series: Integers, column: Integers) -> Floats:
         values = self.levels.effects.columns.get(name)
@@ -131,10 +155,14 @@ def matrix_of(panel: Panel, levels: Levels) -> Matrix:
     price = panel.series["unit_price"].cast(float).fill_null(float("nan")).to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         columns += [
-            panel.units.max(axis=1, initial=0.0) / scale, since, days_seen.sum(axis=1), np.log(scale),
+            panel.units.max(axis=1, initial=0.0) / scale, since, np.minimum(days_seen.sum(axis=1), MOST_SEEN), np.log(scale),
             np.log(np.maximum(levels.level, 1e-3)), rates[28] / np.maximum(rates[112], 1e-6),
             rates[7] / np.maximum(rates[28], 1e-6), np.log(np.where(price > 0, price, np.nan)),
         ]  # fmt: skip
+    for name in SIGNALS:
+        counts = panel.signals.get(name, np.zeros_like(panel.units))
+        week, month, season = (recent(counts, days) / min(days, known) for days in (7, 28, 112))
+        columns += [ratio(week, month), ratio(month, season), np.where(season > 0, ratio(month, recent(sold, 28) / min(28, known)), np.nan)]
     promotion = levels.effects.columns.get("promotion", np.zeros((panel.count, known + panel.horizon)))[:, :known] > 0
 
     def by_place(days: int, which: Flags | None = None) -> Floats:
@@ -146,6 +174,29 @@ def matrix_of(panel: Panel, levels: Levels) -> Matrix:
         return np.stack(found, axis=1) / scale[:, None]
 
     season = by_place(SEASON_DAYS)
-    like_day = np.stack([by_place(LIKE_DAYS, ~promotion), by_place(LIKE_DAYS, promotion)], axis=2)
+    like_day = {days: np.stack([by_place(days, ~promotion), by_place(days, promotion)], axis=2) for days in LIKE_WINDOWS}
     of_series = np.asarray(np.round(np.stack(columns, axis=1), DECIMALS), dtype=np.float64)
-    return Matrix(of_series, season, like_day, scale, panel, levels)
+    return Matrix(of_series, season, like_day, _events(panel, levels), scale, panel, levels)
+
+
+def _events(panel: Panel, levels: Levels) -> dict[str, Floats]:
+    """since_ and to_ (n, T + horizon) of EVENTS: days since a promotion began and until one is on; since and to days oddly closed."""
+    whole = (panel.count, panel.known + panel.horizon)
+    promotion = levels.effects.columns.get("promotion")
+    found: dict[str, Floats] = {f"{where}_{event}": np.full(whole, FAR) for event in EVENTS for where in ("since", "to")}
+    if promotion is not None:
+        is_on = promotion > 0
+        begins = is_on & ~np.pad(is_on[:, :-1], ((0, 0), (1, 0)))
+        found |= {"since_promotion": _since(begins), "to_promotion": _since(is_on[:, ::-1])[:, ::-1]}
+    after = levels.effects.columns.get("after_closed")
+    if after is not None:
+        before = levels.effects.columns.get("before_closed", np.zeros(whole))
+        found |= {"since_closed": _since(after > 0), "to_closed": _since(before[:, ::-1] > 0)[:, ::-1]}
+    return found
+
+
+def _since(flags: Flags) -> Floats:
+    """Columns since the newest flag at or before each, FAR at most."""
+    newest = np.maximum.accumulate(np.where(flags, np.arange(flags.shape[1]), -int(FAR) - 1), axis=1)
+    since: Floats = np.minimum(np.arange(flags.shape[1]) - newest, FAR).astype(np.float64)
+    return since

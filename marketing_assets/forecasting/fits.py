@@ -12,38 +12,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-import numpy as np
-
 from marketing_assets.config import Store
-from marketing_assets.forecasting.competition import (
-    PANEL,
-    Contest,
-    Names,
-    Scoring,
-    compete,
-    forecast_by_group,
-    losses,
-    told,
-)  # fmt: skip
-from marketing_assets.forecasting.features import FEATURES
+from marketing_assets.forecasting.competition import PANEL, Contest, Names, Scoring, compete, forecast_by_group, losses
+from marketing_assets.forecasting.features import feature_names
 from marketing_assets.forecasting.history import DemandHistory
-from marketing_assets.forecasting.learned import (
-    FEWEST_KNOWN,
-    MEAN_TREES,
-    MOST_ROWS,
-    QUANTILE_TREES,
-    PanelModel,
-    fit_panel_model,
-    origins,
-    training_rows,
-)  # fmt: skip
-from marketing_assets.forecasting.level_calendar import fit_levels
+from marketing_assets.forecasting.learned import MEAN_TREES, MOST_ROWS, QUANTILE_TREES, PanelModel, fit_panel_model
+from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import Flags, Floats, Forecast, Panel
 from marketing_assets.model_store import Comparison, ModelHistory, compare, held_out, new_fit, rollbacks
 from marketing_assets.warehouse import Reader, Trigger
 
 DEMAND = "forecasting.demand"
 TABLES = ("demand_forecasts",)
+CONTESTS = 3
+"""Candidates meet on at most so many of the newest origins."""
+FEWEST_ORIGINS = 2
+"""Origins the contest's panel model needs before it; the contest takes fewer where that leaves too few."""
 
 
 @dataclass(frozen=True)
@@ -79,27 +63,26 @@ def fit_window(reader: Reader, triggers: Mapping[date, Trigger], days: Sequence[
 
 
 def fit_demand(panel: Panel, candidates: Sequence[str], seed: int, threads: int, is_learnt: Flags) -> tuple[DemandModel, Contest]:
-    """The contest on the newest complete origin, with a panel model that has seen nothing after it; then the panel model on everything."""
-    column = panel.known - panel.horizon
-    if column < FEWEST_KNOWN:
+    """The contest on the newest complete origins, with a panel model that has seen nothing after them; then the panel model on everything."""
+    columns = origin_columns(panel)
+    if not columns:
         return DemandModel({}, None), Contest({}, {})
-    early = None
+    origins = Origins(panel)
+    early, contested = None, columns[:1]
     if PANEL in candidates:
-        # outcomes that the contest's own origin may know, the newest of them kept to choose the number of trees
-        known = [each for each in origins(panel.until(column, panel.horizon))]
-        if len(known) > 1:
+        for count in range(min(CONTESTS, len(columns)), 0, -1):
+            # outcomes that the earliest of the contest's origins may know, the newest of them kept to choose what is used
+            known = [column for column in columns if column <= columns[count - 1] - panel.horizon]
+            if len(known) < FEWEST_ORIGINS:
+                continue
             cut = max(1, len(known) // 4)
-            rows, kept = training_rows(panel, is_learnt, seed, known[cut:]), training_rows(panel, is_learnt, seed, known[:cut])
-            if rows is not None:
-                early = fit_panel_model(rows, seed, threads, kept)
+            early = fit_panel_model(origins, known[cut:], is_learnt, seed, threads, known[:cut])
+            contested = columns[:count]
+            break
     if early is None:
         candidates = [name for name in candidates if name != PANEL]
-    contest = compete(panel, candidates, Scoring(early, threads))
-    final = None
-    if PANEL in contest.winners.values():
-        rows = training_rows(panel, is_learnt, seed)
-        assert rows is not None, "the contest had fewer origins to learn from"
-        final = fit_panel_model(rows, seed, threads, like=early)
+    contest = compete(origins, contested, candidates, Scoring(early, threads))
+    final = fit_panel_model(origins, columns, is_learnt, seed, threads, like=early) if PANEL in contest.winners.values() else None
     return DemandModel(contest.winners, final), contest
 
 
@@ -121,27 +104,24 @@ def _fit(models: ModelHistory, panel: Panel, day: date, trigger: Trigger, store:
             DEMAND, day, trigger, is_promoted=is_promoted, model=model.as_text(), model_format="json",
             parameters={
                 "winners": dict(model.winners), "rows": MOST_ROWS, "mean": MEAN_TREES, "quantiles": QUANTILE_TREES,
-                **({} if model.panel is None else {"rounds": model.panel.rounds, "share": model.panel.share}),
+                **({} if model.panel is None else {"rounds": model.panel.rounds, "share": model.panel.share, "mix": model.panel.mix}),
             },
-            features=FEATURES, metrics=metrics, seconds=time.process_time() - started,
+            features=feature_names(panel), metrics=metrics, seconds=time.process_time() - started,
         )
     )  # fmt: skip
 
 
 def _verdict(challenger: DemandModel, champion: DemandModel, panel: Panel, is_held: Flags, store: Store) -> Comparison:
     """Scaled errors of both over the newest complete origin, on held-out series."""
-    column = panel.known - panel.horizon
-    if column < FEWEST_KNOWN:
+    columns = origin_columns(panel)
+    if not columns:
         return compare([], [], seed=store.seed)
-    past = panel.until(column, panel.horizon)
-    alive = np.asarray((past.units > 0).any(axis=1))
-    past, truth = past.rows(alive), told(panel, column)[alive]
-    held = is_held[alive]
-    levels = fit_levels(past)
+    origin = Origins(panel).at(columns[0])
+    held = is_held[origin.rows]
 
     def loss(model: DemandModel) -> Floats:
-        forecast, _ = model.forecast(past, store.threads)
-        found = losses(past, truth, forecast, levels)
+        forecast, _ = model.forecast(origin.past, store.threads)
+        found = losses(origin.past, origin.truth, forecast, origin.levels)
         total: Floats = found.squared[held] + 2 * found.pinball[held]
         return total
 

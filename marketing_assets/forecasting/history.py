@@ -26,6 +26,8 @@ RETURN_DAYS = 28
 NEW_DAYS = 56
 """An item first seen within so many days is forecast before its first sale."""
 YEAR = 364
+SIGNALS = ("views", "carts")
+"""Columns of item_days that run ahead of sales."""
 
 
 def series_name(item_id: str, location_id: str | None) -> str:
@@ -44,7 +46,7 @@ class DemandHistory:
         self._origin = max(store.first_day, issues[0] - timedelta(days=self._length - 1))
         last = issues[-1]
         since = self._origin - timedelta(days=store.cleaning.future_tolerance_days)
-        columns = ["landed_date", "event_date", "item_id", "location_id", "units_sold"]
+        columns = ["landed_date", "event_date", "item_id", "location_id", "units_sold", *SIGNALS]
         sold = reader.window("item_days", since, last, columns).filter(pl.col("event_date") >= self._origin)
         # an item not sold yet is one series without a place
         unsold = self._catalogue(last).select("item_id", location_id=pl.lit(None, pl.String))
@@ -58,6 +60,7 @@ class DemandHistory:
         self._day: Integers = (placed["event_date"] - self._origin).dt.total_days().to_numpy().astype(np.int64)
         self._landed: Integers = (placed["landed_date"] - self._origin).dt.total_days().to_numpy().astype(np.int64)
         self._units: Floats = placed["units_sold"].to_numpy().astype(np.float64)
+        self._signals = {name: placed[name].to_numpy().astype(np.float64) for name in SIGNALS if placed[name].sum()}
         self._drivers = Drivers(reader, store, self._series, self._origin, last, horizon)
         self._stock_outs = _StockOuts(reader, self._series, self._origin, last)
         self._holidays = public_holidays(store.forecasting.country, self._origin, last + timedelta(days=horizon))
@@ -79,6 +82,12 @@ class DemandHistory:
         at = self._row[:upto][inside] * known + day[inside] - offset
         count = self._series.height
         units = np.bincount(at, self._units[:upto][inside], count * known).astype(np.float64).reshape(count, known)
+        # views and carts have no place, so that every place of an item has the item's
+        at = self._item[self._row[:upto][inside]] * known + day[inside] - offset
+        signals = {
+            name: np.bincount(at, values[:upto][inside], count * known).astype(np.float64).reshape(count, known)
+            for name, values in self._signals.items()
+        }
         catalogue = self._catalogue(issue)
         described = self._series.join(catalogue, on="item_id", how="left", maintain_order="left")
         chosen = np.flatnonzero(alive(units, self._horizon) | self._is_new(described, units, issue))
@@ -93,6 +102,7 @@ class DemandHistory:
         return Panel(
             series=series, start=start, units=units[chosen], is_blocked=blocked, is_holiday=is_holiday,
             is_promotion=market["is_promotion"], horizon=self._horizon, drivers=drivers,
+            signals={name: values[self._item[chosen]] for name, values in signals.items()},
         )
 
     def _is_new(self, described: pl.DataFrame, units: Floats, issue: date) -> Flags:
@@ -122,9 +132,9 @@ class _StockOuts:
         log = log.select("as_of_date", "item_id", "stock_on_hand")
         self._origin = origin
         self._changes = pl.DataFrame(schema={"row": pl.Int64, "day": pl.Int64, "is_out": pl.Boolean})
-        if not int(log.stock_on_hand.count().execute()):
+        entries = reader.frame(log)
+        if not entries["stock_on_hand"].count():
             return
-        entries: pl.DataFrame = log.to_polars()
         self._changes = (
             entries.join(series.select("row", "item_id"), on="item_id", how="inner")
             .select(

@@ -1,33 +1,38 @@
-"""The panel forecaster: one set of LightGBM models over all series, correcting level x calendar where the past says so.
+"""The panel forecaster: one set of models over all series, correcting level x calendar where the past says so.
 
-What belongs here: training rows from rolling origins, the fits, and what they forecast. What does not: features (features.py), which
-forecaster is used for whom (competition.py).
+What belongs here: training rows from rolling origins, the fits day by day, and what they forecast. What does not: features
+(features.py), levels (learned_levels.py), which forecaster is used for whom (competition.py).
 
-Means: a Tweedie model that starts from log(level x worth), averaged with the start itself in the share that did best on later
-origins. Quantiles: one model per level that starts from the series' own history; the few lowest levels stay as they are, having
-almost nothing to win.
+Means: a Tweedie model by day that starts from log(level x worth), where days have something to tell, averaged with the start in the
+share that did best on later origins; else the learnt level x worth. Quantiles: a learnt mix of the series' own histories, then one
+model per level on what is left; the few lowest levels stay as they are, having almost nothing to win.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from marketing_assets.forecasting.features import FEATURES, matrix_of
-from marketing_assets.forecasting.level_calendar import DECIMALS, Levels, fit_levels, to_total
+from marketing_assets.forecasting.features import feature_names, matrix_of
+from marketing_assets.forecasting.learned_levels import LevelModel, fit_levels_model, windows_of
+from marketing_assets.forecasting.level_calendar import DECIMALS, Levels, fit_levels
+from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import LEVELS, Flags, Floats, Forecast, Panel
+from marketing_assets.forecasting.quantiles import HISTORY_SHARES, rising
 
 LEARNED_LEVELS = (0.5, 0.75, 0.835, 0.9, 0.95, 0.975, 0.995)
-ORIGIN_GAP, ORIGINS = 14, 10
-"""Training origins lie at least so many columns apart; so many of them at most, spread over what is known."""
-FEWEST_KNOWN = 56
-"""Columns an origin must have behind it."""
 MOST_ROWS = 25_000
+FEWEST_ROWS = 600
+"""Trees are not grown on fewer."""
+MANY_ROWS, MANY_ORIGINS = 250_000, 24
+"""Where days have much to tell, their model learns from more."""
+MUCH = 0.9
+"""Days have much to tell where the learned mean leaves at most this share of the start's squared error."""
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of the learned mean against its start that are tried on the rows kept for it."""
 LEAST_GAIN = 0.97
@@ -35,138 +40,224 @@ LEAST_GAIN = 0.97
 SMALLEST_LEVEL = 1e-3
 WEIGHT_POWER = 0.5
 """Series count by (sales at their price)^this."""
+LARGEST_MOVE = 1.5
 TREES: dict[str, Any] = {
     "min_data_in_leaf": 200, "feature_fraction": 0.7, "lambda_l2": 5.0, "max_bin": 127,
     "verbosity": -1, "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
 QUANTILE_TREES: dict[str, Any] = {**TREES, "objective": "quantile", "num_leaves": 7, "learning_rate": 0.06}
-MEAN_TREES: dict[str, Any] = {
-    **TREES, "objective": "tweedie", "tweedie_variance_power": 1.5, "num_leaves": 31, "learning_rate": 0.08,
-    "monotone_constraints": [-1 if name == "price" else 1 if name in ("promotion", "ad_spend") else 0 for name in FEATURES],
-}  # fmt: skip
-USUAL_ROUNDS = {"mean": 30, "quantile": 30}
+MEAN_TREES: dict[str, Any] = {**TREES, "objective": "tweedie", "num_leaves": 31, "learning_rate": 0.08}
+VARIANCE_POWER, STEADY_POWER, STEADY = 1.5, 1.9, 0.95
+"""Errors grow with the mean^(power / 2): in proportion, nearly, where at least this share of days sees a sale."""
+SIGNS = {"price": -1, "promotion": 1, "ad_spend": 1}
+"""Demand falls with the price and rises with promotion and advertising."""
+USUAL_ROUNDS = {"mean": 30, "quantile": 20}
 """Rounds where no rows are kept to choose them on."""
-MOST_ROUNDS = {"mean": 200, "quantile": 60}
+MOST_ROUNDS = {"mean": 400, "quantile": 20}
 PATIENCE = 12
+MIX_STEPS = 25
+SMALLEST_ERROR = 0.02
+"""Scaled errors below this count as this while histories are mixed."""
 
 
 @dataclass(frozen=True)
 class PanelModel:
-    """mean, quantiles: LightGBM models in text form, by what they correct; None where the start alone did better.
+    """levels: learnt levels; mean, quantiles: LightGBM models in text form, by what they correct; None where the start alone did better.
 
-    share: weight of the learned mean against its start. rounds: trees of each model, 'mean' or the level.
+    mix: (LEVELS, HISTORIES) weights of histories. share: weight of the learned mean against its start. rounds: trees of each model,
+    'mean' or the level. features: columns the trees look at. is_much: whether the mean learnt from MANY_ROWS.
     """
 
+    levels: LevelModel | None
     mean: str | None
+    mix: list[list[float]]
     quantiles: dict[float, str]
     share: float
     rounds: dict[str, int]
+    features: tuple[str, ...]
+    is_much: bool = False
 
     def as_text(self) -> str:
-        quantiles = {str(level): text for level, text in self.quantiles.items()}
-        return json.dumps({"mean": self.mean, "quantiles": quantiles, "share": self.share, "rounds": self.rounds}, sort_keys=True)
+        return json.dumps(
+            {
+                "levels": None if self.levels is None else self.levels.as_text(), "mean": self.mean, "mix": self.mix,
+                "quantiles": {str(level): text for level, text in self.quantiles.items()}, "share": self.share, "rounds": self.rounds,
+                "features": self.features, "is_much": self.is_much,
+            },
+            sort_keys=True,
+        )  # fmt: skip
 
     @classmethod
     def from_text(cls, text: str) -> PanelModel:
         found = json.loads(text)
-        quantiles = {float(level): model for level, model in found["quantiles"].items()}
-        return cls(found["mean"], quantiles, found["share"], found["rounds"])
+        return cls(
+            None if found["levels"] is None else LevelModel.from_text(found["levels"]), found["mean"], found["mix"],
+            {float(level): model for level, model in found["quantiles"].items()}, found["share"], found["rounds"], tuple(found["features"]),
+            found["is_much"],
+        )  # fmt: skip
+
+
+NO_MODEL = PanelModel(None, None, HISTORY_SHARES.tolist(), {}, 0.0, {}, ())
+"""Level x calendar, as a panel model."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Pairs of series and day of past origins: features, what was sold, and what the start says."""
+    """Pairs of series and day of past origins: features, what was sold, what the start says, and histories (m, LEVELS, HISTORIES) x worth."""
 
     features: Floats
     units: Floats
     scale: Floats
     start: Floats
-    ratios: Floats
-    worth: Floats
+    histories: Floats
     weight: Floats
+    names: tuple[str, ...]
 
 
-def origins(panel: Panel) -> list[int]:
-    """Columns after which past forecasts are made, newest first: the whole horizon lies within what is known."""
-    newest = panel.known - panel.horizon
-    gap = max(ORIGIN_GAP, (newest - FEWEST_KNOWN) // (ORIGINS - 1)) if newest > FEWEST_KNOWN else ORIGIN_GAP
-    return list(range(newest, FEWEST_KNOWN - 1, -gap))[:ORIGINS]
+def training_rows(origins: Origins, columns: Sequence[int], is_learnt: Flags, seed: int, most: int = MOST_ROWS) -> Rows | None:
+    """Rows of past origins, at most `most` of them by a seeded draw; None where there are none.
 
-
-def _alive(panel: Panel) -> Flags:
-    newest = panel.units[:, max(0, panel.known - 112 // panel.step_days) :]
-    return np.asarray((newest > 0).any(axis=1))
-
-
-def training_rows(panel: Panel, is_learnt: Flags, seed: int, columns: Sequence[int] | None = None) -> Rows | None:
-    """Rows of past origins of the panel, at most MOST_ROWS of them by a seeded draw; None where there is no origin.
-
-    is_learnt: (n,) series that may be learnt from.
+    is_learnt: (n,) series of the panel that may be learnt from.
     """
-    columns = origins(panel) if columns is None else columns
     parts: list[list[Floats]] = []
     for column in columns:
-        past = panel.until(column, panel.horizon)
-        chosen = np.flatnonzero(_alive(past) & is_learnt)
-        past = past.rows(chosen)
-        levels = fit_levels(past)
-        matrix = matrix_of(past, levels)
-        truth = panel.units[chosen, column : column + panel.horizon]
+        origin = origins.at(column)
+        past, levels = origin.past, origin.levels
+        ahead = levels.worth[:, past.known :]
         # a day out of stock without a sale says nothing; neither does a closed one
-        is_told = (levels.worth[:, past.known :] > 0) & ~(panel.is_blocked[chosen, column : column + panel.horizon] & (truth == 0))
-        series, steps = np.nonzero(is_told)
-        generator = np.random.default_rng([seed, column])
-        share = MOST_ROWS / len(columns) / max(len(series), 1)
-        kept = generator.random(len(series)) < share
+        series, steps = np.nonzero((ahead > 0) & np.isfinite(origin.truth) & is_learnt[origin.rows][:, None])
+        kept = np.random.default_rng([seed, column]).random(len(series)) < most / len(columns) / max(len(series), 1)
         series, steps = series[kept], steps[kept]
-        worth = levels.worth[series, past.known + steps]
+        worth = ahead[series, steps]
         price = past.series["unit_price"].cast(float).fill_null(1.0).to_numpy()
         weight = (levels.level * np.where(price > 0, price, 1.0) + 1e-3) ** WEIGHT_POWER
-        parts.append(
-            [matrix.rows(series, steps), truth[series, steps], matrix.scale[series], levels.level[series] * worth,
-             levels.ratios[series], worth, weight[series]]
-        )  # fmt: skip
+        # means alone learn from many rows
+        histories = levels.histories[series] * worth[:, None, None] if most <= MOST_ROWS else np.zeros((len(series), 0, 0))
+        found = [
+            origin.matrix.rows(series, steps), origin.truth[series, steps], origin.matrix.scale[series], levels.level[series] * worth,
+            histories, weight[series],
+        ]  # fmt: skip
+        parts.append(found)
     if not parts or not sum(len(part[0]) for part in parts):
         return None
-    return Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    features, units, scale, start, histories, weight = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return Rows(features, units, scale, start, histories, weight, feature_names(origins.panel))
 
 
-def fit_panel_model(rows: Rows, seed: int, threads: int, kept: Rows | None = None, like: PanelModel | None = None) -> PanelModel:
-    """Fit the mean and the learned levels on the same rows.
+def fit_panel_model(
+    origins: Origins, columns: Sequence[int], is_learnt: Flags, seed: int, threads: int, kept: Sequence[int] = (), like: PanelModel | None = None
+) -> PanelModel | None:
+    """Fit on what followed the origins `columns`; None where that is nothing.
 
-    kept: rows of later origins on which the number of trees and the share of the learned mean are chosen. like: an earlier fit
+    kept: later origins on which it is chosen what is used, how many trees and which share of the learned mean. like: an earlier fit
     whose choices are taken over.
     """
+    rows = training_rows(origins, columns, is_learnt, seed)
+    if rows is None:
+        return None
+    held = training_rows(origins, kept, is_learnt, seed) if kept else None
     rounds: dict[str, int] = {}
-    quantiles = {}
-    binned = _binned(rows, kept, threads)
+    mix = _mixed(rows)
+    quantiles: dict[float, str] = {}
+    binned = _binned(rows, held, threads)
     for level in LEARNED_LEVELS:
         column = list(LEVELS).index(level)
-        chosen = None if like is None else like.rounds[str(level)]
         booster, rounds[str(level)] = _boost(
-            {**QUANTILE_TREES, "alpha": level, "seed": seed, "num_threads": threads}, binned, chosen, "quantile",
-            partial(_own_quantile, column),
+            {**QUANTILE_TREES, "alpha": level, "seed": seed, "num_threads": threads}, binned, None if like is None else like.rounds[str(level)],
+            "quantile", partial(_own_quantile, column, mix[column]),
         )  # fmt: skip
         if booster is not None:
             quantiles[level] = booster.model_to_string()
-    chosen = None if like is None else like.rounds["mean"]
-    booster, rounds["mean"] = _boost({**MEAN_TREES, "seed": seed, "num_threads": threads}, binned, chosen, "mean", _log_start)
-    share = 0.5 if like is None else like.share
+    mean, share, rounds["mean"], is_much = _fit_mean(origins, columns, kept, is_learnt, seed, threads, binned, like)
+    levels = None if share > 0 or (like is not None and like.levels is None) else _fit_levels(origins, columns, kept, is_learnt, seed, threads)
+    return PanelModel(levels, mean, np.round(mix, DECIMALS).tolist(), quantiles, share, rounds, rows.names, is_much)
+
+
+def _fit_mean(
+    origins: Origins, columns: Sequence[int], kept: Sequence[int], is_learnt: Flags, seed: int, threads: int,
+    binned: list[tuple[Rows, Any]], like: PanelModel | None,
+) -> tuple[str | None, float, int, bool]:  # fmt: skip
+    """The model of the mean by day, its share, its rounds and whether it learnt from many rows; none where its share is 0."""
+    signs = [SIGNS.get(name, 0) for name in binned[0][0].names]
+    power = STEADY_POWER if (binned[0][0].units > 0).mean() >= STEADY else VARIANCE_POWER
+    parameters = {**MEAN_TREES, "tweedie_variance_power": power, "monotone_constraints": signs, "seed": seed, "num_threads": threads}
+    if like is not None and like.share == 0:
+        return None, 0.0, 0, False
+    is_much = like is not None and like.is_much
+    if not is_much:
+        booster, rounds = _boost(parameters, binned, None if like is None else like.rounds["mean"], "mean", _log_start)
+        share, gain = (0.0 if booster is None else like.share if like is not None else 0.5), 1.0
+        if like is None and booster is not None and len(binned) > 1:
+            share, gain = _share(booster, binned[1][0], threads)
+        if gain > MUCH or not share:
+            return (booster.model_to_string(), share, rounds, False) if share and booster is not None else (None, 0.0, 0, False)
+    # all that is known, seen from origins that lie closer together
+    first, last = max(columns), min(columns)
+    closer = [column for column in origin_columns(origins.panel, MANY_ORIGINS) if last <= column <= first]
+    many = training_rows(origins, closer, is_learnt, seed, MANY_ROWS)
+    assert many is not None, "the origins of the few rows are among them"
+    held = training_rows(origins, kept, is_learnt, seed + 1) if kept else None
+    binned = _binned(many, held, threads)
+    booster, rounds = _boost(parameters, binned, None if like is None else like.rounds["mean"], "mean", _log_start)
     if booster is None:
-        share = 0.0
-    elif kept is not None:
-        factor = np.exp(np.clip(np.asarray(booster.predict(kept.features, num_threads=threads, raw_score=True)), -1.5, 1.5))
-        errors = {
-            each: float((((kept.start * (1 - each + each * factor) - kept.units) / kept.scale) ** 2 * kept.weight).sum()) for each in SHARES
-        }
-        best = min(errors.values())
-        worth_it = best < LEAST_GAIN * errors[0.0]
-        share = min(each for each in SHARES if errors[each] <= best + 0.1 * (errors[0.0] - best)) if worth_it else 0.0
-    return PanelModel(None if booster is None else booster.model_to_string(), quantiles, share, rounds)
+        return None, 0.0, 0, False
+    share = like.share if like is not None else 1.0 if held is None else _share(booster, held, threads)[0]
+    return (booster.model_to_string() if share else None), share, rounds, True
 
 
-def _own_quantile(column: int, rows: Rows) -> Floats:
-    quantile: Floats = rows.ratios[:, column] * rows.worth / rows.scale
+def _share(booster: Any, kept: Rows, threads: int) -> tuple[float, float]:
+    """The share of the learned mean that does best, or 0 where none does well enough, and its squared error over the start's."""
+    factor = np.exp(np.clip(np.asarray(booster.predict(kept.features, num_threads=threads, raw_score=True)), -LARGEST_MOVE, LARGEST_MOVE))
+    errors = {
+        each: float((((kept.start * (1 - each + each * factor) - kept.units) / kept.scale) ** 2 * kept.weight).sum()) for each in SHARES
+    }
+    best = min(errors.values())
+    if best >= LEAST_GAIN * errors[0.0]:
+        return 0.0, 1.0
+    return min(each for each in SHARES if errors[each] <= best + 0.1 * (errors[0.0] - best)), best / errors[0.0]
+
+
+def _fit_levels(
+    origins: Origins, columns: Sequence[int], kept: Sequence[int], is_learnt: Flags, seed: int, threads: int
+) -> LevelModel | None:
+    """Learnt levels, or None where the plain ones did better on the origins kept."""
+    windows = windows_of(origins, columns, is_learnt)
+    if windows is None:
+        return None
+    model = fit_levels_model(windows, seed, threads)
+    held = windows_of(origins, kept, is_learnt) if kept else None
+    if held is None and kept:
+        return None
+    if held is not None:
+        moved = model.moved(held.level, held.rates, held.features, threads)
+        if (held.errors(moved) * held.weight).sum() >= (held.errors(held.level) * held.weight).sum():
+            return None
+    return model
+
+
+def _mixed(rows: Rows) -> Floats:
+    """(LEVELS, HISTORIES) non-negative weights of histories with the least pinball loss, by majorisation (Hunter and Lange 2000)."""
+    from scipy.optimize import nnls
+
+    units, weight = rows.units / rows.scale, rows.weight / rows.weight.mean()
+    mix = HISTORY_SHARES.copy()
+    for place, level in enumerate(LEVELS):
+        known = rows.histories[:, place] / rows.scale[:, None]
+        if not known.any():
+            continue
+        for _ in range(MIX_STEPS):
+            share = weight / (np.abs(units - known @ mix[place]) + SMALLEST_ERROR)
+            gram = (known * share[:, None]).T @ known
+            gram += 1e-4 * np.trace(gram) / len(gram) * np.eye(len(gram)) + 1e-12 * np.eye(len(gram))
+            lower = np.linalg.cholesky(gram)
+            towards = known.T @ (share * units + (2 * level - 1) * weight)
+            mix[place], _ = nnls(lower.T, np.linalg.solve(lower, towards))
+    # few origins have few kinds of days in them: half of what they say
+    return (mix + HISTORY_SHARES) / 2
+
+
+def _own_quantile(column: int, mix: Floats, rows: Rows) -> Floats:
+    quantile: Floats = rows.histories[:, column] @ mix / rows.scale
     return quantile
 
 
@@ -184,7 +275,7 @@ def _binned(rows: Rows, kept: Rows | None, threads: int) -> list[tuple[Rows, Any
     for part in (rows,) if kept is None else (rows, kept):
         data = lightgbm.Dataset(
             part.features, part.units / part.scale, weight=part.weight / part.weight.mean(), params=parameters, free_raw_data=False,
-            feature_name=list(FEATURES), reference=result[0][1] if result else None,
+            feature_name=list(part.names), reference=result[0][1] if result else None,
         )  # fmt: skip
         result.append((part, data))
     return result
@@ -196,7 +287,7 @@ def _boost(
     """A booster on units over scale that starts from `start`, and its number of trees; None and 0 where the start alone does best."""
     import lightgbm
 
-    if rounds == 0:
+    if rounds == 0 or len(binned[0][0].units) < FEWEST_ROWS:
         return None, 0
     for part, data in binned:
         data.set_init_score(start(part))
@@ -211,28 +302,37 @@ def _boost(
 
 
 def forecast_panel(panel: Panel, model: PanelModel, threads: int, levels: Levels | None = None) -> Forecast:
-    """Mean and quantiles of every series of the panel."""
+    """Mean and quantiles of every series of the panel, not yet moved to the shop's total."""
     import lightgbm
 
     levels = fit_levels(panel) if levels is None else levels
-    matrix = matrix_of(panel, levels)
     ahead = levels.worth[:, panel.known :]
+    own = rising((levels.histories * np.array(model.mix)).sum(axis=2))
+    raw = own[:, None, :] * ahead[:, :, None]
     series, steps = np.nonzero(ahead > 0)
-    start = levels.level[:, None] * ahead
-    raw = levels.ratios[:, None, :] * ahead[:, :, None]
     if not len(series):
-        return Forecast(np.zeros_like(start), np.zeros_like(raw))
-    features, scale = matrix.rows(series, steps), matrix.scale[series]
-    mean = np.zeros_like(start)
-    factor = np.ones(len(series))
+        return Forecast(np.zeros_like(ahead), np.zeros_like(raw))
+    matrix = matrix_of(panel, levels)
+    features, scale = _columns(matrix.rows(series, steps), feature_names(panel), model.features), matrix.scale[series]
+    if model.levels is not None:
+        levels = replace(levels, level=model.levels.levels(matrix, threads))
+    mean = levels.level[:, None] * ahead
     if model.mean is not None:
-        logs = lightgbm.Booster(model_str=model.mean).predict(features, num_threads=threads, raw_score=True)
-        factor = 1 - model.share + model.share * np.exp(np.clip(np.asarray(logs), -1.5, 1.5))
-    mean[series, steps] = start[series, steps] * factor
+        logs = np.asarray(lightgbm.Booster(model_str=model.mean).predict(features, num_threads=threads, raw_score=True))
+        mean[series, steps] *= 1 - model.share + model.share * np.exp(np.clip(logs, -LARGEST_MOVE, LARGEST_MOVE))
     quantiles = raw.copy()
     for level, text in model.quantiles.items():
         column = list(LEVELS).index(level)
         moved = np.asarray(lightgbm.Booster(model_str=text).predict(features, num_threads=threads))
         quantiles[series, steps, column] = raw[series, steps, column] + moved * scale
     quantiles = np.sort(np.maximum(quantiles, 0.0), axis=2)
-    return Forecast(np.round(to_total(panel, levels, mean), DECIMALS), np.rint(quantiles))
+    return Forecast(np.round(mean, DECIMALS), np.rint(quantiles))
+
+
+def _columns(features: Floats, found: Sequence[str], wanted: Sequence[str]) -> Floats:
+    """Features in the order the model knows; nan where the panel does not know one, and what the model does not know is left out."""
+    if tuple(found) == tuple(wanted):
+        return features
+    place = {name: column for column, name in enumerate(found)}
+    missing = np.full(len(features), np.nan)
+    return np.stack([features[:, place[name]] if name in place else missing for name in wanted], axis=1) if wanted else features

@@ -18,14 +18,14 @@ FEWEST_DONORS = 5
 PRICE_BANDS_PER_TENFOLD = 3
 
 
-def with_prior(panel: Panel, level: Floats, ratios: Floats, exposure: Floats) -> tuple[Floats, Floats]:
-    """level (n,) and ratios (n, levels) of young series drawn to the median of older ones of their category and price band.
+def with_prior(panel: Panel, level: Floats, quantiles: Floats, exposure: Floats) -> tuple[Floats, Floats]:
+    """level (n,) and quantiles (n, ...) of young series drawn to the median of older ones of their category and price band.
 
     exposure: (n,) open days seen, a busy day counting more. Fewer than FEWEST_DONORS older ones: the category, then the shop.
     """
     is_young: Flags = np.asarray(exposure < YOUNG_DAYS)
     if not is_young.any() or is_young.all():
-        return level, ratios
+        return level, quantiles
     price = panel.series["unit_price"].cast(pl.Float64)
     band = (price.log(10) * PRICE_BANDS_PER_TENFOLD).floor()
     described = panel.series.select("category").with_columns(band=pl.when(price > 0).then(band), is_young=pl.Series(is_young))
@@ -34,7 +34,7 @@ def with_prior(panel: Panel, level: Floats, ratios: Floats, exposure: Floats) ->
         described.select(key=pl.col("category").fill_null("")),
         described.select(key=pl.lit("")),
     ]
-    usual_level, usual_ratios = np.zeros(panel.count), np.zeros_like(ratios)
+    usual_level, usual = np.zeros(panel.count), np.zeros_like(quantiles)
     is_open = is_young.copy()
     for frame in keys:
         code = frame["key"].rank("dense").to_numpy().astype(np.int64) - 1 if frame.height == panel.count else np.zeros(panel.count, dtype=np.int64)
@@ -44,7 +44,8 @@ def with_prior(panel: Panel, level: Floats, ratios: Floats, exposure: Floats) ->
                 continue
             ours = (code == group) & is_open
             usual_level[ours] = np.median(level[donors])
-            usual_ratios[ours] = np.median(ratios[donors], axis=0)
+            usual[ours] = np.median(quantiles[donors], axis=0)
             is_open &= ~ours
     share = np.where(is_young, PRIOR_DAYS / (PRIOR_DAYS + exposure), 0.0)
-    return level + share * (usual_level - level), ratios + share[:, None] * (usual_ratios - ratios)
+    each = share.reshape(-1, *[1] * (quantiles.ndim - 1))
+    return level + share * (usual_level - level), quantiles + each * (usual - quantiles)

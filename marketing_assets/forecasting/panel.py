@@ -31,7 +31,8 @@ class Panel:
     series: series_id, item_id, location_id, category, unit_price; one row per series, in the order of the rows of units.
     start: first known day. units: (n, T). is_blocked: (n, T), days on which nothing could be sold, so that sales are no
     measure of demand. is_holiday, is_promotion: (T + horizon,) for the shop as a whole. drivers: name -> (n, T + horizon), nan
-    where unknown. step_days: days per column, 7 for weekly data; season: columns per season.
+    where unknown. signals: name -> (n, T) counts that run ahead of sales, such as views. step_days: days per column, 7 for weekly
+    data; season: columns per season. Units are never negative and a series appears once: ValueError names what breaks that.
     """
 
     series: pl.DataFrame
@@ -42,6 +43,7 @@ class Panel:
     is_promotion: Flags
     horizon: int
     drivers: dict[str, Floats] = field(default_factory=dict)
+    signals: dict[str, Floats] = field(default_factory=dict)
     step_days: int = 1
     season: int = 7
 
@@ -56,6 +58,15 @@ class Panel:
         for name, values in self.drivers.items():
             if values.shape != (count, whole):
                 raise ValueError(f"panel: driver {name} has shape {values.shape}, needed is ({count}, {whole})")
+        for name, values in self.signals.items():
+            if values.shape != (count, known):
+                raise ValueError(f"panel: signal {name} has shape {values.shape}, needed is ({count}, {known})")
+        if self.series["series_id"].is_duplicated().any():
+            twice = self.series.filter(pl.col("series_id").is_duplicated())["series_id"].unique().sort().to_list()
+            raise ValueError(f"panel: series that appear twice, add them up first: {', '.join(twice[:5])}")
+        if not (self.units >= 0).all():
+            names = self.series.filter(pl.Series(~(self.units >= 0).all(axis=1)))["series_id"].to_list()
+            raise ValueError(f"panel: units below zero or missing, as of {', '.join(names[:5])}; what comes back is no demand below zero")
 
     @property
     def count(self) -> int:
@@ -89,6 +100,7 @@ class Panel:
         return replace(
             self, series=self.series[places], units=self.units[places], is_blocked=self.is_blocked[places],
             drivers={name: values[places] for name, values in self.drivers.items()},
+            signals={name: values[places] for name, values in self.signals.items()},
         )
 
     def until(self, columns: int, horizon: int) -> Panel:
@@ -100,6 +112,7 @@ class Panel:
             self, units=self.units[:, :columns], is_blocked=self.is_blocked[:, :columns], is_holiday=self.is_holiday[:whole],
             is_promotion=self.is_promotion[:whole], horizon=horizon,
             drivers={name: values[:, :whole] for name, values in self.drivers.items()},
+            signals={name: values[:, :columns] for name, values in self.signals.items()},
         )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 
 from marketing_assets.forecasting.calendar import day_shape
-from marketing_assets.forecasting.level_calendar import DECIMALS, recency_weights, weighted_quantiles
+from marketing_assets.forecasting.level_calendar import DECIMALS
 from marketing_assets.forecasting.panel import LEVELS, Floats, Forecast, Integers, Panel
+from marketing_assets.forecasting.quantiles import recency_weights, weighted_quantiles
 from marketing_assets.schemas import QUANTILE_COLUMNS
 from marketing_assets.warehouse import polars_schema
 
@@ -33,17 +34,21 @@ def sum_groups(values: Floats, groups: Integers, count: int) -> Floats:
     return result
 
 
-def grouped_forecast(panel: Panel, mean: Floats, groups: Integers, count: int) -> Forecast:
-    """Categories, or the shop: the sum of means, with quantiles from how the sum of units has spread around its own level."""
+def grouped_forecast(panel: Panel, past: Floats, mean: Floats, groups: Integers, count: int) -> Forecast:
+    """Categories, or the shop: the sum of means, with quantiles from how the sum of units has spread around its own level.
+
+    past: (T,) what known days were worth.
+    """
     units, mean = sum_groups(panel.units, groups, count), np.round(sum_groups(mean, groups, count), DECIMALS)
-    past = day_shape(panel)[: panel.known]
     is_open = past > 0
     ratio = np.divide(units, past, out=np.zeros_like(units), where=is_open)
     begun = np.arange(panel.known) >= np.where((units > 0).any(axis=1), (units > 0).argmax(axis=1), panel.known)[:, None]
-    weights = np.where(is_open & begun, recency_weights(panel.known, GROUP_HALF_LIFE), 0.0)
+    recency = recency_weights(panel.known, GROUP_HALF_LIFE)
+    weights = np.where(is_open & begun, recency, 0.0)
     total = weights.sum(axis=1)
     usual = np.divide((ratio * weights).sum(axis=1), total, out=np.zeros(count), where=total > 0)
-    relative = np.divide(weighted_quantiles(ratio, [weights])[0], usual[:, None], out=np.zeros((count, len(LEVELS))), where=usual[:, None] > 0)
+    spread = weighted_quantiles(ratio, weights > 0, recency[:, None])[:, :, 0]
+    relative = np.divide(spread, usual[:, None], out=np.zeros((count, len(LEVELS))), where=usual[:, None] > 0)
     return Forecast(mean, np.rint(mean[:, :, None] * relative[:, None, :]))
 
 
@@ -51,22 +56,23 @@ def issue_rows(issue: date, panel: Panel, forecast: Forecast, models: pl.Series)
     """demand_forecasts rows of one issue: items, their categories and the shop. models: name of the forecaster of each series."""
     horizon = panel.horizon
     parts = [_rows(issue, horizon, "item", panel.series.select("series_id", "item_id", "location_id"), forecast, models)]
+    past = day_shape(panel)[: panel.known] if panel.count else np.zeros(panel.known)
     categories = panel.series["category"].drop_nulls().unique().sort()
     if categories.len():
         groups = panel.series.select(
             pl.col("category").replace_strict(categories, np.arange(categories.len()), default=-1, return_dtype=pl.Int64)
         )["category"].fill_null(-1).to_numpy()
-        parts.append(_level(issue, panel, forecast.mean, "category", categories, groups))
+        parts.append(_level(issue, panel, past, forecast.mean, "category", categories, groups))
     if panel.count:
-        parts.append(_level(issue, panel, forecast.mean, "shop", pl.Series(["shop"]), np.zeros(panel.count, dtype=np.int64)))
+        parts.append(_level(issue, panel, past, forecast.mean, "shop", pl.Series(["shop"]), np.zeros(panel.count, dtype=np.int64)))
     return pl.concat(parts)
 
 
-def _level(issue: date, panel: Panel, mean: Floats, level: str, names: pl.Series, groups: Integers) -> pl.DataFrame:
+def _level(issue: date, panel: Panel, past: Floats, mean: Floats, level: str, names: pl.Series, groups: Integers) -> pl.DataFrame:
     nothing = pl.lit(None, pl.String)
     series = pl.DataFrame({"series_id": names}).with_columns(item_id=nothing, location_id=nothing)
     model = pl.Series([SUMMED]).new_from_index(0, names.len())
-    return _rows(issue, panel.horizon, level, series, grouped_forecast(panel, mean, groups, names.len()), model)
+    return _rows(issue, panel.horizon, level, series, grouped_forecast(panel, past, mean, groups, names.len()), model)
 
 
 def _rows(issue: date, horizon: int, level: str, series: pl.DataFrame, forecast: Forecast, models: pl.Series) -> pl.DataFrame:

@@ -14,9 +14,9 @@ import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 from sktime.forecasting.base import BaseForecaster
 
-from marketing_assets.forecasting.competition import Scoring, forecast_with
-from marketing_assets.forecasting.learned import PanelModel, fit_panel_model, origins, training_rows
-from marketing_assets.forecasting.level_calendar import fit_levels
+from marketing_assets.forecasting.competition import GROUPS, PANEL, Scoring, forecast_by_group
+from marketing_assets.forecasting.learned import PanelModel, fit_panel_model
+from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import LEVELS, Floats, Forecast, Panel
 
 LONGEST_HORIZON = 28
@@ -68,7 +68,7 @@ class LevelCalendarForecaster(BaseForecaster):  # type: ignore[misc]
         return self
 
     def _forecast(self, panel: Panel) -> Forecast:
-        return forecast_with("level_calendar", panel, fit_levels(panel), Scoring(None, 1))
+        return forecast_by_group(panel, {}, Scoring(None, 1))[0]
 
     def _predict(self, fh: Any, X: Any) -> Any:
         steps = fh.to_relative(self.cutoff).to_numpy().astype(np.int64)
@@ -138,11 +138,10 @@ class PanelForecaster(LevelCalendarForecaster):
     def _forecast(self, panel: Panel) -> Forecast:
         model: PanelModel | None = None
         past = panel if panel.horizon == LONGEST_HORIZON else _panel(panel.units, min(LONGEST_HORIZON, max(1, panel.known // 4)), self.season)
-        if origins(past):
-            rows = training_rows(past, np.ones(past.count, dtype=np.bool_), self.seed)
-            model = None if rows is None else fit_panel_model(rows, self.seed, self.threads)
-        name = "level_calendar" if model is None else "panel"
-        return forecast_with(name, panel, fit_levels(panel), Scoring(model, self.threads))
+        if columns := origin_columns(past):
+            model = fit_panel_model(Origins(past), columns, np.ones(past.count, dtype=np.bool_), self.seed, self.threads)
+        winners = {} if model is None else dict.fromkeys(GROUPS, PANEL)
+        return forecast_by_group(panel, winners, Scoring(model, self.threads))[0]
 
 
 def _panel(values: Floats, horizon: int, season: int) -> Panel:

@@ -382,7 +382,7 @@ def _aligned(lines: Sequence[str], encoding: Literal["utf-8", "latin-1", "utf-16
     )
 
 
-_NO_HEADER = "no header line: put one on top, with a name for each column"
+_NO_HEADER = "no header line: put one on top, with a name for each column, or name them in store.yaml ('header')"
 
 
 def _is_data(cells: Sequence[str]) -> bool:

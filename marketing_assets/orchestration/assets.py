@@ -15,9 +15,8 @@ from marketing_assets.config import Store
 from marketing_assets.control import request_refit
 from marketing_assets.orchestration.checks import check_results, check_specs
 from marketing_assets.orchestration.partitions import daily_partitions, days_of
-from marketing_assets.orchestration.pictures import picture
 from marketing_assets.orchestration.resources import ShopResource
-from marketing_assets.pipeline import Step, StepResult, mend_step, run_step, steps_of
+from marketing_assets.pipeline import Step, StepResult, Tell, run_step, steps_of
 from marketing_assets.schemas import TABLES
 
 OWNERS = {
@@ -31,8 +30,6 @@ GROUPS = {name: f"{number:02}_{name}" for number, name in enumerate(OWNERS, 1)}
 KINDS = {"profiles": "lightgbm", "recommendations": "lightgbm", "demand": "lightgbm", "response": "lightgbm", "planning": "cvxpy",
          "features": "ibis", "cleaning": "ibis", "sources": "ibis"}
 
-MEND_TAG = "marketing/mend"
-"""Run tag: rebuild only the days whose inputs changed, until the hashes agree."""
 PAGES = 7
 PREVIEW_ROWS = 5
 PREVIEW_COLUMNS = 10
@@ -66,7 +63,7 @@ def _spec(store: Store, step: Step, table: str, made_by: dict[str, Step]) -> dg.
         metadata["dagster/column_lineage"] = lineage
     return dg.AssetSpec(
         table, deps=upstream, description=spec.one_row_per, group_name=GROUPS[step.group], owners=[OWNERS[step.group]],
-        kinds={"duckdb", KINDS.get(step.group, "polars")}, metadata=metadata, code_version=step.code_version, skippable=True,
+        kinds={"duckdb", KINDS.get(step.group, "polars")}, metadata=metadata, code_version=step.code_version,
         partitions_def=daily_partitions(store),
     )
 
@@ -116,44 +113,34 @@ def _publish(
     context: dg.AssetExecutionContext, shop: ShopResource, step: Step
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     days = days_of(context)
-    mending = context.run.tags.get(MEND_TAG) == "true"
-    runs = mend_step if mending else _run_once
-    results = runs(shop.warehouse, step, days, context.run_id, context.log.info)
-    if not results:
-        context.log.info(f"{step.name}: up to date, nothing rebuilt")
-        return
+    result = run_step(shop.warehouse, step, days, context.run_id, context.log.info)
     if step.name == "report":
-        _write_pages(context, shop, results)
-    selected = sorted(key.to_user_string() for key in context.selected_asset_keys)
-    for table in selected:
-        _describe_partitions(context, shop, table, results)
-        yield dg.MaterializeResult(asset_key=table, metadata=_of_newest(shop, table, results[-1]))
-    yield from check_results(shop.warehouse, step, results, context.selected_asset_check_keys)
+        write_pages(shop, days, context.log.info)
+    for table in sorted(key.to_user_string() for key in context.selected_asset_keys):
+        for day in days:
+            context.add_asset_metadata(numbers_of(result, table, day), asset_key=table, partition_key=day.isoformat())
+        yield dg.MaterializeResult(asset_key=table, metadata=of_newest(shop, table, result))
+    yield from check_results(shop.warehouse, step, [result], context.selected_asset_check_keys)
 
 
-def _write_pages(context: dg.AssetExecutionContext, shop: ShopResource, results: Sequence[StepResult]) -> None:
+def write_pages(shop: ShopResource, days: Sequence[date], tell: Tell) -> None:
     """The pages of the newest days built; older ones of a long range are made when somebody asks (`marketing report --day`)."""
     from marketing_assets.report import write_report
 
-    for day in [day for result in results for day in result.days][-PAGES:]:
-        context.log.info(f"report of {day}: {write_report(shop.warehouse.reader(day), day, shop.store)}")
+    for day in days[-PAGES:]:
+        tell(f"report of {day}: {write_report(shop.warehouse.reader(day), day, shop.store)}")
 
 
-def _run_once(*arguments: Any) -> list[StepResult]:
-    return [run_step(*arguments)]
+def numbers_of(result: StepResult, table: str, day: date) -> dict[str, Any]:
+    """Numbers of a partition, which the UI plots over time."""
+    numbers: dict[str, Any] = {"dagster/partition_row_count": result.rows[table][day], "content_hash": result.hashes[table][day]}
+    return numbers | {name: float(value) for name, value in result.metrics.get(table, {}).get(day, {}).items()}
 
 
-def _describe_partitions(context: dg.AssetExecutionContext, shop: ShopResource, table: str, results: Sequence[StepResult]) -> None:
-    """Numbers per partition, which the UI plots over time."""
-    for result in results:
-        for day in result.days:
-            numbers: dict[str, Any] = {"dagster/partition_row_count": result.rows[table][day], "content_hash": result.hashes[table][day]}
-            numbers.update({name: float(value) for name, value in result.metrics.get(table, {}).get(day, {}).items()})
-            context.add_asset_metadata(numbers, asset_key=table, partition_key=day.isoformat())
-
-
-def _of_newest(shop: ShopResource, table: str, result: StepResult) -> dict[str, Any]:
+def of_newest(shop: ShopResource, table: str, result: StepResult) -> dict[str, Any]:
     """What a run shows of a table as a whole: time, a few rows of the newest day, what is lacking, where the report lies."""
+    from marketing_assets.report.pictures import picture
+
     metadata: dict[str, Any] = {
         "seconds": round(result.seconds, 3), "cpu_seconds": round(result.cpu_seconds, 3), "days": len(result.days),
         "preview": dg.MetadataValue.md(preview(shop, table, result.days[-1])),

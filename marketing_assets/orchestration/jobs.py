@@ -6,38 +6,28 @@ What belongs here: which assets a job takes. What does not: when it runs (schedu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import dagster as dg
 
 from marketing_assets.config import Store
 from marketing_assets.control import LEARNING_TABLES
+from marketing_assets.orchestration.mending import catch_up_changes
 from marketing_assets.orchestration.partitions import daily_partitions
-from marketing_assets.pipeline import steps_of, tables_after
+from marketing_assets.pipeline import steps_of, steps_to_remake
 
 PLANNING = ("response_rates", "ad_plan")
 
 
-def plan_tables(store: Store) -> list[str]:
-    """Tables of the steps up to and with the plan, in order."""
-    tables: list[str] = []
-    for step in steps_of(store):
-        tables += step.tables
-        if "ad_plan" in step.tables:
-            break
-    return tables
-
-
 def refit_selection(store: Store, assets: Sequence[str]) -> list[str]:
-    """What a refit of these tables re-makes: the requests, what decides on them, the tables and what follows up to the plan."""
-    steps = steps_of(store)
-    reading = [table for step in steps if step.name in ("source_refit_requests", "cleaning") for table in step.tables]
-    wanted = {table for step in steps if set(step.tables) & set(assets) for table in step.tables}
-    until_plan = set(plan_tables(store))
-    following = [table for table in tables_after(store, wanted) if table in until_plan]
-    return list(dict.fromkeys([*reading, *following]))
+    """What a refit of these tables re-makes, as assets."""
+    return [table for step in steps_to_remake(store, assets) for table in step.tables]
 
 
-def jobs_of(store: Store) -> list[dg.UnresolvedAssetJobDefinition]:
+Job: TypeAlias = "dg.UnresolvedAssetJobDefinition | dg.JobDefinition"
+
+
+def jobs_of(store: Store) -> list[Job]:
     """The jobs of a shop."""
     partitions = daily_partitions(store)
     return [
@@ -54,10 +44,7 @@ def jobs_of(store: Store) -> list[dg.UnresolvedAssetJobDefinition]:
             "refit_now", dg.AssetSelection.assets(*refit_selection(store, LEARNING_TABLES)), partitions_def=partitions,
             description="Fit the models named in the run configuration (raw_refit_requests: refit) anew, and re-make what follows up to the plan.",
         ),
-        dg.define_asset_job(
-            "catch_up_changes", dg.AssetSelection.all(), partitions_def=partitions,
-            description="After landed files changed: rebuild what rests on them until the hashes agree, and nothing else.",
-        ),
+        catch_up_changes(),
     ]
 
 

@@ -7,18 +7,18 @@ database: sensors read files and the copies of ledger and verdict beside the war
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
 
-from marketing_assets.alerts import send_alert
+from marketing_assets.alerts import AlertError, send_alert
 from marketing_assets.catch_up import fingerprints_of, what_landed
 from marketing_assets.config import Store
-from marketing_assets.control import is_requested, request_refit
-from marketing_assets.orchestration.assets import MEND_TAG
+from marketing_assets.control import Verdict, request_verdict
 from marketing_assets.orchestration.checks import freshness_evaluation
 from marketing_assets.orchestration.jobs import refit_selection
+from marketing_assets.orchestration.mending import mend_request
 from marketing_assets.orchestration.resources import PROCESS_TAG, process_mark
 from marketing_assets.pipeline import newest_closed_day
 from marketing_assets.warehouse import read_ledger_copy, read_verdict_copy
@@ -27,12 +27,24 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+MEND_ATTEMPTS = 3
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
 def _busy(instance: dg.DagsterInstance) -> str | None:
     runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=1)
     return f"run {runs[0].run_id[:8]} is in progress" if runs else None
+
+
+def _unfinished_mend(instance: dg.DagsterInstance) -> dg.RunRequest | None:
+    """The newest catch-up again, where it ended without success: the files it was for may be read already, what rests on them not."""
+    runs = instance.get_runs(dg.RunsFilter(job_name="catch_up_changes"), limit=MEND_ATTEMPTS)
+    if not runs or runs[0].status != dg.DagsterRunStatus.FAILURE:
+        return None
+    if len(runs) == MEND_ATTEMPTS and all(run.status == dg.DagsterRunStatus.FAILURE for run in runs):
+        return None  # a person has to look
+    tags = {"marketing/reason": f"run {runs[0].run_id[:8]} ended before everything was mended"}
+    return dg.RunRequest(run_key=f"again {runs[0].run_id}", job_name="catch_up_changes", run_config=dict(runs[0].run_config), tags=tags)
 
 
 def _request(job: str, days: tuple[date, date], key: str, tags: dict[str, str]) -> dg.RunRequest:
@@ -46,9 +58,11 @@ def _request(job: str, days: tuple[date, date], key: str, tags: dict[str, str]) 
 def sensors_of(store: Store, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
     """The sensors of a shop."""
     named = {job.name: job for job in jobs}
+    # a shop that goes on is looked after at once; one whose days have ended is there to be looked at
+    status = dg.DefaultSensorStatus.STOPPED if store.last_day is not None else dg.DefaultSensorStatus.RUNNING
 
     @dg.sensor(
-        name="landing_files", jobs=[named["build_day"], named["catch_up_changes"]], minimum_interval_seconds=60,
+        name="landing_files", jobs=[named["build_day"], named["catch_up_changes"]], minimum_interval_seconds=60, default_status=status,
         description="Builds days whose files have landed, and mends closed days whose files changed.",
     )
     def landing_files(context: dg.SensorEvaluationContext) -> dg.SkipReason | dg.RunRequest:
@@ -56,13 +70,18 @@ def sensors_of(store: Store, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
             return dg.SkipReason(f"waiting: {busy}")
         found = what_landed(store, read_ledger_copy(store), datetime.now(UTC))
         if found.changed:
-            return _request("catch_up_changes", found.changed, found.key, {MEND_TAG: "true", "marketing/reason": found.reason})
+            return dg.RunRequest(
+                run_key=found.key, job_name="catch_up_changes", run_config=mend_request(*found.changed),
+                tags={"marketing/reason": found.reason},
+            )
+        if again := _unfinished_mend(context.instance):
+            return again
         if found.new:
             return _request("build_day", found.new, found.key, {"marketing/reason": found.reason})
         return dg.SkipReason(found.reason)
 
     @dg.sensor(
-        name="drift_verdicts", job=named["build_day"], minimum_interval_seconds=60,
+        name="drift_verdicts", job=named["build_day"], minimum_interval_seconds=60, default_status=status,
         description="Re-makes what the newest verdict names, with its reason; alerts where nothing can be re-made.",
     )
     def drift_verdicts(context: dg.SensorEvaluationContext) -> dg.SkipReason | dg.SensorResult:
@@ -89,50 +108,65 @@ def sensors_of(store: Store, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
         return dg.SkipReason(f"failed: {', '.join(failed)}" if failed else "every run in progress has its process")
 
     @dg.sensor(
-        name="freshness", minimum_interval_seconds=600,
+        name="freshness", minimum_interval_seconds=600, default_status=status,
         description="Says by the ledger whether the newest closed day is the one it should be.",
     )
     def fresh(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         evaluation = freshness_evaluation(store)
         if not evaluation.passed and context.cursor != str(evaluation.metadata["expected"].value):
             text = f"{store.name}: closed through {evaluation.metadata['closed'].value}, expected {evaluation.metadata['expected'].value}"
-            send_alert(store, "not fresh", text)
+            if not _tell(store, "not fresh", text, context):
+                return dg.SensorResult(asset_events=[evaluation], cursor=context.cursor)
         return dg.SensorResult(asset_events=[evaluation], cursor=str(evaluation.metadata["expected"].value))
 
     return [landing_files, drift_verdicts, dead_runs, fresh]
 
 
 def _is_live(instance: dg.DagsterInstance, ledger: Any, day: date) -> bool:
-    """Whether the day's verdict was made by a run of that day alone, as the schedule and the landing sensor start them."""
+    """Whether the day's verdict was made by a run of that day alone or by a catch-up, as the schedule and the landing sensor start them."""
     rows = ledger.filter((ledger["table_name"] == "drift_report") & (ledger["partition_date"] == day))
     run = instance.get_run_by_id(rows["run_id"][0]) if rows.height else None
-    return run is not None and run.tags.get("dagster/partition") == day.isoformat() and "dagster/backfill" not in run.tags
+    if run is None or "dagster/backfill" in run.tags:
+        return False
+    return run.job_name == "catch_up_changes" or run.tags.get("dagster/partition") == day.isoformat()
 
 
-def _act(store: Store, day: date, verdicts: Sequence[dict[str, Any]], context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-    """Write each new verdict's requests, alert, and ask for one run of what is to be re-made."""
+def _act(store: Store, day: date, verdicts: Sequence[dict[str, Any]], context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Write what each new verdict asks for, ask for one run of what is to be re-made, and tell people."""
+    is_given_out = (store.folder / "exports" / day.isoformat() / "manifest.json").exists()
     told = set(filter(None, (context.cursor or "").split(",")))
     requests = []
-    for verdict in verdicts:
-        name, action = verdict["verdict_id"], verdict["action"]
-        assets = [asset.strip() for asset in (verdict["assets_to_refresh"] or "").split(",") if asset.strip()]
-        reason = f"{verdict['cause']} since {verdict['since_date']}: {', '.join(verdict['metrics'][:3])}"
-        if name not in told:
-            send_alert(store, f"drift: {verdict['cause']}", f"{store.name} {day}: {reason}; {action} {', '.join(assets)}".strip())
-            told.add(name)
-        if action == "alert" or not assets or is_requested(store, name, day):
-            continue
-        exported = (store.folder / "exports" / day.isoformat() / "manifest.json").exists()
-        for asset in assets:
-            request_refit(store, day + timedelta(days=exported), asset, action, reason=reason, verdict_id=name)
-        if not exported:
+    for row in verdicts:
+        verdict = _verdict(row, day)
+        if request_verdict(store, day, verdict, is_given_out=is_given_out):
             requests.append(dg.RunRequest(
-                run_key=name, partition_key=day.isoformat(),
-                asset_selection=[dg.AssetKey(table) for table in refit_selection(store, assets)],
-                tags={"marketing/verdict": name, "marketing/reason": reason[:250], "marketing/action": action},
+                run_key=verdict.verdict_id, partition_key=day.isoformat(),
+                asset_selection=[dg.AssetKey(table) for table in refit_selection(store, verdict.assets)],
+                tags={"marketing/verdict": verdict.verdict_id, "marketing/reason": str(verdict.reason)[:250], "marketing/action": verdict.action},
             ))
+        if verdict.verdict_id not in told:
+            text = f"{store.name} {day}: {verdict.reason}; {verdict.action} {', '.join(verdict.assets)}".strip()
+            if _tell(store, f"drift: {verdict.cause}", text, context):
+                told.add(verdict.verdict_id)
     cursor = ",".join(sorted(told)[-200:])
     return dg.SensorResult(run_requests=requests, cursor=cursor)
+
+
+def _verdict(row: dict[str, Any], day: date) -> Verdict:
+    """A verdict as its copy beside the warehouse has it."""
+    assets = tuple(asset.strip() for asset in (row["assets_to_refresh"] or "").split(",") if asset.strip())
+    since = date.fromisoformat(row["since_date"]) if row["since_date"] else day
+    return Verdict(row["verdict_id"], row["cause"], row["action"], assets, since, tuple(row["metrics"]))
+
+
+def _tell(store: Store, subject: str, text: str, context: dg.SensorEvaluationContext) -> bool:
+    """Alert people. False where nobody could be told, which is tried again at the next tick: no decision waits for a mail server."""
+    try:
+        send_alert(store, subject, text)
+    except AlertError as error:
+        context.log.error(str(error))
+        return bool(error.told)
+    return True
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:

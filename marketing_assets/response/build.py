@@ -4,13 +4,13 @@ What belongs here: reading once per window, the loop over days, putting cells to
 (shrinkage, learned), supply and prices (supply), scores (calibration).
 
 Look-backs from day D: clean_impressions, attributed_conversions and ad_reports history_days + 7 of landings; audiences to
-the keyframe before the first of them; items to the last keyframe; own rates of D - 1; own models.
+the keyframe before the first of them; items to the last keyframe; every refit_requests row; own rates of D - 1; own models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
 
@@ -20,11 +20,13 @@ from scipy.special import ndtri
 
 from marketing_assets.config import Store
 from marketing_assets.response.calibration import pooled_ratio, score_yesterday
+from marketing_assets.response.changes import Change, Changes, Outcome, read_changes
 from marketing_assets.response.shrinkage import MAXIMUM_RATE, Effects, fit_effects
 from marketing_assets.response.statistics import (
     CELL,
     LATER_DAYS,
     UNKNOWN_AUDIENCE,
+    Flags,
     Floats,
     Integers,
     Log,
@@ -70,7 +72,7 @@ def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
     inventory = Inventory(*(reader.accepted(name, None, days[-1]) for name in ("campaigns", "creatives", "placements")))
     items = read_items(reader, days, log, inventory)
     previous = reader.window("response_rates", days[0] - timedelta(days=1), days[0] - timedelta(days=1))
-    pooled = Pool(log, store)
+    pooled = Pool(log, store, read_changes(reader, days[-1]))
     history = None
     if store.methods == "learned":
         from marketing_assets.response.learned import LearnedResponse
@@ -101,7 +103,8 @@ class Day:
 
     cells: one row per (CELL, position) seen, with codes in `codes`; impressions, clicks; click_exposure (clicks weighted by
     the share of their conversions that should have arrived) and conversions. values: per creative conversions and value.
-    shown: the cell-days themselves. newest: the day of the last landing.
+    shown: the cell-days themselves. before: (outcome, factor) -> codes under which rows from before a change are learned.
+    changed: the changes known.
     """
 
     day: date
@@ -115,13 +118,33 @@ class Day:
     values: pl.DataFrame
     shown: pl.DataFrame
     evidence: str
+    before: dict[tuple[Outcome, str], Integers] = field(default_factory=dict)
+    changed: tuple[Change, ...] = ()
+
+    def learned_as(self, outcome: Outcome, names: Sequence[str]) -> dict[str, Integers]:
+        """Codes of the rows for learning an outcome's rate: a level before it changed is a level of its own."""
+        return {name: self.before.get((outcome, name), self.codes[name]) for name in names}
+
+    def effects(self, outcome: Outcome, names: Sequence[str], prior_rate: float, prior_weight: float) -> Effects:
+        """Shrunken rates of an outcome; levels that changed are held to nothing they were before."""
+        events, exposure = self.clicks, self.impressions
+        if outcome == "conversions":
+            events, exposure = self.conversions, np.maximum(self.click_exposure, self.conversions)
+        sizes = {name: len(self.levels[name]) for name in names}
+        loose = {
+            factor: np.array([number for number, level in enumerate(self.levels[factor]) if level in set(named)], dtype=np.int64)
+            for factor in {one.factor for one in self.changed}
+            if (named := [one.level for one in self.changed if one.outcome == outcome and one.factor == factor])
+        }
+        return fit_effects(events, exposure, self.learned_as(outcome, names), sizes, prior_rate, prior_weight, loose)
 
 
 class Pool:
     """The window's log, coded once; `on(day)` sums what had landed by it."""
 
-    def __init__(self, log: Log, store: Store) -> None:
+    def __init__(self, log: Log, store: Store, changes: Changes | None = None) -> None:
         self.log, self.store = log, store
+        self.changes = changes or Changes()
         shown, converted = log.shown, log.converted
         keys = [*CELL, "position"]
         self.cells = pl.concat([shown.select(keys), converted.select(keys)]).unique().sort(keys)
@@ -137,6 +160,7 @@ class Pool:
             joint = self.codes[left] * width + self.codes[right]
             self.levels[name] = np.unique(joint).tolist()
             self.codes[name] = np.searchsorted(np.asarray(self.levels[name], dtype=np.int64), joint).astype(np.int64)
+        self.earlier = self._earlier_levels()
         index = self.cells.select(keys).with_row_index("row")
         self.shown_cell = _lookup(shown, index, keys)
         self.converted_cell = _lookup(converted, index, keys)
@@ -147,40 +171,117 @@ class Pool:
         self.credited = _day_numbers(converted, "credited_date")
         self.conversions = converted["conversions"].to_numpy().astype(float)
 
-    def on(self, day: date, first: date | None = None) -> Day:
-        """Sums over landings of [first, day]; first defaults to history_days before."""
-        first = first or day - timedelta(days=self.store.response.history_days - 1)
+        self.shown_date = _day_numbers(shown, "impression_date")
+        self.converted_date = _day_numbers(converted, "impression_date")
+
+    def _earlier_levels(self) -> dict[tuple[str, str, date], int]:
+        """(factor, level, since) -> the code of that level before `since`, added after the levels the log has."""
+        wanted = {
+            (one.factor, level, one.since)
+            for one in self.changes.changes
+            for level in (self.levels[one.factor] if one.level is None else [one.level])
+            if level in self.levels[one.factor]
+        }
+        codes = {}
+        for factor, level, since in sorted(wanted):
+            codes[factor, level, since] = len(self.levels[factor])
+            self.levels[factor].append(f"{level} before {since}")
+        return codes
+
+    def on(
+        self, day: date, first: date | None = None, *, known: date | None = None, apart: tuple[Outcome, date] | None = None
+    ) -> Day:
+        """Sums over landings of [first, day]; first defaults to history_days before.
+
+        known: the day whose requests are heeded, `day` itself by default. apart: an outcome and a day; what a segment showed
+        after a change later than that day is left out, since nothing learned by then could know it.
+        """
+        first, known = first or day - timedelta(days=self.store.response.history_days - 1), known or day
         today, since = (day - EPOCH).days, (first - EPOCH).days
-        rows = slice(*np.searchsorted(self.landed, [since, today + 1]))
-        size = self.cells.height
-        impressions = totals(self.shown_cell[rows], self.impressions[rows], size)
-        clicks = totals(self.shown_cell[rows], self.clicks[rows], size)
-        mask = (self.converted_landed >= since) & (self.credited <= today)
+        start, stop = np.searchsorted(self.landed, [since, today + 1])
+        rows = np.arange(start, stop)
+        credit = np.flatnonzero((self.converted_landed >= since) & (self.credited <= today))
         window = self.store.attribution_window_days
-        curve = maturity_curve(self.converted_landed[mask], self.credited[mask], self.conversions[mask], today, window)
+        curve = maturity_curve(
+            self.converted_landed[credit], self.credited[credit], self.conversions[credit], today, window
+        )
+        rows = rows[self._teaches(self.shown_date[rows], self.shown_cell[rows], known, apart)]
+        credit = credit[self._teaches(self.converted_date[credit], self.converted_cell[credit], known, apart)]
+        cell, index, credited, before = self._split(rows, credit, known)
+        size = cell.size
+        impressions = totals(index, self.impressions[rows], size)
+        clicks = totals(index, self.clicks[rows], size)
         age = np.clip(today - self.landed[rows], 0, window)
-        exposure = totals(self.shown_cell[rows], self.clicks[rows] * curve[age], size)
-        conversions = totals(self.converted_cell[mask], self.conversions[mask], size)
+        exposure = totals(index, self.clicks[rows] * curve[age], size)
+        conversions = totals(credited, self.conversions[credit], size)
         kept = np.flatnonzero(impressions > 0)
-        converted = self.log.converted.filter(pl.Series(mask)) if mask.size else self.log.converted
         values = (
-            converted.group_by("creative_id")
+            self.log.converted[credit]
+            .group_by("creative_id")
             .agg(pl.col("conversions").sum(), pl.col("conversion_value").sum())
             .sort("creative_id")
         )
         return Day(
             day,
-            self.cells[kept],
-            {name: codes[kept] for name, codes in self.codes.items()},
+            self.cells[cell[kept]],
+            {name: codes[cell[kept]] for name, codes in self.codes.items()},
             self.levels,
             impressions[kept],
             np.minimum(np.maximum(clicks[kept], 0.0), impressions[kept]),
             exposure[kept],
             np.maximum(conversions[kept], 0.0),
             values,
-            self.log.shown[rows],
+            self.log.shown[start:stop],
             self.log.evidence,
+            {key: codes[kept] for key, codes in before.items()},
+            tuple(self.changes.on(known)),
         )
+
+    def _teaches(self, shown: Integers, cell: Integers, known: date, apart: tuple[Outcome, date] | None) -> Flags:
+        """Which rows (day shown, cell) count: none of silent days, and none of what `apart` leaves out."""
+        teaches = np.ones(shown.size, dtype=bool)
+        for since, until in self.changes.silent_on(known):
+            teaches &= (shown < (since - EPOCH).days) | (shown >= (until - EPOCH).days if until else False)
+        if apart is not None:
+            for one in self.changes.on(known, apart[0]):
+                if one.since > apart[1]:
+                    teaches &= ~(self._is_of(one, cell) & (shown >= (one.since - EPOCH).days))
+        return teaches
+
+    def _is_of(self, one: Change, cell: Integers) -> Flags:
+        """Which cells are of the segment a change is about."""
+        if one.level is None:
+            return np.ones(cell.size, dtype=bool)
+        levels = self.levels[one.factor]
+        return np.asarray(self.codes[one.factor][cell] == (levels.index(one.level) if one.level in levels else -2))
+
+    def _split(
+        self, rows: Integers, credit: Integers, known: date
+    ) -> tuple[Integers, Integers, Integers, dict[tuple[Outcome, str], Integers]]:
+        """Cells cut where their segment changed: cell numbers, the place of each row and credit in them, and their codes before."""
+        shown_cell, converted_cell = self.shown_cell[rows], self.converted_cell[credit]
+        changes = self.changes.on(known)
+        if not changes:
+            return np.arange(self.cells.height), shown_cell, converted_cell, {}
+        cells = np.concatenate([shown_cell, converted_cell])
+        shown = np.concatenate([self.shown_date[rows], self.converted_date[credit]])
+        codes: dict[tuple[Outcome, str], Integers] = {}
+        for one in changes:  # the latest first: a row from before two changes is from before the earlier one
+            key = one.outcome, one.factor
+            earlier = codes.setdefault(key, self.codes[one.factor][cells])
+            is_before = self._is_of(one, cells) & (shown < (one.since - EPOCH).days)
+            levels = [one.level] if one.level is not None else self.levels[one.factor]
+            for level in levels:
+                if (code_before := self.earlier.get((one.factor, level, one.since))) is not None:
+                    own = is_before & (self.codes[one.factor][cells] == self.levels[one.factor].index(level))
+                    codes[key] = earlier = np.where(own, code_before, earlier)
+        joint = cells
+        for (_, factor), of_rows in codes.items():
+            joint = joint * (len(self.levels[factor]) + 1) + of_rows + 1
+        _, first, place = np.unique(joint, return_index=True, return_inverse=True)
+        place = place.astype(np.int64)
+        split = {key: of_rows[first] for key, of_rows in codes.items()}
+        return cells[first], place[: rows.size], place[rows.size :], split
 
 
 EPOCH = date(1970, 1, 1)
@@ -207,24 +308,18 @@ def read_items(reader: Reader, days: Sequence[date], log: Log, inventory: Invent
         return pl.DataFrame(schema=schema)
     table = reader.table("items")
     rows = table.filter(table.as_of_date.between(reader.keyframe_before(days[0]), days[-1]), table.item_id.isin(wanted))
-    frame: pl.DataFrame = rows.select(list(schema)).to_polars()
+    frame = reader.frame(rows.select(list(schema)))
     return frame.cast(pl.Schema(schema)).sort("as_of_date", "item_id")
 
 
 def fit_clicks(statistics: Day, store: Store) -> Effects:
     """Shrunken click rates of the day's sums."""
-    settings = store.response
-    codes = {name: statistics.codes[name] for name in CLICK_FACTORS}
-    sizes = {name: len(statistics.levels[name]) for name in CLICK_FACTORS}
-    return fit_effects(statistics.clicks, statistics.impressions, codes, sizes, settings.prior_ctr, settings.prior_weight)
+    return statistics.effects("clicks", CLICK_FACTORS, store.response.prior_ctr, store.response.prior_weight)
 
 
 def fit_conversions(statistics: Day, store: Store) -> Effects:
     """Shrunken conversion rates given a click, late conversions allowed for."""
-    settings = store.response
-    codes = {name: statistics.codes[name] for name in CONVERSION_FACTORS}
-    sizes = {name: len(statistics.levels[name]) for name in CONVERSION_FACTORS}
-    return fit_effects(statistics.conversions, statistics.click_exposure, codes, sizes, settings.prior_cvr, settings.prior_weight)
+    return statistics.effects("conversions", CONVERSION_FACTORS, store.response.prior_cvr, store.response.prior_weight)
 
 
 def plan_cells(

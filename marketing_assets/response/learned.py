@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,8 @@ import polars as pl
 from marketing_assets.config import Store
 from marketing_assets.model_store import ModelHistory, compare, fit_days, new_fit, rollbacks
 from marketing_assets.response.calibration import BetaCalibration, fit_beta, normalised_entropy
-from marketing_assets.response.shrinkage import MAXIMUM_RATE, Effects, fit_effects
+from marketing_assets.response.changes import Outcome
+from marketing_assets.response.shrinkage import MAXIMUM_RATE, Effects
 from marketing_assets.response.statistics import LATER_DAYS, Floats, Integers
 from marketing_assets.warehouse import FittedModel, Reader, Trigger
 
@@ -37,9 +38,11 @@ PENALTIES = (1.0, 10.0)
 TREES = 40
 LEAST_FOR_TREES = 300
 """Fewer earlier events than this teach trees nothing."""
+SETTLED_DAYS = 28
+"""After a change only the shrunken rates serve for so long: they learn a level day by day, trained models from fit to fit."""
 SURE = 0.95
 """Share of bootstrap replicates in which a trained model must beat the shrunken rates."""
-MODELS: dict[str, Literal["clicks", "conversions"]] = {"response_clicks": "clicks", "response_conversions": "conversions"}
+MODELS: dict[str, Outcome] = {"response_clicks": "clicks", "response_conversions": "conversions"}
 
 Candidate = Callable[["Day", Mapping[str, Integers]], Floats]
 
@@ -95,26 +98,26 @@ class LearnedResponse:
         for version in self.rollbacks.get(day, []):
             self.history.roll_back(version, day, list(MODELS))
 
-    def _fit(self, name: str, outcome: Literal["clicks", "conversions"], day: date, trigger: Trigger) -> FittedModel:
+    def _fit(self, name: str, outcome: Outcome, day: date, trigger: Trigger) -> FittedModel:
         started = time.perf_counter()
         cut = day - timedelta(days=LATER_DAYS)
-        later = self.pooled.on(day, cut + timedelta(days=1))
+        later = self.pooled.on(day, cut + timedelta(days=1), apart=(outcome, cut))
         champion = self.history.in_force(name, day)
         whole = self.pooled.on(day)
         events, exposure = _outcome(later, outcome)
-        earlier_events = float(_outcome(self.pooled.on(cut), outcome)[0].sum())
+        earlier_events = float(_outcome(self.pooled.on(cut, known=day), outcome)[0].sum())
         metrics: dict[str, Any] = {"later_events": float(events.sum()), "earlier_events": earlier_events}
         spec = Spec("shrunk", self.store.response.history_days, 0.0, BetaCalibration(), {})
         promoted = champion is None
         if min(float(events.sum()), earlier_events) >= LEAST_EVENTS:
-            spec, raw, scores = self._compete(outcome, cut, later, events, exposure)
+            spec, raw, scores = self._compete(outcome, day, later, events, exposure)
             spec = Spec(spec.kind, spec.window_days, spec.penalty, fit_beta(raw, events, exposure), spec.content)
             metrics.update(scores)
             metrics["normalised_entropy"] = _finite(normalised_entropy(raw, events, exposure))
             if champion is not None:
                 # the newcomer as learned before the cut and uncorrected, the champion as it stands: both blind to these days
                 before = Spec.from_text(champion.model)
-                theirs = before.calibration.apply(self._predict(before, outcome, cut, later))
+                theirs = before.calibration.apply(self._predict(before, outcome, day, later))
                 result = compare(
                     _losses(raw, events, exposure), _losses(theirs, events, exposure), seed=self.store.seed, confidence=0.5
                 )
@@ -138,9 +141,10 @@ class LearnedResponse:
         )
 
     def _compete(
-        self, outcome: Literal["clicks", "conversions"], cut: date, later: Day, events: Floats, exposure: Floats
+        self, outcome: Outcome, day: date, later: Day, events: Floats, exposure: Floats
     ) -> tuple[Spec, Floats, dict[str, float]]:
         """The candidate that loses least on the later days, its predictions there, and every candidate's mean loss."""
+        cut = day - timedelta(days=LATER_DAYS)
         scores: dict[str, float] = {}
         windows = sorted(
             {min(window, self.store.response.history_days) for window in (*WINDOWS, self.store.response.history_days)}
@@ -148,13 +152,15 @@ class LearnedResponse:
         simple = []
         for window in windows:
             spec = Spec("shrunk", window, 0.0, BetaCalibration(), {})
-            predicted = self._predict(spec, outcome, cut, later)
+            predicted = self._predict(spec, outcome, day, later)
             losses = _losses(predicted, events, exposure)
             scores[f"loss_shrunk_{window}"] = float(losses.mean())
             simple.append((float(losses.sum()), -window, spec, predicted, losses))
         _, _, spec, raw, best = min(simple, key=lambda entry: entry[:2])
+        if any(one.outcome == outcome and one.since > day - timedelta(days=SETTLED_DAYS) for one in later.changed):
+            return spec, raw, scores
         trained = [Spec("logistic", windows[-1], penalty, BetaCalibration(), {}) for penalty in PENALTIES]
-        earlier = self.pooled.on(cut)
+        earlier = self.pooled.on(cut, known=day)
         if outcome == "clicks" and float(earlier.clicks.sum()) >= LEAST_FOR_TREES:
             trained.append(Spec("lightgbm", windows[-1], 0.0, BetaCalibration(), {}))
         for candidate in trained:
@@ -165,14 +171,14 @@ class LearnedResponse:
                 candidate.calibration,
                 self._learn(candidate, outcome, earlier),
             )
-            predicted = self._predict(learned, outcome, cut, later)
+            predicted = self._predict(learned, outcome, day, later)
             losses = _losses(predicted, events, exposure)
             scores[f"loss_{candidate.kind}{f'_{candidate.penalty:g}' if candidate.penalty else ''}"] = float(losses.mean())
             if compare(losses, best, seed=self.store.seed, confidence=SURE).is_better:
                 spec, raw, best = learned, predicted, losses
         return spec, raw, scores
 
-    def _learn(self, spec: Spec, outcome: Literal["clicks", "conversions"], statistics: Day) -> dict[str, Any]:
+    def _learn(self, spec: Spec, outcome: Outcome, statistics: Day) -> dict[str, Any]:
         """The learned numbers of a trained model; the shrunken rates keep none, they are sums of the log."""
         if spec.kind == "logistic":
             return _fit_logistic(statistics, outcome, spec.penalty, self.store)
@@ -180,15 +186,16 @@ class LearnedResponse:
             return _fit_trees(statistics, outcome, self.store)
         return {}
 
-    def _predict(self, spec: Spec, outcome: Literal["clicks", "conversions"], day: date, target: Day) -> Floats:
-        """Uncalibrated rates of the target's cells, with what a model knows as of `day`."""
+    def _predict(self, spec: Spec, outcome: Outcome, day: date, target: Day) -> Floats:
+        """Uncalibrated rates of the later cells of a fit of `day`, by what was known before them."""
         if spec.kind == "shrunk":
-            known = self.pooled.on(day, day - timedelta(days=spec.window_days - 1))
+            cut = day - timedelta(days=LATER_DAYS)
+            known = self.pooled.on(cut, cut - timedelta(days=spec.window_days - 1), known=day)
             effects: Effects = _shrunk(known, outcome, self.store)
-            return effects.rate({name: target.codes[name] for name in _factors(outcome)})
+            return effects.rate(target.learned_as(outcome, _factors(outcome)))
         if spec.kind == "logistic":
-            return _score_logistic(spec.content, _named(target.codes, target.levels, _factors(outcome)), None)
-        return _score_trees(spec.content, _named(target.codes, target.levels, TREE_FACTORS), None)
+            return _score_logistic(spec.content, _learned_names(target, outcome, _factors(outcome)), None)
+        return _score_trees(spec.content, _learned_names(target, outcome, TREE_FACTORS), None)
 
     def adjust(
         self,
@@ -216,7 +223,7 @@ class LearnedResponse:
     def _rates(
         self,
         spec: Spec,
-        outcome: Literal["clicks", "conversions"],
+        outcome: Outcome,
         day: date,
         codes: dict[str, Integers],
         statistics: Day,
@@ -248,13 +255,13 @@ class LearnedResponse:
 TREE_FACTORS = ("placement_id", "hour", "position", "audience_id", "campaign_id", "creative_id")
 
 
-def _factors(outcome: str) -> tuple[str, ...]:
+def _factors(outcome: Outcome) -> tuple[str, ...]:
     from marketing_assets.response.build import CLICK_FACTORS, CONVERSION_FACTORS
 
     return CLICK_FACTORS if outcome == "clicks" else CONVERSION_FACTORS
 
 
-def _outcome(statistics: Day, outcome: str) -> tuple[Floats, Floats]:
+def _outcome(statistics: Day, outcome: Outcome) -> tuple[Floats, Floats]:
     """Events and exposure per cell; exposure is at least the events."""
     if outcome == "clicks":
         return statistics.clicks, statistics.impressions
@@ -267,19 +274,10 @@ def _losses(probability: Floats, events: Floats, exposure: Floats) -> Floats:
     return losses
 
 
-def _shrunk(statistics: Day, outcome: str, store: Store) -> Effects:
-    names = _factors(outcome)
-    events, exposure = _outcome(statistics, outcome)
-    settings = store.response
-    prior = settings.prior_ctr if outcome == "clicks" else settings.prior_cvr
-    return fit_effects(
-        events,
-        exposure,
-        {name: statistics.codes[name] for name in names},
-        {name: len(statistics.levels[name]) for name in names},
-        prior,
-        settings.prior_weight,
-    )
+def _shrunk(statistics: Day, outcome: Outcome, store: Store) -> Effects:
+    from marketing_assets.response.build import fit_clicks, fit_conversions
+
+    return fit_clicks(statistics, store) if outcome == "clicks" else fit_conversions(statistics, store)
 
 
 def _finite(value: float) -> float | None:
@@ -304,6 +302,11 @@ def _named(codes: Mapping[str, Integers], levels: Mapping[str, list[Any]], facto
     return result
 
 
+def _learned_names(statistics: Day, outcome: Outcome, factors: Sequence[str]) -> dict[str, list[str | None]]:
+    """Level names of the rows of the log, those from before a change under their earlier name."""
+    return _named({**statistics.codes, **statistics.learned_as(outcome, factors)}, statistics.levels, factors)
+
+
 def _position_mix(statistics: Day) -> dict[str, float]:
     """Share of impressions by position, over all placements: the slots a cell of the plan will meet."""
     totals = np.bincount(
@@ -315,14 +318,14 @@ def _position_mix(statistics: Day) -> dict[str, float]:
     }
 
 
-def _fit_logistic(statistics: Day, outcome: str, penalty: float, store: Store) -> dict[str, Any]:
+def _fit_logistic(statistics: Day, outcome: Outcome, penalty: float, store: Store) -> dict[str, Any]:
     """Ridge logistic regression on one-hot factors and pairs, by Newton steps: intercept and coefficients by level name."""
     import scipy.sparse as sp
     from scipy.optimize import minimize
 
     names = _factors(outcome)
     events, exposure = _outcome(statistics, outcome)
-    named = _named(statistics.codes, statistics.levels, names)
+    named = _learned_names(statistics, outcome, names)
     blocks, columns = [], []
     for name in names:
         levels = sorted({level for level in named[name] if level is not None})
@@ -366,12 +369,12 @@ def _score_logistic(content: Mapping[str, Any], named: Mapping[str, list[str | N
     return np.asarray(np.sum(rates, axis=0))
 
 
-def _fit_trees(statistics: Day, outcome: str, store: Store) -> dict[str, Any]:
+def _fit_trees(statistics: Day, outcome: Outcome, store: Store) -> dict[str, Any]:
     """LightGBM on the factors as categories, two weighted rows per cell; the model in its own text form."""
     import lightgbm
 
     events, exposure = _outcome(statistics, outcome)
-    named = _named(statistics.codes, statistics.levels, TREE_FACTORS)
+    named = _learned_names(statistics, outcome, TREE_FACTORS)
     tables = {
         name: {level: i for i, level in enumerate(sorted({level for level in levels if level is not None}))}
         for name, levels in named.items()

@@ -21,6 +21,8 @@ MAXIMUM_RATE = 0.95
 SWEEPS = 8
 WEAKEST, STRONGEST = 0.05, 1e6
 """Range of a factor's prior strength, in expected events."""
+LOOSE = 1.0
+"""Prior strength of levels known to have changed: what became of them is no draw from what the others are like."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,13 @@ def fit_effects(
     levels: Mapping[str, int],
     prior_rate: float,
     prior_weight: float,
+    loose: Mapping[str, Integers] | None = None,
 ) -> Effects:
     """Fit the effects of every factor by sweeps over the factors, coarse ones first.
 
     events, exposure: clicks and impressions (conversions and clicks) per row. codes: factor -> level per row, -1 for none.
     levels: factor -> number of levels. prior_rate, prior_weight: the base's prior, in rate and exposure. Factors are
-    fitted in the order of `codes`: put parents before children.
+    fitted in the order of `codes`: put parents before children. loose: factor -> levels that learn from themselves alone.
     """
     base = float((events.sum() + prior_weight * prior_rate) / (exposure.sum() + prior_weight))
     expected = base * exposure
@@ -90,7 +93,10 @@ def fit_effects(
             mean: Floats = totals(where, without, levels[name])
             if sweep < SWEEPS - 2:
                 strength[name] = _strength(observed, mean)
-            new = (observed + strength[name]) / (mean + strength[name])
+            prior = np.full(levels[name], strength[name])
+            if loose is not None and name in loose:
+                prior[loose[name]] = np.minimum(prior[loose[name]], LOOSE)
+            new = (observed + prior) / (mean + prior)
             ratio = new / effects[name]
             if whole:
                 expected = expected * ratio[index]
@@ -98,7 +104,7 @@ def fit_effects(
                 expected[rows] *= ratio[where]
             moved = max(moved, float(np.abs(ratio - 1).max()))
             effects[name] = new
-            variances[name] = 1.0 / (observed + strength[name] + 1.0)
+            variances[name] = 1.0 / (observed + prior + 1.0)
         total = float(expected.sum())
         if total > 0:
             weight = prior_weight * prior_rate

@@ -10,18 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import date
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from marketing_assets.config import UNKNOWN_USER
+from marketing_assets.response.audience import entries_since, with_audience
 from marketing_assets.warehouse import Reader
-
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
 
 UNKNOWN_AUDIENCE = UNKNOWN_USER
 """Audience of impressions without a user, or of users in none."""
@@ -34,6 +32,7 @@ KEYS = ("landed_date", "impression_date", *CELL, "position")
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,16 @@ def read_log(reader: Reader, start: date, end: date) -> Log:
 def _impression_log(reader: Reader, start: date, end: date) -> Log:
     import ibis
 
-    rows = reader.table("clean_impressions")
-    rows = rows.filter(rows.landed_date.between(start, end))
-    rows = _with_audience(reader, rows, end)
-    rows = rows.mutate(creative_id=ibis.coalesce(rows.creative_id, rows.item_id), position=ibis.coalesce(rows.position, 0))
+    landed = reader.table("clean_impressions")
+    landed = landed.filter(landed.landed_date.between(start, end))
+    entries = reader.table("audiences")
+    entries = entries.filter(entries.as_of_date.between(entries_since(reader, start), end))
+
+    def keyed(rows: Any) -> Any:
+        rows = with_audience(rows, entries, reader.store.anchor)
+        return rows.mutate(creative_id=ibis.coalesce(rows.creative_id, rows.item_id), position=ibis.coalesce(rows.position, 0))
+
+    rows = keyed(landed)
     shown = rows.group_by(list(KEYS)).agg(
         campaign_id=rows.campaign_id.max(),
         item_id=rows.item_id.max(),
@@ -100,66 +105,16 @@ def _impression_log(reader: Reader, start: date, end: date) -> Log:
     credited = credited.filter(credited.landed_date.between(start, end)).select(
         "impression_id", "conversion_value", "is_refunded", credited_date=credited.landed_date
     )
-    paid = credited.inner_join(rows.select("impression_id", *KEYS), "impression_id")
+    # few impressions convert: they are picked out before anything is looked up for them
+    paid = credited.inner_join(keyed(landed.semi_join(credited, "impression_id")).select("impression_id", *KEYS), "impression_id")
     converted = paid.group_by([*KEYS, "credited_date"]).agg(
         conversions=ibis.ifelse(paid.is_refunded, 0, 1).sum(), conversion_value=paid.conversion_value.sum()
     )
     return Log(
-        shown.to_polars().cast(SHOWN_SCHEMA).select(SHOWN_SCHEMA.keys()).sort(KEYS),
-        converted.to_polars().cast(CONVERTED_SCHEMA).select(CONVERTED_SCHEMA.keys()).sort(*KEYS, "credited_date"),
+        reader.frame(shown).cast(pl.Schema(SHOWN_SCHEMA)).select(SHOWN_SCHEMA.keys()).sort(KEYS),
+        reader.frame(converted).cast(pl.Schema(CONVERTED_SCHEMA)).select(CONVERTED_SCHEMA.keys()).sort(*KEYS, "credited_date"),
         "ad_log",
     )
-
-
-def _with_audience(reader: Reader, rows: ir.Table, end: date) -> ir.Table:
-    """The impression's own audience, else the user's first by priority as of the day before it was shown, else 'unknown'.
-
-    An entry counts from the last keyframe only, so that the answer is the same however far back a window reaches.
-    """
-    import ibis
-
-    wanted = (
-        rows.filter(rows.audience_id.isnull(), rows.user_id.notnull()).select("user_id", "impression_date").distinct().to_polars()
-    )
-    known = rows.mutate(audience_id=ibis.coalesce(rows.audience_id, UNKNOWN_AUDIENCE))
-    if wanted.is_empty():
-        return known
-    first_day = reader.store.first_day
-    earliest = max(wanted["impression_date"].min() - timedelta(days=1), first_day)
-    entries = reader.table("audiences")
-    log = (
-        entries.filter(entries.as_of_date.between(reader.keyframe_before(earliest), end))
-        .select("as_of_date", "user_id", "audience_id", "priority")
-        .to_polars()
-    )
-    if log.is_empty():
-        return known
-    first = (
-        log.sort("as_of_date", "user_id", "priority", "audience_id", nulls_last=True)
-        .unique(["as_of_date", "user_id"], keep="first", maintain_order=True)
-        .rename({"audience_id": "found"})
-    )
-    found = (
-        wanted.with_columns(known=pl.col("impression_date") - pl.duration(days=1))
-        .sort("known", "user_id")
-        .join_asof(
-            first.drop("priority").sort("as_of_date", "user_id"),
-            left_on="known",
-            right_on="as_of_date",
-            by="user_id",
-            check_sortedness=False,
-        )
-    )
-    dates = [day for day in found["known"].unique().sort().to_list() if day >= first_day]
-    keyframes = pl.DataFrame(
-        [{"known": day, "keyframe": reader.keyframe_before(day)} for day in dates], schema={"known": pl.Date, "keyframe": pl.Date}
-    )
-    found = found.join(keyframes, on="known").filter(pl.col("as_of_date") >= pl.col("keyframe"), pl.col("found").is_not_null())
-    if found.is_empty():
-        return known
-    looked_up = ibis.memtable(found.select("user_id", "impression_date", "found").to_arrow())
-    joined = rows.left_join(looked_up, ["user_id", "impression_date"])
-    return joined.mutate(audience_id=ibis.coalesce(joined.audience_id, joined.found, UNKNOWN_AUDIENCE)).select(rows.columns)
 
 
 def _report_log(reader: Reader, start: date, end: date) -> Log:

@@ -129,6 +129,8 @@ def _by_header(files: Sequence[Ready], block: SourceBlock, reader: Reader) -> di
 
 
 def _csv_header(file: Ready, block: SourceBlock) -> tuple[str, ...]:
+    if block.header is not None:
+        return tuple(block.header)
     try:
         line = file.first_line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -236,7 +238,7 @@ def _view(
             paths,
             table_name=view,
             columns=dict.fromkeys(own, "VARCHAR"),
-            header=is_csv,
+            header=block.has_header_line,
             filename="landing_path",
             delim=block.delimiter if is_csv else _NO_DELIMITER,
             quote='"' if is_csv else "",
@@ -275,7 +277,7 @@ def _check_lines(
     refused = dict(broken.group_by("landing_file").len().iter_rows())
     for file in files:
         number = int(file.path.name[:6])
-        found = read.get(number, 0) + refused.get(number, 0) + (block.format == "csv")
+        found = read.get(number, 0) + refused.get(number, 0) + block.has_header_line
         if found >= file.lines:
             continue
         # lines within quotes, and empty ones, are rare enough to be counted only now
@@ -375,7 +377,7 @@ def _with_files(
         line = joined.landing_line
     else:
         place = joined.landing_position - joined["first"]
-        line = place + (2 if block.format == "csv" else 1)
+        line = place + 1 + int(block.has_header_line)
         if broken is not None and broken.height:
             joined, line = _past_broken_lines(staging, joined, broken, block)
     joined = joined.mutate(source_row=line.cast("int64"))
@@ -388,7 +390,7 @@ def _with_files(
 
 def _past_broken_lines(staging: Staging, rows: ir.Table, broken: pl.DataFrame, block: SourceBlock) -> tuple[ir.Table, Any]:
     """Line numbers of good rows in files where lines were refused: each refused line before a row moves it by one."""
-    header = 1 if block.format == "csv" else 0
+    header = int(block.has_header_line)
     steps = (
         broken.sort("landing_file", "landing_line")
         .select(

@@ -1,7 +1,7 @@
 """A picture of a partition for the Dagster UI, where people would rather look than read.
 
-What belongs here: small SVG drawings of the newest partition of a few tables. What does not: the daily page and its charts
-(report/). An SVG goes into the event log with every run, so it is drawn from a handful of numbers, by hand and without a
+What belongs here: small SVG drawings of the newest partition of a few tables. What does not: the page and its charts
+(drawing.py). An SVG goes into the event log with every run, so it is drawn from a handful of numbers, by hand and without a
 browser; its colours are legible on light and on dark ground.
 """
 
