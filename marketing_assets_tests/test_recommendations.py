@@ -19,9 +19,13 @@ from marketing_assets import features
 from marketing_assets.assignment import salted_share
 from marketing_assets.config import RecommendationSettings, SourceBlock, Store
 from marketing_assets.recommendations import build_recommendations, for_basket
+from marketing_assets.recommendations.catalogue import Catalogue
 from marketing_assets.recommendations.fits import RANKER
-from marketing_assets.recommendations.links import Links, LinkSettings, Pairs, fit_links
-from marketing_assets.recommendations.lists import Ranked, best, explore, under_rules
+from marketing_assets.recommendations.history import History
+from marketing_assets.recommendations.leanings import Leanings
+from marketing_assets.recommendations.links import Links, LinkSettings, PairCounts, Pairs, fit_links
+from marketing_assets.recommendations.lists import Ranked, explore, levels, places_of_best, under_rules
+from marketing_assets.recommendations.scores import Popular, Retrieval, score, taste
 from marketing_assets.warehouse import Built, FittedModel, MissingPartitions, days_between, polars_schema, reader_over
 
 FIRST = date(2024, 1, 1)
@@ -69,8 +73,48 @@ def test_links_equal_counting_pair_by_pair(baskets: dict[int, list[list[int]]], 
         (user, place, item) for user in sorted(baskets) for place, visit in enumerate(baskets[user]) for item in sorted(visit)
     ]
     user, visit, item = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
-    found = fit_links(user, visit, item, np.ones(len(rows)), 6, how).toarray()
-    np.testing.assert_allclose(found, links_by_loops(baskets, 6, how), rtol=1e-4, atol=1e-6)
+    found, _ = fit_links(user, visit, item, np.ones(len(rows)), 6, how)
+    # weights are counted in whole parts of 1 / 4096
+    np.testing.assert_allclose(found.toarray(), links_by_loops(baskets, 6, how), rtol=1e-3, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([(), (("together", 0, 0), ("next", 1, 1))]))
+def test_links_brought_up_to_date_equal_links_counted_from_nothing(seed: int, kinds: tuple[tuple[str, int, int], ...]) -> None:
+    """Rows come, some of them on earlier days, and the oldest go: the same to the last digit, or a range would not equal days."""
+    generator = np.random.default_rng(seed)
+    known = np.sort(generator.integers(0, 60, 300))
+    user, item = generator.integers(0, 8, 300), generator.integers(0, 12, 300)
+    visit = np.maximum(known - generator.integers(0, 9, 300), 0)
+    strength = generator.choice([0.2, 0.6, 1.0], 300)
+    how = LinkSettings(kinds=kinds, neighbours=5)
+    counts = PairCounts(12, how)
+    for day in (10, 11, 30, 59):
+        rows = np.flatnonzero((known <= day) & (known > day - 25))
+        rows = rows[np.lexsort((item[rows], visit[rows], user[rows]))]
+        counts.update(user[rows], visit[rows], item[rows], strength[rows])
+        matrix, strengths = counts.links()
+        fresh, fresh_strengths = fit_links(user[rows], visit[rows], item[rows], strength[rows], 12, how)
+        np.testing.assert_array_equal(matrix.toarray(), fresh.toarray())
+        assert set(strengths) == set(fresh_strengths) == ({"together", "next", "before", "cosine"} if kinds else set())
+        for name, values in strengths.items():
+            np.testing.assert_array_equal(values, fresh_strengths[name])
+
+
+def test_kinds_of_links_are_counted_apart() -> None:
+    """One person, visits {0, 1} then {2}: 0 and 1 come together, 2 comes next to both, and 0 before 2."""
+    user, visit, item = np.array([0, 0, 0]), np.array([0, 0, 1]), np.array([0, 1, 2])
+    how = LinkSettings(large_visit=0.0, kinds=(("together", 0, 0), ("next", 1, 1), ("soon", 2, 2)))
+    matrix, kinds = fit_links(user, visit, item, np.ones(3), 3, how)
+    row = np.repeat(np.arange(3), np.diff(matrix.indptr))
+    found = {name: {(a, b): round(float(v), 3) for a, b, v in zip(row.tolist(), matrix.indices.tolist(), values, strict=True) if v}
+             for name, values in kinds.items()}  # fmt: skip
+    root = round(2**-0.5, 3)  # every item occurs once, and one is added
+    together = round(1 / 1.5 / 2**0.5, 3)
+    assert found["together"] == {(0, 1): pytest.approx(together, abs=2e-3), (1, 0): pytest.approx(together, abs=2e-3)}
+    assert found["next"] == {(0, 2): root, (1, 2): root} and found["soon"] == {}
+    assert found["before"] == {(2, 0): root, (2, 1): root}, "the same visit is not before"
+    assert found["cosine"][(0, 2)] == found["cosine"][(2, 0)] == 0.5
 
 
 def test_links_keep_the_strongest_and_survive_their_text() -> None:
@@ -78,8 +122,8 @@ def test_links_keep_the_strongest_and_survive_their_text() -> None:
     user = np.sort(generator.integers(0, 40, 600))
     visit = np.zeros(600, dtype=np.int64)
     item = generator.integers(0, 30, 600)
-    full = fit_links(user, visit, item, np.ones(600), 30, LinkSettings(neighbours=29)).toarray()
-    few = fit_links(user, visit, item, np.ones(600), 30, LinkSettings(neighbours=5))
+    full = fit_links(user, visit, item, np.ones(600), 30, LinkSettings(neighbours=29))[0].toarray()
+    few, kinds = fit_links(user, visit, item, np.ones(600), 30, LinkSettings(neighbours=5, kinds=(("together", 0, 0),)))
     assert np.diff(few.indptr).max() == 5
     for row in range(30):
         kept = few[[row]].toarray()[0]
@@ -87,13 +131,24 @@ def test_links_keep_the_strongest_and_survive_their_text() -> None:
         strengths = few.data[few.indptr[row] : few.indptr[row + 1]]
         assert (np.diff(strengths) <= 0).all()
     names = pl.Series("item_id", [f"i{place:02}" for place in range(30)])
-    links = Links.kept(names, few)
+    links = Links.kept(names, few, kinds, {"often": np.arange(30, dtype=np.float32)})
     again = Links.from_text(links.as_text())
     assert again.items.to_list() == names.to_list()
     np.testing.assert_array_equal(again.matrix.toarray(), links.matrix.toarray())
-    np.testing.assert_allclose(links.matrix.toarray(), few.toarray(), rtol=2e-3, atol=1e-4)
+    np.testing.assert_array_equal(again.kinds["cosine"], links.kinds["cosine"])
+    np.testing.assert_array_equal(again.facts["often"], np.arange(30))
+    np.testing.assert_allclose(links.matrix.toarray(), few.toarray(), rtol=1e-6)
+    np.testing.assert_allclose(links.kinds["cosine"], kinds["cosine"], rtol=1e-3)
     shuffled = pl.Series("item_id", ["other", *names.sample(fraction=1.0, shuffle=True, seed=1).to_list()[5:]])
-    over = links.over(shuffled).toarray()
+    moved = links.over(shuffled)
+    over = moved.matrix.toarray()
+    cosine = {(a, b): c for a, b, c in zip(np.repeat(np.arange(30), np.diff(links.matrix.indptr)).tolist(),
+                                           links.matrix.indices.tolist(), links.kinds["cosine"].tolist(), strict=True)}  # fmt: skip
+    ids = shuffled.to_list()
+    for a, b, c in zip(np.repeat(np.arange(len(ids)), np.diff(moved.matrix.indptr)).tolist(), moved.matrix.indices.tolist(),
+                       moved.kinds["cosine"].tolist(), strict=True):  # fmt: skip
+        assert c == cosine[int(ids[a][1:]), int(ids[b][1:])]
+    assert moved.facts["often"].tolist() == [0.0, *[float(name[1:]) for name in ids[1:]]]
     places = {name: place for place, name in enumerate(names.to_list())}
     for a, source in enumerate(shuffled.to_list()):
         for b, target in enumerate(shuffled.to_list()):
@@ -114,29 +169,30 @@ def test_pairs_read_a_matrix_element_by_element() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 40), st.integers(1, 12), st.integers(0, 1000))
-def test_best_equals_sorting_everything(users: int, items: int, count: int, seed: int) -> None:
-    """Ties, forbidden items and short catalogues included: scores are drawn from few values."""
+def test_the_best_places_are_those_of_sorting_everything(users: int, items: int, count: int, seed: int) -> None:
+    """Ties, missing pairs, negative scores and short rows included: scores are drawn from few values."""
     generator = np.random.default_rng(seed)
-    scores = generator.integers(0, 4, (users, items)).astype(np.float32) / 4
-    allowed = generator.random((users, items)) < 0.7
-    found = best(scores, allowed, count)
+    scores = generator.integers(-2, 3, (users, items)) / 4
+    row, item = np.nonzero(generator.random((users, items)) < 0.7)
+    mixed = generator.permutation(len(row))
+    row, item = row[mixed], item[mixed]
+    found = places_of_best(row, levels(scores[row, item]), item, users, count)
     for user in range(users):
-        order = sorted((item for item in range(items) if allowed[user, item]), key=lambda item: (-scores[user, item], item))[
-            :count
-        ]
-        kept = found.item[user][found.item[user] >= 0]
-        assert kept.tolist() == order
-        np.testing.assert_allclose(found.score[user][: len(order)], scores[user, order])
+        mine = item[row == user].tolist()
+        order = sorted(mine, key=lambda item: (-scores[user, item], item))[:count]
+        places = found[user][found[user] >= 0]
+        assert item[places].tolist() == order and (row[places] == user).all()
 
 
 def ranked(*items: int) -> Ranked:
-    return Ranked(np.array([items]), np.linspace(1, 0.5, len(items))[None, :])
+    return Ranked(np.array([items]), np.linspace(1, 0.5, len(items))[None, :], np.array([items]))
 
 
 def test_no_more_of_a_category_than_allowed_and_items_without_one_are_free() -> None:
     category = np.array([0, 0, 0, 1, -1, -1, -1])
     how = RecommendationSettings(list_length=5, max_per_category=2)
-    listed, rest = under_rules(ranked(0, 1, 2, 4, 5, 3, 6), category, np.zeros(7, dtype=bool), how)
+    best = ranked(0, 1, 2, 4, 5, 3, 6)
+    listed, rest = under_rules(best, category[best.item], np.zeros((1, 7), dtype=bool), how)
     assert listed.item[0].tolist() == [0, 1, 4, 5, 3]
     assert [item for item in rest.item[0].tolist() if item >= 0] == [6]
 
@@ -144,9 +200,11 @@ def test_no_more_of_a_category_than_allowed_and_items_without_one_are_free() -> 
 def test_promoted_items_get_their_share_of_places_and_no_more() -> None:
     is_promoted = np.array([False, False, False, False, True, True, True])
     how = RecommendationSettings(list_length=4, promoted_share=0.5)
-    listed, _ = under_rules(ranked(0, 1, 2, 3, 4, 5, 6), np.full(7, -1), is_promoted, how)
+    best = ranked(0, 1, 2, 3, 4, 5, 6)
+    listed, _ = under_rules(best, np.full((1, 7), -1), is_promoted[best.item], how)
     assert listed.item[0].tolist() == [0, 1, 4, 5]
-    listed, _ = under_rules(ranked(4, 5, 6, 0, 1, 2, 3), np.full(7, -1), is_promoted, how)
+    best = ranked(4, 5, 6, 0, 1, 2, 3)
+    listed, _ = under_rules(best, np.full((1, 7), -1), is_promoted[best.item], how)
     assert listed.item[0].tolist() == [4, 5, 6, 0], "a good promoted item needs no reservation"
 
 
@@ -154,10 +212,12 @@ def test_logged_propensities_are_how_often_an_entry_comes() -> None:
     """Over many users with the same scores, each entry appears at its rank as often as its propensity says."""
     how = RecommendationSettings(list_length=10, exploration_share=0.5)
     users = 20_000
-    listed = Ranked(np.tile(np.arange(10), (users, 1)), np.tile(np.linspace(1, 0.5, 10), (users, 1)))
-    pool = Ranked(np.tile(np.arange(10, 18), (users, 1)), np.full((users, 8), 0.4))
+    ten, eight = np.tile(np.arange(10), (users, 1)), np.tile(np.arange(10, 18), (users, 1))
+    listed, pool = Ranked(ten, np.tile(np.linspace(1, 0.5, 10), (users, 1)), ten), Ranked(eight, np.full((users, 8), 0.4), eight)
     chance = salted_share(pl.Series([str(user) for user in range(users)]), "test").to_numpy()
-    lists = explore(listed, pool, chance, how)
+    lists = explore(listed, pool, chance, np.ones(users, dtype=bool), how)
+    kept = explore(listed, pool, chance, np.zeros(users, dtype=bool), how)
+    assert (kept.item == listed.item).all() and (kept.propensity == 1).all(), "who may not explore is left alone"
     assert (lists.item[:, [0, 1, 2, 3, 5, 6, 7, 8]] == listed.item[:, [0, 1, 2, 3, 5, 6, 7, 8]]).all()
     assert all(len(set(row)) == 10 for row in lists.item[:200].tolist())
     for rank in (4, 9):
@@ -460,3 +520,102 @@ def test_a_basket_is_answered_by_what_goes_with_all_of_it() -> None:
     assert found["one"][0] == "cup" and set(found["two"]) == {"cup", "ink"} and len(found["none"]) == 2
     with pytest.raises(MissingPartitions, match="no fit at or before"):
         for_basket(reader_over(frames, store, days[-1]), days[-1], store, {"one": ["tea"]})
+
+
+# --- what speaks to whom --------------------------------------------------------------------------------------------------
+
+
+def history_of(rows: Sequence[tuple[int, int, int, int, bool, int]], items: int) -> History:
+    """rows: user, item, day, minute of the day, whether bought, views."""
+    rows = sorted(rows, key=lambda row: (row[0], row[2], row[1]))
+    user, item, day, minute, bought, views = (np.array(column, dtype=np.int64) for column in zip(*rows, strict=True))
+    return History(
+        users=pl.Series("user_id", [f"u{number}" for number in range(int(user.max()) + 1)]),
+        items=pl.Series("item_id", [f"i{number}" for number in range(items)]),
+        user=user, item=item, known=day, happened=day, moment=day * 1440 + minute,
+        strength=np.where(bought > 0, 1.0, 0.2), views=views, is_bought=bought > 0, is_wanted=bought > 0,
+    )  # fmt: skip
+
+
+def test_what_was_looked_at_last_and_not_bought_counts_most() -> None:
+    """Two items seen on one day, six hours apart, and one bought beside the later: half the bonus, all of it, none."""
+    history = history_of([(0, 0, 9, 600, False, 1), (0, 1, 9, 960, False, 1), (0, 2, 9, 960, True, 0)], 3)
+    how = Retrieval(own_half_life=10.0, lately=3.0, lately_minutes=360.0)
+    seen = taste(history, np.array([0, 0]), np.array([9, 19]), how)
+    assert seen.row.tolist() == [0, 0, 0, 1, 1, 1] and seen.item.tolist() == [0, 1, 2, 0, 1, 2]
+    np.testing.assert_allclose(seen.own[:3], [0.2 * 2.5, 0.2 * 4, 1.0])
+    np.testing.assert_allclose(seen.own[3:], seen.own[:3] / 2)
+    assert seen.minutes[:3].tolist() == [360.0, 0.0, 0.0] and seen.at_last.all() and seen.row_visits.tolist() == [1.0, 1.0]
+
+
+def test_rows_of_a_block_do_not_look_at_each_other() -> None:
+    """The same user as of two days, and one without any row, asked together and alone."""
+    generator = np.random.default_rng(5)
+    rows = {(int(u), int(i), int(d)): (int(u), int(i), int(d), 10, bool(b), 1) for u, i, d, b in
+            zip(*(generator.integers(0, top, 200) for top in (6, 15, 40, 2)), strict=True)}  # fmt: skip
+    history = history_of(list(rows.values()), 15)
+    matrix = sp.random_array((15, 15), density=0.4, rng=generator, format="csr").astype(np.float32)
+    users, days, popular = np.array([3, -1, 3, 0]), np.array([39, 39, 20, 39]), generator.random((1, 15))
+
+    def blends(which: list[int]) -> list[dict[int, float]]:
+        place = np.zeros(len(which), dtype=np.int64)
+        seen = taste(history, users[which], days[which], Retrieval())
+        best = np.argsort(-popular[0])[None, :4]
+        scored = score(seen.matrix(seen.recent), (seen.row, seen.item, seen.own), sp.csr_array(matrix),
+                       Popular(place, popular, best, np.full(1, -1, dtype=np.float32)), Retrieval())  # fmt: skip
+        assert (scored.at[scored.row, scored.item] == np.arange(len(scored.row))).all()
+        assert len(set(zip(scored.row.tolist(), scored.item.tolist(), strict=True))) == len(scored.row)
+        return [dict(zip(scored.item[scored.row == row].tolist(), scored.blend[scored.row == row].tolist(), strict=True))
+                for row in range(len(which))]  # fmt: skip
+
+    together = blends([0, 1, 2, 3])
+    assert together == [blends([row])[0] for row in range(4)]
+    assert set(together[1]) == set(np.argsort(-popular[0])[:4].tolist()), "nothing is known of them: what is popular"
+
+
+def test_blends_below_the_floor_are_those_no_list_needs() -> None:
+    """With and without the floor the best items of every row are the same."""
+    generator = np.random.default_rng(6)
+    rows = {(u, i): (u, i, int(generator.integers(0, 30)), 0, bool(generator.integers(0, 2)), 1)
+            for u in range(8) for i in generator.integers(0, 60, 5).tolist()}  # fmt: skip
+    history = history_of(list(rows.values()), 60)
+    links = sp.csr_array(sp.random_array((60, 60), density=0.3, rng=generator, format="csr").astype(np.float32))
+    popular, zeros = np.round(generator.random((1, 60)), 6), np.zeros(8, dtype=np.int64)
+    best = np.argsort(-popular[0])[None, :10]
+    seen = taste(history, np.arange(8), zeros + 30, Retrieval())
+    found = []
+    for floor in (-1.0, Retrieval().popular * popular[0, best[0, -1]] - 2e-6):
+        named = Popular(zeros, popular, best, np.full(1, floor, dtype=np.float32))
+        scored = score(seen.matrix(seen.recent), (seen.row, seen.item, seen.own), links, named, Retrieval())
+        places = places_of_best(scored.row, levels(scored.blend), scored.item, 8, 10)
+        found.append((scored.item[places].tolist(), len(scored.row)))
+    assert found[0][0] == found[1][0] and found[1][1] < found[0][1]
+
+
+def test_leanings_weigh_categories_against_everyone() -> None:
+    """Eight purchases of one category, two of another: shares .8 and .2 drawn to everyone's .5 and .5 by five purchases."""
+    history = history_of([(0, item, 0, 0, True, 0) for item in range(10)], 11)
+    seen = taste(history, np.array([0, -1]), np.array([0, 0]), Retrieval())
+    category = np.array([[0] * 8 + [1, 1, -1]])
+    leaning = Leanings.of(seen, category, np.zeros(2, dtype=np.int64), 2)
+    row, asked, half = np.array([0, 0, 0, 1]), np.array([0, 1, -1, 0]), np.array([0.5, 0.5, 0.5, 0.5])
+    np.testing.assert_allclose(leaning.pull(row, asked, half), [(8 + 2.5) / 7.5, (2 + 2.5) / 7.5, 1.0, 1.0], rtol=1e-6)
+    assert leaning.strongest(2, 3).tolist() == [[0, 1, -1], [-1, -1, -1]]
+    assert leaning.items.tolist() == [8.0, 2.0]
+
+
+def test_of_two_items_seen_as_often_the_one_that_sells_comes_first() -> None:
+    """Both were viewed by the same strangers; what sells per view leads the list of the unknown, though views are equal."""
+    views = [(day, f"x{number}", "view_item", item) for day in range(4) for number in range(6) for item in ("tea", "pen")]
+    sales = [(day, f"x{number}", "purchase", "pen") for day in range(4) for number in range(6)]
+    days = days_between(FIRST, FIRST + timedelta(days=4))
+    store = shop_store()
+    built = build_recommendations(reader_over(frames_of([*views, *sales], days, store), store, days[-1]), days, store)
+    rows = built.tables["recommendations"]
+    assert isinstance(rows, pl.DataFrame)
+    catalogue = Catalogue(reader_over(frames_of([*views, *sales], days, store), store, days[-1]), days, store)
+    catalogue.at(days[-1])
+    pull = dict(zip(catalogue.items.to_list(), catalogue.pull(days[-1]).tolist(), strict=True))
+    # 48 views, 24 orders: a rate of 1/2; pen 24 orders of 12 expected, tea none of 12, each drawn in by ten orders
+    assert pull == {"pen": pytest.approx(34 / 22), "tea": pytest.approx(10 / 22)}
+    assert items_of(rows.filter(pl.col("as_of_date") == days[-1]), "unknown") == ["pen", "tea"]

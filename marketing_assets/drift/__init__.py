@@ -31,7 +31,7 @@ def build_drift(reader: Reader, days: Sequence[date], store: Store) -> Built:
     for day in days:
         recent = earlier.filter(pl.col("as_of_date") >= day - timedelta(days=OWN_DAYS))
         near = history.filter(pl.col("date") > day - timedelta(days=HISTORY_DAYS))
-        rows = judge(near, store.drift, day, recent)
+        rows = judge(near, store.drift, day, recent, store.profiles.horizon_days)
         frames.append(rows)
         earlier = pl.concat([recent, rows.filter("is_drifted")])
     return Built({"drift_report": pl.concat(frames)})

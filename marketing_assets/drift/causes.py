@@ -6,6 +6,7 @@ What belongs here: causes, effects in money and remedies. What does not: whether
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,33 @@ def classify(beyond: pl.DataFrame, watched: pl.DataFrame) -> dict[str, str]:
         else:
             causes[metric] = _business_cause(metric, families)
     return causes
+
+
+def without_echoes(beyond: pl.DataFrame) -> pl.DataFrame:
+    """Drop calibration series that only echo a change elsewhere.
+
+    Placements and audiences cut the same impressions in two ways, so one that changes shows, diluted, in all of the other kind.
+    Where both kinds are beyond, the change lies in the kind with the largest effect.
+    """
+    if beyond.is_empty():
+        return beyond
+    is_cut = (pl.col("family") == "calibration") & pl.col("metric").str.contains("[", literal=True)
+    rows = beyond.filter(is_cut).with_columns(ratio=pl.col("metric").str.split("[").list.first())
+    strongest = rows.group_by("ratio", "segment_type").agg(largest=pl.col("effect").abs().max())
+    root = strongest.sort("ratio", "largest", "segment_type", descending=[False, True, True]).unique("ratio", keep="first")
+    echoes = rows.join(root, on=["ratio", "segment_type"], how="anti")
+    return beyond.filter(~pl.col("metric").is_in(echoes["metric"].implode()))
+
+
+def begun(cause: str, part: pl.DataFrame) -> date:
+    """The day a cause set in: of a loss of calibration, as the segments it lies in show it, where any do.
+
+    Every other series of the verdict contains the change diluted, and its run begins with days of chance.
+    """
+    is_root = pl.col("metric").str.contains("[", literal=True) & (pl.col("family") == "calibration")
+    roots = part.filter(is_root) if cause == "calibration" else part.clear()
+    first: date = (roots if roots.height else part)["since_date"].min()  # type: ignore[assignment]
+    return first
 
 
 def _business_cause(metric: str, families: set[str]) -> str:

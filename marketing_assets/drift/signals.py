@@ -37,8 +37,9 @@ HISTORY = pl.Schema(
     }
 )
 """family: quality, volume, input, calibration, ranking, forecast, promise, business, price or stock. shape: how the series
-is tested: count (observed against expected), mean (against its own past), level (against its own past, no sampling model),
-distance (already a distance from the reference, such as PSI) or volume (against the same weekdays)."""
+is tested: count (observed against expected), rate (counts out of trials, against its own past), mean (against its own past),
+level (against its own past, no sampling model), distance (already a distance from the reference, such as PSI) or volume
+(against the same weekdays)."""
 
 HISTORY_DAYS = 112
 """Days of history a verdict looks at."""
@@ -49,16 +50,16 @@ _EVALUATED = (
     # concept, metric, horizon_days, family, shape, segment types
     ("ads", "ctr_calibration_ratio", 1, "calibration", "count", ("all", "placement", "audience")),
     ("ads", "cvr_calibration_ratio", 1, "calibration", "count", ("all", "placement", "audience")),
-    ("ads", "ctr", 1, "business", "mean", ("all", "device")),
-    ("ads", "cvr", 1, "business", "mean", ("all", "device")),
+    ("ads", "ctr", 1, "business", "rate", ("all", "device")),
+    ("ads", "cvr", 1, "business", "rate", ("all", "device")),
     ("plan", "clicks_promise_ratio", 1, "promise", "count", ("all",)),
     ("plan", "conversions_promise_ratio", 1, "promise", "count", ("all",)),
     ("plan", "spend_delivery_ratio", 1, "promise", "level", ("all",)),
     ("recommendations", "ndcg_at_{k}", 1, "ranking", "mean", ("all",)),
-    ("recommendations", "hit_rate_at_{k}", 1, "ranking", "mean", ("all",)),
+    ("recommendations", "hit_rate_at_{k}", 1, "ranking", "rate", ("all",)),
     ("profiles", "calibration_ratio", None, "calibration", "level", ("all",)),
     ("demand", "scaled_pinball_loss", 1, "forecast", "mean", ("level",)),
-    ("shop", "session_conversion_rate", 1, "business", "mean", ("all", "device", "channel")),
+    ("shop", "session_conversion_rate", 1, "business", "rate", ("all", "device", "channel")),
     ("shop", "average_order_value", 1, "business", "mean", ("all",)),
     ("shop", "revenue", 1, "business", "volume", ("all",)),
     ("satisfaction", "mean_rating", 1, "business", "mean", ("all",)),

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import polars as pl
 
 from marketing_assets.config import DriftSettings
-from marketing_assets.drift.causes import classify, money, remedy
+from marketing_assets.drift.causes import begun, classify, money, remedy, without_echoes
 
 Floats = npt.NDArray[np.float64]
 
@@ -95,24 +95,62 @@ def thresholds(settings: DriftSettings) -> dict[str, float]:
     }
 
 
-def judge(history: pl.DataFrame, settings: DriftSettings, day: date, earlier: pl.DataFrame | None = None) -> pl.DataFrame:
+def judge(
+    history: pl.DataFrame, settings: DriftSettings, day: date, earlier: pl.DataFrame | None = None, propensity_days: int = 30
+) -> pl.DataFrame:
     """drift_report rows of `day`.
 
     history: signals.HISTORY rows; only those known by `day` count. earlier: drift_report rows of days before `day`: their
     verdicts reset the series they named, and while one of the last cool_down_days is open its cause raises no new one.
+    propensity_days: horizon of the propensities; so long after a refit their outcomes are still those of the old ones.
     """
     past = pl.DataFrame(schema=REPORT) if earlier is None else earlier.filter(pl.col("as_of_date") < day)
-    watched = watch(history, settings, day, _resets(past))
-    return decide(watched, settings, day, past, _daily_money(history, day))
+    watched = watch(history, settings, day, _resets(past, propensity_days))
+    rows = decide(watched, settings, day, past, _daily_money(history, day))
+    return pl.concat([rows, sound_again(pl.concat([past, rows]), settings, day)])
 
 
-def _resets(past: pl.DataFrame) -> dict[str, date]:
-    """Metric -> day of the newest verdict that named it: evidence up to then is spent."""
-    named = past.filter("is_drifted").group_by("verdict_id").agg(pl.col("metric").unique(), first=pl.col("as_of_date").min())
+def sound_again(reports: pl.DataFrame, settings: DriftSettings, day: date) -> pl.DataFrame:
+    """Rows that say 'resume': one per table whose data were called broken, and for cool_down_days no more.
+
+    reports: drift_report rows up to `day`. The row is repeated for two more cool-downs, in case nobody acted; it does nothing to
+    a table that was not stopped, or was stopped by hand.
+    """
+    broken = reports.filter(pl.col("action") == "stop_learning", "is_drifted")
+    if broken.is_empty():
+        return pl.DataFrame(schema=REPORT)
+    broken = broken.select("as_of_date", asset=pl.col("assets_to_refresh").str.split(","))
+    last = broken.explode("asset").drop_nulls().group_by("asset").agg(pl.col("as_of_date").max()).sort("asset")
+    rows = []
+    for asset, newest in last.iter_rows():
+        if settings.cool_down_days <= (day - newest).days < 3 * settings.cool_down_days:
+            metric, since = f"learning[{asset}]", newest + timedelta(days=1)
+            rows.append({
+                **dict.fromkeys(REPORT), "as_of_date": day, "verdict_id": verdict_name([metric], since, "sound"), "metric": metric,
+                "since_date": since, "is_drifted": False, "cause": "data_quality", "action": "resume", "assets_to_refresh": asset,
+            })  # fmt: skip
+    return pl.DataFrame(rows, schema=REPORT)
+
+
+def _resets(past: pl.DataFrame, propensity_days: int) -> dict[str, date]:
+    """Metric -> day of the newest verdict that named it: evidence up to then is spent.
+
+    What a refit makes anew is made anew for every segment, so it resets all series of a metric: 'ads.ctr_calibration_ratio[]'.
+    """
+    named = past.filter("is_drifted").group_by("verdict_id").agg(
+        pl.col("metric").unique(), first=pl.col("as_of_date").min(), action=pl.col("action").first()
+    )
     resets: dict[str, date] = {}
     for row in named.sort("first", "verdict_id").iter_rows(named=True):
-        resets |= {metric: row["first"] for metric in row["metric"]}
+        whole = [_all_segments(metric) for metric in row["metric"]] if row["action"] == "refit" else []
+        for metric in [*row["metric"], *whole]:
+            wait = propensity_days if row["action"] == "refit" and metric.startswith("profiles.") else 0
+            resets[metric] = row["first"] + timedelta(days=wait)
     return resets
+
+
+def _all_segments(metric: str) -> str:
+    return metric.split("[")[0] + "[]"
 
 
 def _daily_money(history: pl.DataFrame, day: date) -> float | None:
@@ -178,6 +216,7 @@ def watch(history: pl.DataFrame, settings: DriftSettings, day: date, resets: Map
         return pl.DataFrame(schema=WATCHED)
     tests = {
         "count": _watch_counts,
+        "rate": _watch_rates,
         "mean": _watch_means,
         "level": _watch_levels,
         "distance": _watch_distances,
@@ -186,9 +225,10 @@ def watch(history: pl.DataFrame, settings: DriftSettings, day: date, resets: Map
     columns: dict[str, list[Any]] = {name: [] for name in WATCHED}
     for shape, panel in _panels(known, first).items():
         earliest = JUDGED_DAYS - WATCHED_DAYS
-        start = np.array(
-            [max(earliest, (resets[name] - first).days + 1) if name in resets else earliest for name in panel.heads["metric"]]
-        )
+        spent = [
+            max(resets.get(name, date.min), resets.get(_all_segments(name), date.min)) for name in panel.heads["metric"]
+        ]
+        start = np.array([max(earliest, (day - first).days + 1) for day in spent])
         for name, values in tests[shape](panel, settings, start).items():
             columns[name] += values
     return pl.DataFrame(columns, schema=WATCHED).sort("metric")
@@ -209,18 +249,17 @@ def _rolling_sum(values: Floats, days: int, lag: int) -> Floats:
 
 
 def _cusum(steps: Floats, start: npt.NDArray[np.int64]) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Final CUSUM and the first day of its run, per series and shift. steps: series x days x shifts."""
-    series, days, shifts = steps.shape
-    total = np.zeros((series, shifts))
-    since = np.full((series, shifts), days, dtype=np.int64)
-    for column in range(int(start.min()), days):
-        active = (column >= start)[:, None]
-        step = np.where(active, np.nan_to_num(steps[:, column]), 0.0)
-        was_idle = total <= 0
-        total = np.maximum(total + step, 0.0)
-        since = np.where(was_idle & (total > 0), column, since)
-        since = np.where(total <= 0, days, since)
-    return total, since
+    """Final CUSUM and the first day of its run, per series and shift. steps: series x days x shifts, finite.
+
+    max(0, S + step) day by day ends at the sum of the steps less its smallest earlier value, and the run begins behind that.
+    """
+    days, first = steps.shape[1], int(start.min())
+    active = np.arange(first, days)[None, :] >= start[:, None]
+    sums = np.zeros((steps.shape[0], days - first + 1, steps.shape[2]))
+    np.cumsum(np.where(active[:, :, None], steps[:, first:], 0.0), axis=1, out=sums[:, 1:])
+    total: Floats = sums[:, -1] - sums.min(axis=1)
+    behind = days - np.argmin(sums[:, ::-1], axis=1)
+    return total, np.where(total > 0, behind, days)
 
 
 def _shifts(threshold: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
@@ -320,15 +359,36 @@ def _watch_counts(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.
     return _conclude(panel, settings, steps, start, observed, expected, np.ones_like(observed))
 
 
-def _watch_means(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
-    """Means and rates against their own pooled past: normal log-likelihood ratios for relative shifts."""
+def _watch_rates(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Counts out of trials against the pooled past: as counts against what the past rate would have brought.
+
+    A normal likelihood would take a thin day without a success for certain knowledge of a rate near 0.
+    """
+    reference = _pooled_past(panel, settings)
+    expected = reference * panel.expected
+    shifts, _ = _shifts(_thresholds(panel, settings))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        noise = _overdispersion((panel.observed - expected) ** 2 / np.maximum(expected, 1e-9))
+    steps = (panel.observed[:, :, None] * shifts - expected[:, :, None] * np.expm1(shifts)) / noise[:, None, None]
+    return _conclude(panel, settings, steps, start, panel.observed, expected, reference)
+
+
+def _pooled_past(panel: _Panel, settings: DriftSettings) -> Floats:
+    """Quotient of sums over the reference days that end LAG_DAYS before each day; nan where too few are known."""
     days = settings.reference_days
     known = np.isfinite(panel.value) & np.isfinite(panel.observed) & np.isfinite(panel.expected)
     top = _rolling_sum(np.where(known, panel.observed, np.nan), days, LAG_DAYS)
     bottom = _rolling_sum(np.where(known, panel.expected, np.nan), days, LAG_DAYS)
     count = _rolling_sum(known.astype(float), days, LAG_DAYS)
     with np.errstate(divide="ignore", invalid="ignore"):
-        reference = np.where((count >= MINIMUM_REFERENCE / 2) & (bottom > 0) & (top > 0), top / bottom, np.nan)
+        past: Floats = np.where((count >= MINIMUM_REFERENCE / 2) & (bottom > 0) & (top > 0), top / bottom, np.nan)
+    return past
+
+
+def _watch_means(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+    """Means against their own pooled past: normal log-likelihood ratios for relative shifts."""
+    reference = _pooled_past(panel, settings)
+    with np.errstate(divide="ignore", invalid="ignore"):
         # where a day's own interval collapses (no success at all), borrow the typical spread at its size
         spread = np.nanmedian(np.where(panel.variance > 0, panel.variance * panel.expected, np.nan), axis=1, keepdims=True)
         variance = np.maximum(panel.variance, 0.25 * spread / panel.expected)
@@ -343,15 +403,16 @@ def _watch_means(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.i
 def _watch_levels(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
     """Levels without a sampling model: distance from the median of their reference days, on consecutive known days.
 
-    Calibration and promises are ratios whose reference is 1 and whose distance is a log ratio; others differ by addition,
-    upwards only.
+    Calibration and promises are ratios that should be 1 and whose distance is a log ratio, counted where it leads away from 1: a
+    young shop's predictions get better. Others differ by addition, upwards only.
     """
     is_ratio = np.isin(panel.families, ["calibration", "promise"])
     with np.errstate(divide="ignore", invalid="ignore"):
         values = np.where(is_ratio[:, None], np.log(np.maximum(panel.value, 1e-6)), panel.value)
     reference = _lagged_medians(values, settings.reference_days)
     distance = values - reference
-    distance = np.where(is_ratio[:, None], distance, np.maximum(distance, 0.0))
+    away = np.where(np.abs(values) > np.abs(reference), distance, np.where(np.isfinite(distance), 0.0, np.nan))
+    distance = np.where(is_ratio[:, None], away, np.maximum(distance, 0.0))
     return _consecutive(panel, settings, start, distance, np.where(is_ratio[:, None], np.exp(reference), reference))
 
 
@@ -425,7 +486,7 @@ def decide(
     watched: pl.DataFrame, settings: DriftSettings, day: date, past: pl.DataFrame, daily_revenue: float | None
 ) -> pl.DataFrame:
     """From what is beyond its threshold to verdicts: one per cause, with hysteresis done and cool-down still to apply."""
-    beyond = watched.filter("is_beyond")
+    beyond = without_echoes(watched.filter("is_beyond"))
     causes = classify(beyond, watched)
     open_verdicts = _open(past, settings, day)
     rows = {
@@ -437,17 +498,19 @@ def decide(
         }
         for row in watched.iter_rows(named=True)
     }
-    for cause in sorted(set(causes.values())):
-        members = sorted(metric for metric, of in causes.items() if of == cause)
+    for branch in sorted({_branch(cause, metric) for metric, cause in causes.items()}):
+        cause = branch[0]
+        members = sorted(metric for metric, of in causes.items() if _branch(of, metric) == branch)
         part = beyond.filter(pl.col("metric").is_in(members))
-        since = part["since_date"].min()
+        since = begun(cause, part)
         action, assets = remedy(cause, part)
-        verdict = open_verdicts.get(cause) or verdict_name(members, since, cause)  # type: ignore[arg-type]
+        verdict = open_verdicts.get(branch) or verdict_name(members, since, cause)
         effect = money(cause, part, daily_revenue)
         for metric in members:
             is_season = cause == "season"
             rows[metric] |= {
                 "cause": cause,
+                "since_date": max(since, rows[metric]["since_date"]),
                 "is_drifted": not is_season,
                 "verdict_id": None if is_season else verdict,
                 "effect_value": effect,
@@ -457,8 +520,15 @@ def decide(
     return pl.DataFrame([rows[metric] for metric in sorted(rows)], schema=REPORT)
 
 
-def _open(past: pl.DataFrame, settings: DriftSettings, day: date) -> dict[str, str]:
-    """Cause -> verdict still cooling down: the same cause stays that verdict and asks for nothing twice."""
-    firsts = past.filter("is_drifted").group_by("cause", "verdict_id").agg(first=pl.col("as_of_date").min())
+def _branch(cause: str, metric: str) -> tuple[str, str]:
+    """What one verdict is about: a cause, and of predictions that no longer fit, which ones: each has a refit of its own."""
+    return cause, metric.split(".")[0] if cause == "calibration" and metric.startswith("profiles.") else ""
+
+
+def _open(past: pl.DataFrame, settings: DriftSettings, day: date) -> dict[tuple[str, str], str]:
+    """Cause and branch -> verdict still cooling down: the same cause stays that verdict and asks for nothing twice."""
+    firsts = past.filter("is_drifted").group_by("cause", "verdict_id").agg(
+        first=pl.col("as_of_date").min(), metric=pl.col("metric").min()
+    )
     recent = firsts.filter(pl.col("first") >= day - timedelta(days=settings.cool_down_days)).sort("first", "verdict_id")
-    return dict(recent.select("cause", "verdict_id").iter_rows())
+    return {_branch(cause, metric): name for cause, name, metric in recent.select("cause", "verdict_id", "metric").iter_rows()}

@@ -35,6 +35,7 @@ from marketing_assets.evaluation.windows import (
     stack,
 )
 from marketing_assets.intervals import clustered
+from marketing_assets.response.audience import entries_since, with_audience
 from marketing_assets.warehouse import Reader, polars_schema
 
 DIMENSIONS = ("event_date", "cluster", "audience", "placement", "category", "device", "campaign", "policy", "is_planned")
@@ -72,88 +73,93 @@ def look_back(store: Store) -> int:
     return DELAY_HISTORY_DAYS + store.maturity_days + 4
 
 
-def read_increments(reader: Reader, start: date, end: date) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Impressions and conversions as increments (event_date is the day shown), and the delays of the conversions.
+def read_increments(reader: Reader, start: date, first: date, end: date) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Increments (event_date is the day shown) landed in [start, end]: by user for days shown from `first` on, in total for
+    those before, and the delays of conversions.
 
-    Sums by user and segment are made in the engine; what comes back is no larger than users x segments x days.
+    Sums are made in the engine; only days whose windows may still be stated come back user by user.
     """
-    before = start - timedelta(days=2)
-    totals = shown_query(reader, before, start, end)
-    conversions = converted_query(reader, before, start, end)
-    delays = conversions.group_by("event_date", "landed_date").agg(rows=pl.col("conversions").sum())
-    rows = pl.concat([totals, conversions], how="diagonal").with_columns(
-        pl.col(
-            "impressions",
-            "clicks",
-            "spend",
-            "predicted_clicks",
-            "scored_clicks",
-            "log_loss",
-            "scored_impressions",
-            "predicted_conversions",
-            "conversions",
-            "ad_revenue",
-            "scored_conversions",
+    anchor, since = reader.store.anchor.isoformat(), entries_since(reader, start)
+    log = (since, anchor, start, end)
+    rates_from = first - timedelta(days=1)
+    rows = [shown_query(reader, rates_from, first, *log), converted_query(reader, rates_from, first, *log)]
+    older = [shown_before_query(reader, first, *log), converted_before_query(reader, first, *log)]
+    numbers = [name for name in MEASURES if name != "margin"]
+
+    def together(frames: list[pl.DataFrame]) -> pl.DataFrame:
+        filled = pl.concat(frames, how="diagonal").with_columns(
+            pl.lit(None, pl.Float64).alias(name) for name in numbers if not any(name in frame.columns for frame in frames)
         )
-        .cast(pl.Float64)
-        .fill_null(0.0)
-    )
-    return add_margin(reader, rows, end), delays
+        return add_margin(reader, filled.with_columns(pl.col(numbers).cast(pl.Float64).fill_null(0.0)), end)
+
+    # users are grouped and sorted by their place in the order of ids, not by their ids
+    users = pl.Enum(pl.concat([frame["cluster"] for frame in rows]).unique().sort())
+    rows = [frame.with_columns(pl.col("cluster").cast(users)) for frame in rows]
+    delays = pl.concat([frame.select("event_date", "landed_date", "conversions") for frame in (rows[1], older[1])])
+    delays = delays.group_by("event_date", "landed_date").agg(rows=pl.col("conversions").sum())
+    return together(rows), together(older), delays
 
 
-def _scored(table: Tables, before: date, start: date, end: date) -> Any:
-    """Impressions with the rates issued for their cell the day before."""
+_KEYS = ["event_date", "audience", "placement", "item_id", "device", "campaign", "policy", "is_planned"]
+
+
+def _shown(table: Tables, since: date, anchor: str, start: date, end: date, credited: Any = None) -> Any:
+    """Impressions landed in [start, end] with their audience, by the names of the segments; of conversions credited, theirs only.
+
+    anchor: the day keyframes count from, as text: it need not be among the days a window may see.
+    """
     import ibis
 
+    entries = table("audiences")
     shown = table("clean_impressions")
     shown = shown.filter(shown.landed_date.between(start, end))
-    shown = shown.mutate(
-        audience=ibis.coalesce(shown.audience_id, "unknown"), creative=ibis.coalesce(shown.creative_id, shown.item_id)
-    )
+    if credited is not None:
+        shown = shown.semi_join(credited, "impression_id")
+    shown = shown.select(
+        "impression_id", "landed_date", "impression_date", "user_id", "audience_id", "creative_id", "item_id", "placement_id", "hour",
+        "is_clicked", device=shown.context.cast("json")["device"].str, campaign=shown.campaign_id, policy=shown.policy_id,
+        cluster=ibis.coalesce(shown.user_id, shown.opportunity_id, shown.impression_id), is_planned=shown.plan_id.notnull(),
+        cost=ibis.coalesce(shown.spend, 0).cast("float64"),
+    )  # fmt: skip
+    shown = with_audience(shown, entries.filter(entries.as_of_date.between(since, end)), date.fromisoformat(anchor))
+    return shown.mutate(event_date=shown.impression_date, audience=shown.audience_id, placement=shown.placement_id)
+
+
+def _scored(
+    table: Tables, rates_from: date, first: date, since: date, anchor: str, start: date, end: date, credited: Any = None
+) -> Any:
+    """Impressions shown from `first` on with the rates issued for their cell the day before."""
+    import ibis
+
+    shown = _shown(table, since, anchor, start, end, credited)
+    shown = shown.filter(shown.impression_date >= first)
+    shown = shown.mutate(creative=ibis.coalesce(shown.creative_id, shown.item_id))
     rates = table("response_rates")
-    rates = rates.filter(rates.as_of_date.between(before, end)).select(
-        "audience_id", "creative_id", "placement_id", "hour", "ctr", "cvr", plan_date=rates.as_of_date + ibis.interval(days=1)
-    )
+    rates = rates.filter(rates.as_of_date.between(rates_from, end)).select(
+        "ctr", "cvr", rated_audience=rates.audience_id, rated_creative=rates.creative_id, rated_placement=rates.placement_id,
+        rated_hour=rates.hour, plan_date=rates.as_of_date + ibis.interval(days=1),
+    )  # fmt: skip
     joined = shown.left_join(
         rates,
         [
-            shown.audience == rates.audience_id,
-            shown.creative == rates.creative_id,
-            shown.placement_id == rates.placement_id,
-            shown.hour == rates.hour,
+            shown.audience == rates.rated_audience,
+            shown.creative == rates.rated_creative,
+            shown.placement == rates.rated_placement,
+            shown.hour == rates.rated_hour,
             shown.impression_date == rates.plan_date,
         ],
     )
-    return joined.select(
-        "impression_id",
-        "landed_date",
-        "item_id",
-        event_date=joined.impression_date,
-        audience=joined.audience_id,
-        placement=joined.placement_id,
-        device=joined.context.cast("json")["device"].str,
-        campaign=joined.campaign_id,
-        policy=joined.policy_id,
-        cluster=ibis.coalesce(joined.user_id, joined.opportunity_id, joined.impression_id),
-        is_planned=joined.plan_id.notnull(),
-        is_clicked=joined.is_clicked,
-        cost=ibis.coalesce(joined.spend, 0).cast("float64"),
-        ctr=joined.ctr.clip(lower=1e-9, upper=1 - 1e-9),
-        cvr=joined.cvr,
-    )
-
-
-_KEYS = ["event_date", "cluster", "audience", "placement", "item_id", "device", "campaign", "policy", "is_planned"]
+    return joined.mutate(ctr=joined.ctr.clip(lower=1e-9, upper=1 - 1e-9))
 
 
 @query
-def shown_query(table: Tables, before: date, start: date, end: date) -> Any:
+def shown_query(table: Tables, rates_from: date, first: date, since: date, anchor: str, start: date, end: date) -> Any:
     import ibis
 
-    base = _scored(table, before, start, end)
+    base = _scored(table, rates_from, first, since, anchor, start, end)
     one = ibis.ifelse(base.is_clicked, 1, 0)
     scored = base.ctr.notnull()
-    return base.group_by(["landed_date", *_KEYS]).agg(
+    return base.group_by(["landed_date", "cluster", *_KEYS]).agg(
         impressions=base.count(),
         clicks=one.sum(),
         spend=base.cost.sum(),
@@ -165,21 +171,64 @@ def shown_query(table: Tables, before: date, start: date, end: date) -> Any:
     )
 
 
-@query
-def converted_query(table: Tables, before: date, start: date, end: date) -> Any:
+def _credited(table: Tables, start: date, end: date) -> Any:
+    """Conversions and refunds credited in [start, end]; new: 1 for a conversion."""
     import ibis
 
     credited = table("attributed_conversions")
-    credited = credited.filter(credited.landed_date.between(start, end)).select(
-        "impression_id", "conversion_value", "is_refunded", "landed_date"
+    return credited.filter(credited.landed_date.between(start, end)).select(
+        "impression_id", "conversion_value", "landed_date", new=ibis.ifelse(credited.is_refunded, 0, 1)
     )
-    paid = credited.inner_join(_scored(table, before, start, end).drop("landed_date"), "impression_id")
-    new = ibis.ifelse(paid.is_refunded, 0, 1)
-    return paid.group_by(["landed_date", *_KEYS]).agg(
-        conversions=new.sum(),
+
+
+@query
+def converted_query(table: Tables, rates_from: date, first: date, since: date, anchor: str, start: date, end: date) -> Any:
+    import ibis
+
+    credited = _credited(table, start, end)
+    shown = _scored(table, rates_from, first, since, anchor, start, end, credited)
+    paid = credited.inner_join(shown.drop("landed_date"), "impression_id")
+    return paid.group_by(["landed_date", "cluster", *_KEYS]).agg(
+        conversions=paid.new.sum(),
         ad_revenue=paid.conversion_value.sum().cast("float64"),
-        scored_conversions=ibis.ifelse(paid.cvr.notnull(), new, 0).sum(),
+        scored_conversions=ibis.ifelse(paid.cvr.notnull(), paid.new, 0).sum(),
     )
+
+
+@query
+def shown_before_query(table: Tables, first: date, since: date, anchor: str, start: date, end: date) -> Any:
+    import ibis
+
+    base = _shown(table, since, anchor, start, end)
+    base = base.filter(base.impression_date < first)
+    return base.group_by(["landed_date", *_KEYS]).agg(
+        impressions=base.count(), clicks=ibis.ifelse(base.is_clicked, 1, 0).sum(), spend=base.cost.sum()
+    )
+
+
+@query
+def converted_before_query(table: Tables, first: date, since: date, anchor: str, start: date, end: date) -> Any:
+    credited = _credited(table, start, end)
+    shown = _shown(table, since, anchor, start, end, credited)
+    paid = credited.inner_join(shown.filter(shown.impression_date < first).drop("landed_date"), "impression_id")
+    return paid.group_by(["landed_date", *_KEYS]).agg(
+        conversions=paid.new.sum(), ad_revenue=paid.conversion_value.sum().cast("float64")
+    )
+
+
+@query
+def spent_query(table: Tables, first: date, start: date, end: date) -> Any:
+    """Spend by user, day shown and day landed, in all and of what a plan bought."""
+    import ibis
+
+    shown = table("clean_impressions")
+    shown = shown.filter(shown.landed_date.between(start, end), shown.impression_date >= first)
+    cost, planned = ibis.coalesce(shown.spend, 0).cast("float64"), shown.plan_id.notnull()
+    cluster = ibis.coalesce(shown.user_id, shown.opportunity_id, shown.impression_id)
+    return shown.group_by("landed_date", event_date=shown.impression_date, cluster=cluster).agg(
+        impressions=shown.count(), planned_impressions=planned.sum(),
+        spend=cost.sum(), planned_spend=ibis.ifelse(planned, cost, 0.0).sum(),
+    )  # fmt: skip
 
 
 @query
@@ -243,26 +292,31 @@ def score_ads(reader: Reader, days: Sequence[date], store: Store, _seen: Arrival
     Impressions and conversions have delays of their own, so those of events do not matter here.
     """
     start = days[0] - timedelta(days=look_back(store))
+    first = days[0] - timedelta(days=store.maturity_days)
     has_log = reader.has_source("impressions")
     if not has_log and not reader.has_source("ad_reports"):
         return empty_report()
-    rows, delays = read_increments(reader, start, days[-1]) if has_log else report_increments(reader, start, days[-1])
+    if has_log:
+        rows, older, delays = read_increments(reader, start, first, days[-1])
+    else:
+        rows, delays = report_increments(reader, start, days[-1])
+        older = rows.clear().drop("cluster")
     late = arrival(delays, days, store, is_cold_start_mature=False)
-    landing = rows.filter(pl.col("impressions") > 0).group_by("event_date", "landed_date").agg(rows=pl.col("impressions").sum())
+    landing = pl.concat([frame.select("event_date", "landed_date", "impressions") for frame in (rows, older)])
+    landing = landing.filter(pl.col("impressions") > 0).group_by("event_date", "landed_date").agg(rows=pl.col("impressions").sum())
     prompt_windows = scored_windows(days, [1], arrival(landing, days, store, is_cold_start_mature=True), store.first_day)
     late_windows = scored_windows(days, [1], late, store.first_day)
-    with_margin = rows["margin"].is_not_null().any() and rows.filter(pl.col("ad_revenue") != 0)["margin"].is_not_null().any()
-    rows = rows.with_columns(
-        pl.col("margin").fill_null(0.0), unknown_margin=pl.when(pl.col("margin").is_null()).then("ad_revenue").otherwise(0.0)
-    )
     measures = [*MEASURES, "unknown_margin"]
+    rows, older = (_with_unknown_margin(frame) for frame in (rows, older))
     stacked = stack(rows, SEGMENTS, measures, "policy")
+    before = stack(older.with_columns(cluster=pl.lit("")), SEGMENTS, measures, "policy")
+    in_total = pl.concat([part.drop("cluster") for part in (stacked, before)])
     frames = []
     for windows, metrics in ((prompt_windows, PROMPT_METRICS), (late_windows, LATE_METRICS)):
         cells = expand(stacked, windows, measures)
-        baselines = same_weekday_totals(stacked, windows, measures)
+        baselines = same_weekday_totals(in_total, windows, measures)
         frames.append(report("ads", metrics, cells, windows, store, baselines))
-        if metrics is LATE_METRICS and with_margin:
+        if metrics is LATE_METRICS:
             # where an item's cost is unknown its revenue earns the margin of the cell's other revenue
             known = pl.col("ad_revenue") - pl.col("unknown_margin")
             pooled = pl.when(known.sum().over(CELL) != 0).then(pl.col("margin").sum().over(CELL) / known.sum().over(CELL))
@@ -273,6 +327,12 @@ def score_ads(reader: Reader, days: Sequence[date], store: Store, _seen: Arrival
     if has_log:
         frames.append(score_plan(reader, rows, days, store, prompt_windows, late_windows))
     return pl.concat(frames)
+
+
+def _with_unknown_margin(rows: pl.DataFrame) -> pl.DataFrame:
+    """Revenue whose margin is not known, in a column of its own."""
+    unknown = pl.when(pl.col("margin").is_null()).then("ad_revenue").otherwise(0.0)
+    return rows.with_columns(pl.col("margin").fill_null(0.0), unknown_margin=unknown)
 
 
 def score_calibration(cells: pl.DataFrame, windows: pl.DataFrame, store: Store, *, is_late: bool) -> pl.DataFrame:
@@ -410,7 +470,11 @@ def score_plan(
                     windows,
                 )
             )
-    frames.append(score_pacing(promised, outcome, prompt, store))
+    month = days[0].replace(day=1)
+    spent = spent_query(reader, month, month - timedelta(days=1), days[-1]).with_columns(
+        segment_type=pl.lit("all"), segment=pl.lit("all"), policy_id=pl.lit("all")
+    )
+    frames.append(score_pacing(promised, spent, prompt, store))
     return pl.concat(frames)
 
 
@@ -420,7 +484,7 @@ def only_planned(cells: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
     return cells.with_columns(pl.when(has_plan).then(f"planned_{name}").otherwise(name).alias(name) for name in names)
 
 
-def score_pacing(promised: pl.DataFrame, outcome: pl.DataFrame, windows: pl.DataFrame, store: Store) -> pl.DataFrame:
+def score_pacing(promised: pl.DataFrame, spent: pl.DataFrame, windows: pl.DataFrame, store: Store) -> pl.DataFrame:
     """Spend to date over planned spend to date of the calendar month, over the days that had a plan."""
     month = (
         windows.filter(pl.col("outcome_date") == pl.col("as_of_date"))
@@ -433,10 +497,10 @@ def score_pacing(promised: pl.DataFrame, outcome: pl.DataFrame, windows: pl.Data
     days_with_plan = whole["event_date"].unique().implode()
     plan = expand(whole, month, ["planned_spend"], by_cluster=False)
     measures = ["impressions", "planned_impressions", "spend", "planned_spend"]
-    served = outcome.filter(pl.col("segment_type") == "all", pl.col("event_date").is_in(days_with_plan))
-    spent = only_planned(expand(served, month, measures), ["spend"])
+    served = spent.filter(pl.col("event_date").is_in(days_with_plan))
+    cells = only_planned(expand(served, month, measures), ["spend"])
     actual = clustered(
-        spent.select(*CELL, "cluster", num="spend", den=pl.lit(0.0)), CELL, "total", level=store.evaluation.interval
+        cells.select(*CELL, "cluster", num="spend", den=pl.lit(0.0)), CELL, "total", level=store.evaluation.interval
     )
     ratio = (
         plan.filter(pl.col("planned_spend") > 0)

@@ -328,7 +328,6 @@ def assemble(
         level=settings.interval,
         replicates=settings.bootstrap_replicates,
         seed=store.seed,
-        name="recommendations",
     )
     means = (
         cells.group_by(CELL)
@@ -345,9 +344,7 @@ def assemble(
     names = novelty["metric"].unique().sort().to_list()
     wide = novelty.pivot("metric", index=[*CELL, "cluster"], values="num").drop_nulls()
     frames.append(
-        clustered_means(
-            wide, CELL, names, level=settings.interval, replicates=settings.bootstrap_replicates, seed=store.seed, name="novelty"
-        )
+        clustered_means(wide, CELL, names, level=settings.interval, replicates=settings.bootstrap_replicates, seed=store.seed)
     )
     coverage = details.filter(pl.col("user_id").is_null(), pl.col("den") > 0)
     people = known.group_by(WINDOW).agg(n=pl.len().cast(pl.Int64))

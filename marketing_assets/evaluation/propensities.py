@@ -105,10 +105,10 @@ def orders_query(table: Tables, landed_from: date, start: date, end: date) -> An
 
 
 def _next_keyframe(reader: Reader, day: date) -> date:
-    following = day + timedelta(days=1)
-    while reader.keyframe_before(following) <= day:
-        following += timedelta(days=1)
-    return following
+    """The first keyframe day after `day`."""
+    anchor = reader.store.anchor
+    passed = max((day - anchor).days // KEYFRAME_DAYS + 1, 0)
+    return anchor + timedelta(days=passed * KEYFRAME_DAYS)
 
 
 def score_binary(table: pl.DataFrame, by: Sequence[str], level: float) -> pl.DataFrame:

@@ -15,8 +15,9 @@ from typing import Any
 
 import polars as pl
 
+from marketing_assets.compiled import compiled
 from marketing_assets.schemas import TABLES
-from marketing_assets.warehouse import Reader, WarehouseError, engine
+from marketing_assets.warehouse import Reader, WarehouseError
 
 Tables = Callable[[str], Any]
 """Name -> the published table as an Ibis expression without rows of its own; a query filters it by its dates."""
@@ -46,10 +47,9 @@ def query(build: Callable[..., Any]) -> Callable[..., pl.DataFrame]:
             raise WarehouseError(f"{build.__name__}: asked for {late[0]}, after the newest day of the window, {reader.last_day}")
         key = (build.__module__, build.__qualname__, *("day" if isinstance(value, date) else value for value in arguments))
         if key not in _COMPILED:
-            ibis = engine()
             stand_ins = iter(_STAND_INS)
             given = [next(stand_ins) if isinstance(value, date) else value for value in arguments]
-            _COMPILED[key] = str(ibis.to_sql(build(_unbound, *given), dialect="duckdb"))
+            _COMPILED[key] = compiled(build(_unbound, *given))
         text = _COMPILED[key]
         for stand_in, day in zip(_STAND_INS, days, strict=False):
             text = text.replace(_literal(stand_in), _literal(day))

@@ -15,12 +15,15 @@ from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.evaluation.ads import exported_or_issued
 from marketing_assets.evaluation.queries import Tables, query
+from marketing_assets.intervals import Floats
 from marketing_assets.off_policy import WITH_MODEL, WITHOUT_MODEL, Log, evaluate, support
+from marketing_assets.response.audience import entries_since, with_audience
 from marketing_assets.warehouse import Reader, polars_schema
 
 WINDOW_DAYS = 28
@@ -38,43 +41,36 @@ def look_back(store: Store) -> int:
 
 def read_log(reader: Reader, start: date, end: date) -> pl.DataFrame:
     """Impressions with a propensity: impression_date, landed_date, cluster, cell, creative_id, logging_propensity, is_clicked,
-    and the conversions and value credited to them by day of landing (one row per impression and such day)."""
-    log, paid = shown_query(reader, start, end), paid_query(reader, start, end)
-    log = _with_audience(reader, log, start, end).drop("user_id")
-    return log.join(paid, on="impression_id", how="left").sort("impression_id", "credited_date")
+    and the conversions and value credited to them by day of landing (one row per impression and such day).
+
+    fold: the half of the users one is in, by hash. is_first: whether a row is the first of its impression.
+    """
+    log = numbered(shown_query(reader, entries_since(reader, start), reader.store.anchor.isoformat(), start, end))
+    log = log.join(paid_query(reader, start, end), on="impression_id", how="left").sort("impression_id", "credited_date")
+    return log.with_columns(is_first=pl.col("impression_id").ne_missing(pl.col("impression_id").shift(1)))
 
 
-def _with_audience(reader: Reader, log: pl.DataFrame, start: date, end: date) -> pl.DataFrame:
-    """Where an impression names no audience: the user's first by priority as of the day before it was shown, else 'unknown'."""
-    log = log.sort("impression_id")
-    nameless = log.filter(pl.col("audience_id").is_null(), pl.col("user_id").is_not_null())
-    found = pl.DataFrame(schema={"impression_id": pl.String, "of_user": pl.String})
-    if nameless.height:
-        since = reader.keyframe_before(max(start, reader.store.first_day))
-        entries = reader.window("audiences", since, end, ["as_of_date", "user_id", "audience_id", "priority"])
-        first = entries.sort("as_of_date", "user_id", "priority", "audience_id", nulls_last=True).unique(
-            ["as_of_date", "user_id"], keep="first", maintain_order=True
-        )
-        found = (
-            nameless.select("impression_id", "user_id", evening=pl.col("impression_date").dt.offset_by("-1d"))
-            .sort("evening", "user_id", "impression_id")
-            .join_asof(
-                first.select("as_of_date", "user_id", of_user="audience_id"),
-                left_on="evening", right_on="as_of_date", by="user_id", check_sortedness=False,
-            )
-            .select("impression_id", "of_user")
-        )  # fmt: skip
-    joined = log.join(found, on="impression_id", how="left", maintain_order="left")
-    return joined.with_columns(audience_id=pl.coalesce("audience_id", "of_user", pl.lit("unknown"))).drop("of_user")
+def numbered(log: pl.DataFrame) -> pl.DataFrame:
+    """Numbers in place of names that would be compared over and over: cluster, in the order of ids, and pair, of cell and creative."""
+
+    def code(name: str) -> tuple[pl.Series, int]:
+        names = log[name].drop_nulls().unique().sort()
+        return log[name].cast(pl.Enum(names)).to_physical().cast(pl.Int64).fill_null(names.len()), names.len() + 1
+
+    (audience, _), (placement, placements), (creative, creatives) = map(code, ("audience_id", "placement_id", "creative_id"))
+    pair = ((audience * placements + placement) * 24 + log["block"]) * creatives + creative
+    return log.with_columns(cluster=code("cluster")[0], pair=pair)
 
 
 @query
-def shown_query(table: Tables, start: date, end: date) -> Any:
+def shown_query(table: Tables, since: date, anchor: str, start: date, end: date) -> Any:
     import ibis
 
+    entries = table("audiences")
     shown = table("clean_impressions")
     shown = shown.filter(shown.landed_date.between(start, end), shown.logging_propensity.notnull())
-    return shown.select(
+    cluster = ibis.coalesce(shown.user_id, shown.opportunity_id, shown.impression_id)
+    shown = shown.select(
         "impression_id",
         "impression_date",
         "landed_date",
@@ -83,10 +79,12 @@ def shown_query(table: Tables, start: date, end: date) -> Any:
         "is_clicked",
         "user_id",
         "audience_id",
-        cluster=ibis.coalesce(shown.user_id, shown.opportunity_id, shown.impression_id),
+        cluster=cluster,
+        fold=ibis.ifelse(cluster.hexdigest("md5").left(1) < "8", 0, 1),
         creative_id=ibis.coalesce(shown.creative_id, shown.item_id),
         block=shown.hour // HOUR_BLOCK,
     )
+    return with_audience(shown, entries.filter(entries.as_of_date.between(since, end)), date.fromisoformat(anchor)).drop("user_id")
 
 
 @query
@@ -138,19 +136,15 @@ def value_plan(log: pl.DataFrame, plan: pl.DataFrame, day: date, store: Store) -
     ):
         start = end - timedelta(days=WINDOW_DAYS - 1)
         window = log.filter(pl.col("landed_date") <= day, pl.col("impression_date").is_between(start, end))
-        shown = (
-            window.with_columns(
-                pl.when(pl.col("credited_date") <= day).then(pl.col("conversions", "revenue").cast(pl.Float64)).otherwise(0.0)
-            )
-            .group_by("impression_id", maintain_order=True)
-            .agg(
-                pl.col("cluster", *CELL, "creative_id", "logging_propensity", "is_clicked").first(),
-                pl.col("conversions", "revenue").sum(),
-            )
-        )
+        shown = window.filter("is_first")
         if shown.height == 0:
             continue
-        reward = shown["is_clicked"].cast(pl.Float64) if outcome == "clicks" else shown[outcome].cast(pl.Float64).fill_null(0.0)
+        if outcome == "clicks":
+            reward = shown["is_clicked"].cast(pl.Float64)
+        else:
+            credited = window.filter(pl.col("credited_date") <= day).group_by("impression_id").agg(reward=pl.col(outcome).sum())
+            joined = shown.select("impression_id").join(credited, on="impression_id", how="left", maintain_order="left")
+            reward = joined["reward"].cast(pl.Float64).fill_null(0.0)
         seen, unsupported = weighted_log(shown.with_columns(reward=reward), plan)
         diagnostics = support(seen, unsupported)
         planned = float(plan["planned_impressions"].sum())
@@ -190,7 +184,8 @@ def value_plan(log: pl.DataFrame, plan: pl.DataFrame, day: date, store: Store) -
 def weighted_log(shown: pl.DataFrame, plan: pl.DataFrame) -> tuple[Log, float]:
     """The log as the plan sees it, and the share of the plan's impressions in cells and creatives the log never showed.
 
-    shown: cluster, CELL, creative_id, logging_propensity, reward; plan: ad_plan rows.
+    shown: rows of `read_log`, one per impression, with their reward; plan: ad_plan rows. Everything but the rewards is the same
+    for all impressions of a pair of cell and creative, so it is computed by pair.
     """
     target = (
         plan.with_columns(block=pl.col("hour") // HOUR_BLOCK)
@@ -202,71 +197,56 @@ def weighted_log(shown: pl.DataFrame, plan: pl.DataFrame) -> tuple[Log, float]:
         cell_share=pl.col("planned_impressions").sum().over(CELL) / total,
         choice=pl.col("planned_impressions") / pl.col("planned_impressions").sum().over(CELL),
     ).sort(*CELL, "creative_id")
-    shown = shown.with_columns(logged_share=pl.len().over(CELL) / shown.height, fold=_fold(shown["cluster"]))
-    known = target.join(
-        shown.select(*CELL, "creative_id").unique(), on=[*CELL, "creative_id"], how="left", coalesce=False, suffix="_seen"
+    pairs = shown.group_by("pair").agg(pl.col(*CELL, "creative_id").first(), rows=pl.len()).sort("pair")
+    missed = target.join(pairs, on=[*CELL, "creative_id"], how="anti")
+    unsupported = float(missed["planned_impressions"].sum()) / total
+    pairs = (
+        pairs.with_columns(logged_share=pl.col("rows").sum().over(CELL) / shown.height)
+        .join(target.select(*CELL, "creative_id", "choice"), on=[*CELL, "creative_id"], how="left", maintain_order="left")
+        .join(target.select(*CELL, "cell_share").unique(), on=CELL, how="left", maintain_order="left")
+        .with_columns(pl.col("choice", "cell_share").fill_null(0.0))
     )
-    unsupported = float(known.filter(pl.col("creative_id_seen").is_null())["planned_impressions"].sum()) / total
-    joined = shown.join(target, on=[*CELL, "creative_id"], how="left", maintain_order="left").with_columns(
-        pl.col("choice").fill_null(0.0)
-    )
-    cells = target.select(*CELL, "cell_share").unique()
-    ratio = (
-        joined.drop("cell_share")
-        .join(cells, on=CELL, how="left", maintain_order="left")
-        .select(pl.col("cell_share").fill_null(0.0) / pl.col("logged_share"))
-        .to_series()
-        .to_numpy()
-    )
-    q_logged, q_target = _modelled(shown, target)
+    ratio = (pairs["cell_share"] / pairs["logged_share"]).to_numpy()
+    place = np.searchsorted(pairs["pair"].to_numpy(), shown["pair"].to_numpy())
+    fold, reward = shown["fold"].to_numpy(), shown["reward"].to_numpy().astype(float)
+    q_logged, q_target = _modelled(pairs, target, place, fold, reward)
     log = Log(
-        reward=shown["reward"].to_numpy().astype(float),
+        reward=reward,
         logging_propensity=shown["logging_propensity"].to_numpy(),
-        target_propensity=joined["choice"].to_numpy() * ratio,
-        q_logged=q_logged,
-        q_target=q_target * ratio,
-        cluster=shown["cluster"].rank("dense").cast(pl.Int64).to_numpy(),
+        target_propensity=(pairs["choice"].to_numpy() * ratio)[place],
+        q_logged=q_logged[fold, place],
+        q_target=(q_target * ratio)[fold, place],
+        cluster=shown["cluster"].to_numpy(),
     )
     return log, unsupported
 
 
-def _fold(cluster: pl.Series) -> pl.Series:
-    """Users dealt to folds in the order of their ids: fixed, and independent of their rewards."""
-    return ((cluster.rank("dense") - 1) % FOLDS).cast(pl.Int64).alias("fold")
+def _modelled(
+    pairs: pl.DataFrame, target: pl.DataFrame, place: npt.NDArray[np.int64], fold: npt.NDArray[np.int64], reward: Floats
+) -> tuple[Floats, Floats]:
+    """Cross-fitted expected reward of each pair's creative, and of the plan's mix of creatives in its cell: folds x pairs.
 
-
-def _modelled(shown: pl.DataFrame, target: pl.DataFrame) -> tuple[np.typing.NDArray[np.float64], np.typing.NDArray[np.float64]]:
-    """Cross-fitted expected reward of the creative shown, and of the plan's mix of creatives in the cell.
-
-    q(placement, creative): mean reward shrunk to the placement's, and that to the overall mean, learned on the other fold.
+    q(placement, creative): mean reward shrunk to the placement's, and that to the overall mean, learned on the other folds.
+    place: the pair of each impression.
     """
-    logged = np.zeros(shown.height)
-    expected = np.zeros(shown.height)
-    folds = shown["fold"].to_numpy()
-    for fold in range(FOLDS):
-        learn = shown.filter(pl.col("fold") != fold)
-        overall = float(learn["reward"].mean() or 0.0) if learn.height else 0.0  # type: ignore[arg-type]
-        place = learn.group_by("placement_id").agg(
-            base=(pl.col("reward").sum() + PRIOR_WEIGHT * overall) / (pl.len() + PRIOR_WEIGHT)
-        )
-        pair = learn.group_by("placement_id", "creative_id").agg(total=pl.col("reward").sum(), rows=pl.len())
+    every = pl.concat([frame.select(*CELL, "creative_id") for frame in (pairs, target)])
 
-        def predict(
-            frame: pl.DataFrame, place: pl.DataFrame = place, pair: pl.DataFrame = pair, overall: float = overall
-        ) -> pl.Series:
-            found = (
-                frame.select("placement_id", "creative_id")
-                .join(place, on="placement_id", how="left", maintain_order="left")
-                .join(pair, on=["placement_id", "creative_id"], how="left", maintain_order="left")
-                .with_columns(pl.col("base").fill_null(overall))
-            )
-            return found.select(
-                (pl.col("total").fill_null(0.0) + PRIOR_WEIGHT * pl.col("base")) / (pl.col("rows").fill_null(0) + PRIOR_WEIGHT)
-            ).to_series()
+    def coded(*columns: str) -> npt.NDArray[np.int64]:
+        return every.select(pl.struct(columns).rank("dense").cast(pl.Int64)).to_series().to_numpy() - 1
 
-        mask = folds == fold
-        part = shown.filter(pl.Series(mask))
-        logged[mask] = predict(part).to_numpy()
-        mixed = target.with_columns(q=predict(target)).group_by(CELL).agg(q=(pl.col("choice") * pl.col("q")).sum())
-        expected[mask] = part.join(mixed, on=CELL, how="left", maintain_order="left")["q"].fill_null(0.0).to_numpy()
+    placement, shown_as, cell = coded("placement_id"), coded("placement_id", "creative_id"), coded(*CELL)
+    count, own = pairs.height, slice(0, pairs.height)
+    logged, expected = np.zeros((FOLDS, count)), np.zeros((FOLDS, count))
+    for of in range(FOLDS):
+        learn = fold != of
+        sums, rows = np.bincount(place[learn], reward[learn], count), np.bincount(place[learn], minlength=count)
+        overall = float(sums.sum() / rows.sum()) if rows.sum() else 0.0
+
+        def by(code: npt.NDArray[np.int64], values: npt.ArrayLike) -> Floats:
+            return np.asarray(np.bincount(code[own], values, int(code.max()) + 1), dtype=np.float64)
+
+        base = (by(placement, sums) + PRIOR_WEIGHT * overall) / (by(placement, rows) + PRIOR_WEIGHT)
+        q = (by(shown_as, sums)[shown_as] + PRIOR_WEIGHT * base[placement]) / (by(shown_as, rows)[shown_as] + PRIOR_WEIGHT)
+        mixed = np.bincount(cell[count:], target["choice"].to_numpy() * q[count:], int(cell.max()) + 1)
+        logged[of], expected[of] = q[own], mixed[cell[own]]
     return logged, expected

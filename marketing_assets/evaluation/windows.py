@@ -250,23 +250,20 @@ def report(
     """Report rows of metrics that share cells. `cells` as from `expand`, `baselines` as from `same_weekday_totals`."""
     frames = []
     settings = store.evaluation
+    # a cell's number stands for its seven columns while rows are grouped and sorted, once for every metric
+    names = cells.select(CELL).unique().sort(CELL).with_row_index("cell")
+    numbered = cells.join(names, on=list(CELL), nulls_equal=True).drop(CELL)
     for ratio in metrics:
-        rows = cells.select(
-            *CELL,
+        rows = numbered.select(
+            "cell",
             "cluster",
             num=ratio.num.cast(pl.Float64),
             den=(ratio.den if ratio.den is not None else pl.lit(0.0)).cast(pl.Float64),
         )
         scored = clustered(
-            rows,
-            CELL,
-            ratio.kind,
-            level=settings.interval,
-            replicates=settings.bootstrap_replicates,
-            seed=store.seed,
-            name=f"{concept}.{ratio.metric}",
+            rows, ["cell"], ratio.kind, level=settings.interval, replicates=settings.bootstrap_replicates, seed=store.seed
         )
-        scored = scored.with_columns(concept=pl.lit(concept), metric=pl.lit(ratio.metric))
+        scored = names.join(scored, on="cell").drop("cell").with_columns(concept=pl.lit(concept), metric=pl.lit(ratio.metric))
         if baselines is None:
             scored = scored.with_columns(baseline=pl.lit(None, pl.String), baseline_value=pl.lit(None, pl.Float64))
         else:

@@ -14,7 +14,7 @@ import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.recommendations.history import STRENGTHS, Flags, Floats, Integers, item_day_counts, ordinal, ordinals
-from marketing_assets.recommendations.ranker import ItemFacts, item_facts
+from marketing_assets.recommendations.lists import Singles
 
 if TYPE_CHECKING:
     from marketing_assets.warehouse import Reader
@@ -40,7 +40,7 @@ class Catalogue:
     """State of every item known up to the end of a window, moved from day to day by `at`.
 
     items: ids, in an order that settles ties. Per item: entry (row of `entries` in force, -1 before it is known), category
-    (code, -1 without one), may_recommend. entries keeps titles and categories as text.
+    (code, -1 without one), price (log of 1 + it, 0 where unknown), may_recommend. entries keeps titles and categories as text.
     """
 
     def __init__(self, reader: Reader, days: Sequence[date], store: Store, since: date | None = None) -> None:
@@ -61,9 +61,12 @@ class Catalogue:
         joined = self.entries.join(codes, on="category", how="left", maintain_order="left")
         self._entry_category = joined["code"].fill_null(-1).to_numpy()
         self._entry_allowed = self._allowed(self.entries)
+        price = self.entries["unit_price"].cast(pl.Float64).fill_null(0.0).clip(0.0).to_numpy()
+        self._entry_price = np.round(np.log1p(price), DECIMALS).astype(np.float32)
         self._entry_stock = self.entries["stock_on_hand"].cast(pl.Float64).fill_null(np.inf).to_numpy()
         self.entry = np.full(n, -1, dtype=np.int64)
         self.category = np.full(n, -1, dtype=np.int64)
+        self.price = np.zeros(n, dtype=np.float32)
         self.may_recommend = np.zeros(n, dtype=bool)
         self.is_promoted = np.zeros(n, dtype=bool)
         self._next = 0
@@ -118,6 +121,7 @@ class Catalogue:
         item = self._entry_item[fresh]
         self.entry[item] = fresh  # sorted by day, so the newest entry of an item is written last
         self.category[item] = self._entry_category[fresh]
+        self.price[item] = self._entry_price[fresh]
         known = self.entry >= 0
         self.may_recommend = (
             known & self._entry_allowed[self.entry] & (self._entry_stock[self.entry] > 0) if len(self.entry) else known
@@ -154,16 +158,81 @@ class Catalogue:
         largest = float(total.max(initial=0.0))
         return np.round(total / largest, 9) if largest > 0 else total
 
-    def facts(self, day: date) -> ItemFacts:
+    def pull(self, day: date) -> Floats:
+        """Per item how often a view ends in an order (a cart counts for CART_PULL), over the shop's rate; 1 without any view.
+
+        What is much seen sells much; of two items seen as often, the one that sells more is the better to show.
+        """
+        rows, kept = self._rows(day)
+        item, counts = self._count_item[rows][kept], {kind: self._counts[kind].to_numpy()[rows][kept] for kind in POPULARITY_SHARES}
+        seen = np.bincount(item, weights=counts["views"], minlength=len(self.items))
+        done = np.bincount(item, weights=counts["orders"] + CART_PULL * counts["carts"], minlength=len(self.items))
+        if not (seen.any() and done.any()):
+            return np.ones(len(self.items))
+        rate = float(done.sum()) / float(seen.sum())
+        return np.asarray(np.round((done + PRIOR_ORDERS) / (seen * rate + PRIOR_ORDERS), 9), dtype=np.float64)
+
+    def everyone(self, day: date) -> Floats:
+        """Per category its share of all interest of the last POPULARITY_DAYS."""
+        rows, kept = self._rows(day)
+        item = self._count_item[rows][kept]
+        counts = {kind: self._counts[kind].to_numpy()[rows][kept] for kind in POPULARITY_SHARES}
+        known = self.category[item] >= 0
+        total = np.bincount(self.category[item[known]], weights=_strength(counts)[known], minlength=len(self.categories))
+        return np.round(total / max(float(total.sum()), 1e-9), 9)
+
+    def facts(self, day: date) -> dict[str, Singles]:
         """What the re-ranker looks at of items by themselves."""
         rows, kept = self._rows(day)
-        counts = self._counts[rows].filter(pl.Series(kept))
-        strength = counts.select(
-            value=STRENGTHS["purchase"] * pl.col("orders")
-            + STRENGTHS["add_to_cart"] * pl.col("carts")
-            + STRENGTHS["view_item"] * pl.col("views")
-        )["value"].to_numpy()
-        return item_facts(self._count_item[rows][kept], ordinal(day) - self._count_day[rows][kept], strength, len(self.items))
+        item, age = self._count_item[rows][kept], ordinal(day) - self._count_day[rows][kept]
+        counts = {kind: self._counts[kind].to_numpy()[rows][kept] for kind in POPULARITY_SHARES}
+        return item_facts(item, age, counts, len(self.items)) | {"price": self.price}
+
+
+FACT_HALF_LIVES = (7, 28, 90)
+PRIOR_VIEWS = 30.0
+"""A rate per view is drawn to the shop's own as by so many views."""
+PRIOR_ORDERS = 10.0
+"""What an item pulls is drawn to what the shop's items do as by so many orders."""
+CART_PULL = 0.3
+DECIMALS = 5
+
+
+def item_facts(item: Integers, age: Integers, counts: dict[str, Floats], items: int) -> dict[str, Singles]:
+    """From orders, carts and views with their age in days: how much of all interest is in each item, at several decays, whether
+    it rises, and how often a view ends in a cart or an order."""
+    facts: dict[str, Floats] = {}
+    strength = _strength(counts)
+    for half_life in FACT_HALF_LIVES:
+        counted = np.bincount(item, weights=strength * 0.5 ** (age / half_life), minlength=items)
+        facts[f"popular_{half_life}"] = counted / max(float(counted.sum()), 1e-9) * max(int((counted > 0).sum()), 1)
+    short, middle, long = (facts[f"popular_{half_life}"] for half_life in FACT_HALF_LIVES)
+    facts["rise"] = (short + 0.1) / (middle + 0.1)
+    facts["long_rise"] = (middle + 0.1) / (long + 0.1)
+    newest = np.full(items, 9999.0)
+    np.minimum.at(newest, item, age.astype(np.float64))
+    oldest = np.full(items, -1.0)
+    np.maximum.at(oldest, item, age.astype(np.float64))
+    facts["item_days_since"], facts["item_age"] = newest, oldest
+    for kind in ("carts", "orders"):
+        facts[f"{kind}_per_view"] = per_view(item, counts[kind], counts["views"], items)
+    return {name: np.round(values, DECIMALS).astype(np.float32) for name, values in facts.items()}
+
+
+def _strength(counts: dict[str, Floats]) -> Floats:
+    return (
+        STRENGTHS["purchase"] * counts["orders"] + STRENGTHS["add_to_cart"] * counts["carts"] + STRENGTHS["view_item"] * counts["views"]
+    )
+
+
+def per_view(item: Integers, count: Floats, views: Floats, items: int) -> Floats:
+    """Per item its count over its views, drawn to the rate of the whole shop; 0 where nothing is viewed."""
+    seen = np.bincount(item, weights=views, minlength=items)
+    if not seen.any():
+        return np.zeros(items)
+    done = np.bincount(item, weights=count, minlength=items)
+    rate = float(done.sum()) / float(seen.sum())
+    return np.asarray((done + PRIOR_VIEWS * rate) / (seen + PRIOR_VIEWS), dtype=np.float64)
 
 
 def in_tie_order(items: pl.Series) -> pl.Series:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 from typing import Any
@@ -20,10 +20,12 @@ from marketing_assets.config import REISSUE_DAYS, Store
 from marketing_assets.model_store import ModelHistory, compare, fit_days, held_out, new_fit
 from marketing_assets.recommendations.catalogue import Catalogue
 from marketing_assets.recommendations.history import HISTORY_DAYS, Flags, Floats, History, Integers, ordinal
-from marketing_assets.recommendations.links import Links, LinkSettings, LinkViews, fit_links
-from marketing_assets.recommendations.lists import BLOCK_CELLS
-from marketing_assets.recommendations.ranker import PARAMETERS, ROUNDS, Candidates, Ranker, candidates, fit_ranker, look
-from marketing_assets.recommendations.scores import Retrieval, Singles, score, taste
+from marketing_assets.recommendations.links import Links, LinkSettings, PairCounts
+from marketing_assets.recommendations.lists import BLOCK_CELLS, Singles
+from marketing_assets.recommendations.looks import look, with_factor
+from marketing_assets.recommendations.ranker import PARAMETERS, ROUNDS, Candidates, Ranker, candidates, fit_ranker
+from marketing_assets.recommendations.scores import Retrieval
+from marketing_assets.recommendations.states import DayState, States, look_at
 from marketing_assets.warehouse import Reader, Trigger
 
 LINKS = "recommendations.links"
@@ -31,41 +33,75 @@ RANKER = "recommendations.ranker"
 MODELS = (LINKS, RANKER)
 TABLES = ("recommendations", "item_recommendations")
 SHOP_LINKS = LinkSettings()
+KINDS = (("together", 0, 0), ("next", 1, 1), ("soon", 2, 2))
+PRIOR_PEOPLE = 10.0
+"""A share of people is drawn to the shop's own as by so many."""
+_SPAN = 1 << 20
+"""Room for a day below a user's number."""
 
 
 def link_days(reader: Reader, days: Sequence[date], store: Store) -> dict[date, Trigger]:
-    """Links are counted anew weekly, in a shop's first week daily: then a day adds much to what is known."""
-    young = [day for day in days if (day - store.first_day).days < REISSUE_DAYS]
-    grown = days[len(young) :]
-    found = fit_days(reader, young, store, TABLES, 1) if young else {}
-    return found | (fit_days(reader, grown, store, TABLES, REISSUE_DAYS) if grown else {})
+    """Links are counted anew daily in a shop's first week, weekly in its first eight, then every second: the more is known, the
+    less a day adds."""
+    found: dict[date, Trigger] = {}
+    start = 0
+    for age, cadence in ((REISSUE_DAYS, 1), (8 * REISSUE_DAYS, REISSUE_DAYS), (None, 2 * REISSUE_DAYS)):
+        until = len(days) if age is None else sum((day - store.first_day).days < age for day in days)
+        if days[start:until]:
+            found |= fit_days(reader, days[start:until], store, TABLES, cadence)
+        start = max(start, until)
+    return found
 
 
-def fit_shop_links(models: ModelHistory, history: History, day: date, trigger: Trigger) -> Links:
-    """Links from everything known at the end of `day`; promoted at once, they are counts and predict nothing by themselves."""
-    started = time.process_time()
-    rows = np.flatnonzero((history.known <= ordinal(day)) & (history.known > ordinal(day) - HISTORY_DAYS))
-    order = rows[np.lexsort((history.item[rows], history.happened[rows], history.user[rows]))]
-    matrix = fit_links(
-        history.user[order], history.happened[order], history.item[order], history.strength[order], len(history.items), SHOP_LINKS
-    )
-    kept = np.flatnonzero((np.diff(matrix.indptr) > 0) | (np.bincount(matrix.indices, minlength=len(history.items)) > 0))
-    links = Links.kept(history.items.gather(kept), _restricted(matrix, kept))
-    models.add(
-        new_fit(
-            LINKS,
-            day,
-            trigger,
-            is_promoted=True,
-            model=links.as_text(),
-            model_format="json",
-            parameters=asdict(SHOP_LINKS),
-            features=["purchases", "carts", "wishlists", "views"],
-            metrics={"items": len(kept), "links": int(matrix.nnz)},
-            seconds=time.process_time() - started,
+class LinkFits:
+    """The link fits of a window, each from everything known at the end of its day; only what changed is counted anew."""
+
+    def __init__(self, models: ModelHistory, history: History, store: Store) -> None:
+        self._models, self._history = models, history
+        self._is_learned = store.methods == "learned"
+        self._how = replace(SHOP_LINKS, kinds=KINDS) if self._is_learned else SHOP_LINKS
+        self._counts = PairCounts(len(history.items), self._how)
+
+    def fit(self, day: date, trigger: Trigger) -> None:
+        """Promoted at once: links are counts and predict nothing by themselves."""
+        started = time.process_time()
+        history, items = self._history, self._history.items
+        rows = np.flatnonzero((history.known <= ordinal(day)) & (history.known > ordinal(day) - HISTORY_DAYS))
+        visit = history.user[rows] * _SPAN + history.happened[rows]
+        rows = rows[np.argsort(visit * len(items) + history.item[rows], kind="stable")]
+        self._counts.update(history.user[rows], history.happened[rows], history.item[rows], history.strength[rows])
+        matrix, kinds = self._counts.links()
+        kept = np.flatnonzero((np.diff(matrix.indptr) > 0) | (np.bincount(matrix.indices, minlength=len(items)) > 0))
+        facts = {name: values[kept] for name, values in user_facts(history, rows).items()} if self._is_learned else {}
+        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts)
+        self._models.add(
+            new_fit(
+                LINKS,
+                day,
+                trigger,
+                is_promoted=True,
+                model=links.as_text(),
+                model_format="json",
+                parameters=asdict(self._how),
+                features=["purchases", "carts", "wishlists", "views"],
+                metrics={"items": len(kept), "links": int(matrix.nnz)},
+                seconds=time.process_time() - started,
+            )
         )
-    )
-    return links
+
+
+def user_facts(history: History, rows: Integers) -> dict[str, Singles]:
+    """Of items, from these rows: how many had it, which share of them came back to it, on another day, and bought it again."""
+    items = len(history.items)
+    found = {}
+    for name, ours in (("had", rows), ("bought", rows[history.is_bought[rows]])):
+        key, days = np.unique(history.user[ours] * items + history.item[ours], return_counts=True)
+        people = np.bincount(key % items, minlength=items)
+        again = np.bincount((key % items)[days > 1], minlength=items)
+        share = float(again.sum()) / max(float(people.sum()), 1.0)
+        found[f"{name}_by"] = np.log1p(people).astype(np.float32)
+        found[f"{name}_again"] = ((again + PRIOR_PEOPLE * share) / (people + PRIOR_PEOPLE)).astype(np.float32)
+    return found
 
 
 def _restricted(matrix: sp.csr_array, kept: Integers) -> sp.csr_array:
@@ -80,14 +116,14 @@ def _restricted(matrix: sp.csr_array, kept: Integers) -> sp.csr_array:
 
 # --- the re-ranker ------------------------------------------------------------------------------------------------------
 
-CUTS = 16
+CUTS = 26
 """Past days, a week apart, that the re-ranker learns from at most."""
 COMPARED_CUTS = 4
 """It is compared with the plain blend, and with the re-ranker in force, on the held-out users of so many newest."""
 HORIZON_DAYS = 7
 YOUNG_DAYS = 28
 """In a shop younger than this the re-ranker learns from what people did the day after, and its cuts are a day apart."""
-MAX_USERS = 20_000
+MAX_USERS = 2_000
 """Users per cut beyond this are thinned by hash."""
 
 
@@ -137,7 +173,7 @@ class Cut:
 
 
 def read_cut(
-    history: History, catalogue: Catalogue, links: LinkViews, cut: date, horizon: int, day: date, how: Retrieval
+    history: History, catalogue: Catalogue, links: Links, cut: date, horizon: int, day: date, how: Retrieval, store: Store
 ) -> Cut | None:
     """None where nobody known at the cut did anything after it."""
     user, item, label = outcomes(history, ordinal(cut), horizon, ordinal(day))
@@ -151,25 +187,26 @@ def read_cut(
     people = people[np.unique(owner)]
     if not len(people):
         return None
-    popularity, facts = catalogue.popularity(cut), catalogue.facts(cut)
-    allowed = np.ones((1, len(history.items)), dtype=bool)
-    users, items, features, names = [], [], [], [""]
-    block = max(1, BLOCK_CELLS // 4 // len(history.items))
-    for start in range(0, len(people), block):
-        seen = taste(history, people[start : start + block], ordinal(cut), how)
-        scored = score(seen, links, popularity, how)
-        pairs = candidates(seen, scored, allowed, how)
-        names, values = look(seen, scored, links, facts, pairs)
-        users.append(pairs.user + start)
-        items.append(pairs.item)
+    state = States([replace(DayState.of(catalogue, cut, True), allowed=np.ones(len(history.items), dtype=bool))], store)
+    rows, items, features, names = [], [], [], [""]
+    size = max(1, BLOCK_CELLS // len(history.items))
+    for start in range(0, len(people), size):
+        users = people[start : start + size]
+        first = np.zeros(len(users), dtype=np.int64)
+        block = look_at(state, history, users, first, links, how, False)
+        chosen = candidates(block.taste, block.scored, np.ones(len(block.scored.row), dtype=bool), how)
+        names, values = look(block, links, state, first, chosen, how)
+        rows.append(chosen.row + start)
+        items.append(chosen.item)
         features.append(values)
-    pairs = Candidates(np.concatenate(users), np.concatenate(items))
+    row = np.concatenate(rows)
+    pairs = Candidates(np.arange(len(row)), row, np.concatenate(items))
     place = np.searchsorted(people, user)
     ours = (place < len(people)) & (people[np.minimum(place, len(people) - 1)] == user)
     place, item, label = place[ours], item[ours], label[ours]
     wanted_key = place * len(history.items) + item
     order = np.argsort(wanted_key, kind="stable")
-    key = pairs.user * len(history.items) + pairs.item
+    key = pairs.row * len(history.items) + pairs.item
     at = np.minimum(np.searchsorted(wanted_key[order], key), len(order) - 1)
     found = np.where(wanted_key[order][at] == key, label[order][at], 0)
     return Cut(people, pairs, np.vstack(features), names, found, np.bincount(place, minlength=len(people)))
@@ -177,8 +214,8 @@ def read_cut(
 
 def ndcg(pairs: Candidates, scores: Floats, label: Integers, wanted: Integers, k: int) -> Floats:
     """nDCG@k per user with gain 1 for every wanted item, over all wanted items, candidates or not."""
-    order = np.lexsort((pairs.item, -scores, pairs.user))
-    user = pairs.user[order]
+    order = np.lexsort((pairs.item, -scores, pairs.row))
+    user = pairs.row[order]
     lengths = np.bincount(user, minlength=len(wanted))
     place = np.arange(len(user)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     gain = np.where((label[order] > 0) & (place < k), 1 / np.log2(place + 2), 0.0)
@@ -196,7 +233,7 @@ def _of_retriever(name: str, cut: Cut) -> Floats:
 
 def fit_shop_ranker(
     models: ModelHistory,
-    links_at: Callable[[date], LinkViews],
+    links_at: Callable[[date], Links],
     history: History,
     catalogue: Catalogue,
     day: date,
@@ -210,7 +247,7 @@ def fit_shop_ranker(
     started = time.process_time()
     how = Retrieval()
     days, horizon = cut_days(store, day)
-    cuts = [cut for past in days if (cut := read_cut(history, catalogue, links_at(past), past, horizon, day, how)) is not None]
+    cuts = [cut for past in days if (cut := read_cut(history, catalogue, links_at(past), past, horizon, day, how, store)) is not None]
     held = held_out(history.users).to_numpy().astype(bool) if len(history.users) else np.zeros(0, dtype=bool)
     metrics: dict[str, Any] = {"cuts": len(cuts), "horizon_days": horizon}
     newest = cuts[: max(1, min(COMPARED_CUTS, len(cuts) // 3))]
@@ -220,9 +257,11 @@ def fit_shop_ranker(
     text = _fit_on([(cut, ~held[cut.user]) for cut in cuts], store) if is_used else ""
     stored = models.in_force(RANKER, day)
     is_promoted = stored is None
-    if stored is not None:
+    champion = "" if stored is None else json.loads(stored.model)["booster"]
+    if champion and cuts and Ranker(champion).names != cuts[0].names:
+        is_promoted = True  # it looks at other numbers than this version of the code makes, and can neither be compared nor used
+    elif stored is not None:
         compared = [(cut, held[cut.user]) for cut in newest]
-        champion = json.loads(stored.model)["booster"]
         users = np.concatenate([cut.user[mask] for cut, mask in compared]) if compared else np.zeros(0, dtype=np.int64)
         both = [_by_user(users, _losses(compared, _scorer(booster, store))) for booster in (text, champion)]
         verdict = compare(both[0], both[1], seed=store.seed)
@@ -281,14 +320,14 @@ def _scorer(booster: str, store: Store) -> Callable[[Cut], Floats]:
     if not booster:
         return partial(_of_retriever, "blend")
     ranker = Ranker(booster)
-    return lambda cut: ranker.scores(cut.features, store.threads)
+    return lambda cut: with_factor(ranker.scores(cut.features, store.threads), cut.features[:, cut.names.index("factor")])
 
 
 def _rows_of(cut: Cut, mask: Flags) -> tuple[Singles, Integers, Integers]:
     """Features, label and group sizes of the users of `mask` with at least one wanted candidate."""
-    hits = np.bincount(cut.pairs.user, weights=cut.label, minlength=len(cut.user)) > 0
-    rows = (mask & hits)[cut.pairs.user]
-    sizes = np.bincount(cut.pairs.user[rows], minlength=len(cut.user))
+    hits = np.bincount(cut.pairs.row, weights=cut.label, minlength=len(cut.user)) > 0
+    rows = (mask & hits)[cut.pairs.row]
+    sizes = np.bincount(cut.pairs.row[rows], minlength=len(cut.user))
     return cut.features[rows], cut.label[rows], sizes[sizes > 0]
 
 

@@ -51,8 +51,9 @@ def ordinals(days: pl.Series) -> Integers:
 class History:
     """Interactions sorted by user, day known, day happened, item.
 
-    users: sorted ids; items: ids; user, item: positions in them. known, happened: ordinal days. strength: above 0.
-    is_bought: whether a purchase is among the signs; is_wanted: a purchase or a cart.
+    users: sorted ids; items: ids; user, item: positions in them. known, happened: ordinal days. moment: minute of the last sign
+    (since 1970). strength: above 0. views: how many. is_bought: whether a purchase is among the signs; is_wanted: a purchase or
+    a cart.
     """
 
     users: pl.Series
@@ -61,7 +62,9 @@ class History:
     item: Integers
     known: Integers
     happened: Integers
+    moment: Integers
     strength: Floats
+    views: Integers
     is_bought: Flags
     is_wanted: Flags
 
@@ -69,8 +72,8 @@ class History:
     def _key(self) -> Integers:
         return self.user * _SPAN + self.known
 
-    def rows_known(self, users: Integers, day: int) -> tuple[Integers, Integers]:
-        """(place in `users`, row) of all these users did that was known at the end of `day` (ordinal), within HISTORY_DAYS."""
+    def rows_known(self, users: Integers, day: int | Integers) -> tuple[Integers, Integers]:
+        """(place in `users`, row) of all these users did that was known at the end of `day` (ordinal, one or one per user), within HISTORY_DAYS."""
         start = np.searchsorted(self._key, users * _SPAN + day - HISTORY_DAYS + 1, side="left")
         end = np.searchsorted(self._key, users * _SPAN + day, side="right")
         return expand(start, end)
@@ -113,10 +116,11 @@ def read_history(reader: Reader, items: pl.Series, start: date, days: Sequence[d
         carted=(ours.event_type == "add_to_cart").any(),
         wished=(ours.event_type == "add_to_wishlist").any(),
         views=(ours.event_type == "view_item").sum(),
+        last_at=ours.event_at.max(),
     )
-    rows: pl.DataFrame = table.to_polars()
+    rows = reader.frame(table)
     if moved is not None:
-        rows = with_former_rows(rows, moved.to_polars())
+        rows = with_former_rows(rows, reader.frame(moved))
     return arrays(rows, items)
 
 
@@ -128,7 +132,7 @@ def with_former_rows(rows: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:
 
 
 def arrays(rows: pl.DataFrame, items: pl.Series) -> History:
-    """rows: user_id, item_id, landed_date, event_date, bought, carted, wished, views -> History over `items`."""
+    """rows: user_id, item_id, landed_date, event_date, bought, carted, wished, views, last_at -> History over `items`."""
     places = pl.DataFrame({"item_id": items, "item": np.arange(len(items))}, schema={"item_id": pl.String, "item": pl.Int64})
     people = rows["user_id"].unique().sort()
     users = pl.DataFrame({"user_id": people, "user": np.arange(len(people))}, schema={"user_id": pl.String, "user": pl.Int64})
@@ -142,7 +146,7 @@ def arrays(rows: pl.DataFrame, items: pl.Series) -> History:
         rows.join(places, on="item_id", how="inner")
         .join(users, on="user_id", how="inner")
         .group_by("user", "item", "landed_date", "event_date")
-        .agg(pl.col("bought").any(), pl.col("carted").any(), pl.col("wished").any(), pl.col("views").sum())
+        .agg(pl.col("bought").any(), pl.col("carted").any(), pl.col("wished").any(), pl.col("views").sum(), pl.col("last_at").max())
         .sort("user", "landed_date", "event_date", "item")
         .with_columns(strength=strength.round(6))
     )
@@ -153,7 +157,9 @@ def arrays(rows: pl.DataFrame, items: pl.Series) -> History:
         item=found["item"].to_numpy().astype(np.int64),
         known=ordinals(found["landed_date"]),
         happened=ordinals(found["event_date"]),
+        moment=found["last_at"].dt.epoch("s").fill_null(0).to_numpy().astype(np.int64) // 60,
         strength=found["strength"].to_numpy().astype(np.float64),
+        views=found["views"].to_numpy().astype(np.int64),
         is_bought=found["bought"].to_numpy().astype(bool),
         is_wanted=(found["bought"] | found["carted"]).to_numpy().astype(bool),
     )
@@ -173,6 +179,6 @@ def item_day_counts(reader: Reader, start: date, end: date) -> pl.DataFrame:
     table = reader.table("item_days")
     ours = table.filter(table.landed_date.between(day_literal(start), day_literal(end)))
     daily = ours.group_by("landed_date", "item_id").agg(orders=ours.orders.sum(), carts=ours.carts.sum(), views=ours.views.sum())
-    frame: Any = daily.to_polars()
+    frame: Any = reader.frame(daily)
     counts: pl.DataFrame = frame.with_columns(pl.col("orders", "carts", "views").cast(pl.Float64))
     return counts.sort("landed_date", "item_id")

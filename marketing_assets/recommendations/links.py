@@ -7,27 +7,39 @@ People come as visits in order, each visit a set of items (one item each in a pl
 more the closer their visits: `within` in the same visit, decay^(gap - 1) for `gap` visits on, that times `backward` for the
 way back. The count of a -> b is divided by powers of how often a and b occur, so that neither common nor rare items win
 by that alone (a damped cosine).
+
+Pairs are counted in whole numbers. So a count of last week brought up to date by the visits that changed since is the very
+count that starting over would give, and nothing depends on how days are grouped into runs.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
 
 from marketing_assets.recommendations.history import Floats, Integers, expand
-from marketing_assets.recommendations.lists import BLOCK_CELLS, DECIMALS, Singles, best
+from marketing_assets.recommendations.lists import BLOCK_CELLS, DECIMALS, Singles, largest_of, least_of_best, places_of_best
+from marketing_assets.warehouse import WarehouseError
 
-LEVELS = 9999
-"""A link is kept as a whole number of 1 / LEVELS of its item's strongest, so that its text is short and says all."""
+WHOLE = 1 << 12
+"""An item's weight in its visit is kept in so many parts,"""
+GAP_WHOLE = 1 << 12
+"""what a gap counts for in so many,"""
+BACK_WHOLE = 1 << 6
+"""and the way back in so many."""
 
 
-DENSE_SHARE = 0.05
-"""Where more pairs than this share of items x items occur, rows are searched as dense ones."""
+class OtherForm(WarehouseError):
+    """A stored model is of a form or of features that this version of the code does not read."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class LinkSettings:
 
     from_power, to_power: powers of the counts of a and b that a -> b is divided by. neighbours: links kept per item.
     large_visit: a visit of n items weighs (n)^-large_visit per item, so that one huge basket does not link everything.
+    kinds: gaps counted apart, by name, as (first, last), 0 the same visit; a re-ranker looks at each kind by itself.
     """
 
     within: float = 1.0
@@ -46,197 +59,292 @@ class LinkSettings:
     to_power: float = 0.4
     neighbours: int = 40
     large_visit: float = 0.5
+    kinds: tuple[tuple[str, int, int], ...] = ()
+
+    def weights(self) -> dict[int, int]:
+        """What a pair counts by gap, in parts of GAP_WHOLE; the same visit is met from both sides, hence its divisor."""
+        found = {gap: round(self.decay ** (gap - 1) * GAP_WHOLE) for gap in range(1, self.span + 1)}
+        return {0: round(self.within / (1 + self.backward) * GAP_WHOLE)} | found
+
+    def groups(self) -> list[dict[int, int]]:
+        """The gaps by kind, those of no kind together at the end."""
+        weights = self.weights()
+        found = [{gap: weights.pop(gap) for gap in range(low, high + 1) if gap in weights} for _, low, high in self.kinds]
+        return [*found, weights] if weights else found
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Visits in order of user and time: whose, and visits x items of their items' weights in parts of WHOLE."""
+
+    user: Integers
+    visit: Integers
+    content: sp.csr_array
+
+    @classmethod
+    def of(cls, user: Integers, visit: Integers, item: Integers, strength: Floats, items: int, large_visit: float) -> Visits:
+        starts = np.ones(len(user), dtype=bool)
+        starts[1:] = (user[1:] != user[:-1]) | (visit[1:] != visit[:-1])
+        number = np.cumsum(starts) - 1
+        size = np.bincount(number) if len(number) else np.zeros(0, dtype=np.int64)
+        value = np.minimum(strength, 1.0) * size[number].astype(np.float64) ** -large_visit
+        parts = np.rint(value * WHOLE).astype(np.int64)
+        indptr = np.concatenate([[0], np.cumsum(size)])
+        return cls(user[starts], visit[starts], sp.csr_array((parts, item, indptr), shape=(len(size), items)))
+
+    def before(self, gaps: Mapping[int, int], rows: Integers) -> sp.csr_array:
+        """For these visits, what came so many visits before them, weighed: len(rows) x items."""
+        n = len(self.user)
+        found, source, weight = [], [], []
+        for gap, parts in sorted(gaps.items()):
+            earlier = rows - gap
+            same = (earlier >= 0) & (self.user[np.maximum(earlier, 0)] == self.user[rows])
+            found.append(np.flatnonzero(same))
+            source.append(earlier[same])
+            weight.append(np.full(int(same.sum()), parts, dtype=np.int64))
+        pairs = sp.coo_array((np.concatenate(weight), (np.concatenate(found), np.concatenate(source))), shape=(len(rows), n))
+        which: sp.csr_array = sp.csr_array(pairs)
+        return sp.csr_array(which @ self.content)
+
+    def pairs(self, gaps: Mapping[int, int], rows: Integers) -> sp.csr_array:
+        """items x items: how often b came in one of these visits after (or with) a."""
+        counts = sp.csr_array(sp.csr_array(self.before(gaps, rows).T) @ self.content[rows])
+        counts.sort_indices()
+        return counts
+
+    def marks(self, span: int) -> npt.NDArray[np.uint64]:
+        """A number per visit that tells it, its items and its `span` predecessors from any other."""
+        row = np.repeat(np.arange(len(self.user)), np.diff(self.content.indptr))
+        mixed = _mixed(self.content.indices.astype(np.uint64) * np.uint64(1 << 32) + self.content.data.astype(np.uint64))
+        total = np.zeros(len(self.user), dtype=np.uint64)
+        np.add.at(total, row, mixed)
+        mark = _mixed(total + np.uint64(1))
+        result = mark.copy()
+        for gap in range(1, min(span, len(mark) - 1) + 1):
+            same = self.user[gap:] == self.user[:-gap]
+            result[gap:] = _mixed(result[gap:] + np.where(same, mark[:-gap], np.uint64(0)))
+        return result
+
+
+def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Each number scattered over 64 bits (the finaliser of SplitMix64, Steele et al. 2014)."""
+    x = numbers + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(x ^ (x >> np.uint64(31)), dtype=np.uint64)
+
+
+class PairCounts:
+    """Counted pairs of items, brought up to date fit by fit."""
+
+    def __init__(self, items: int, settings: LinkSettings) -> None:
+        self.settings = settings
+        self.items = items
+        empty = sp.csr_array(sp.coo_array((items, items), dtype=np.int64))
+        self._both = empty
+        """items x items: a before (or with) b, and the way back for its part."""
+        self._groups = [empty for _ in settings.groups()] if settings.kinds else []
+        """By kind, without the way back."""
+        none = np.zeros(0, dtype=np.int64)
+        self._visits = Visits.of(none, none, none, np.zeros(0), items, 0.0)
+        self._marks = np.zeros(0, dtype=np.uint64)
+        self.occurs = np.zeros(items, dtype=np.int64)
+
+    def update(self, user: Integers, visit: Integers, item: Integers, strength: Floats) -> None:
+        """Make it the count over these rows: parallel arrays sorted by user, then visit (any number that rises with time)."""
+        how = self.settings
+        visits = Visits.of(user, visit, item, strength, self.items, how.large_visit)
+        marks = visits.marks(how.span)
+        gone, come = _changed(self._visits, self._marks, visits, marks)
+        changes = []
+        for place, gaps in enumerate(how.groups() if how.kinds else [how.weights()]):
+            change = visits.pairs(gaps, come)
+            if len(gone):
+                change = sp.csr_array(change - self._visits.pairs(gaps, gone))
+            changes.append(change)
+            if how.kinds:
+                self._groups[place] = _without_zeros(self._groups[place] + change)
+        change = changes[0]
+        for more in changes[1:]:
+            change = sp.csr_array(change + more)
+        back = sp.csr_array(change.T)
+        back.sort_indices()
+        self._both = _without_zeros(self._both + change * BACK_WHOLE + back * round(how.backward * BACK_WHOLE))
+        self._visits, self._marks = visits, marks
+        parts = np.rint(np.minimum(strength, 1.0) * WHOLE)
+        self.occurs = np.bincount(item, weights=parts, minlength=self.items).astype(np.int64)
+
+    def links(self) -> tuple[sp.csr_array, dict[str, Singles]]:
+        """items x items with the strongest `neighbours` of each row, strongest first; and each kind's strength of these links."""
+        how, items = self.settings, self.items
+        often = self.occurs / WHOLE + 1.0
+        to_weight = (often**-how.to_power).astype(np.float32)
+        columns, values, lengths = [], [], np.zeros(items, dtype=np.int64)
+        block = max(1, int(BLOCK_CELLS / max(1.0, self._both.nnz / max(items, 1))))
+        for start in range(0, items, block):
+            counts = self._both[start : start + block]
+            row, column, value = _strongest(counts, start, to_weight, how.neighbours)
+            lengths[start : start + block] = np.bincount(row, minlength=counts.shape[0])
+            columns.append(column)
+            values.append(value)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        target = np.concatenate(columns) if columns else np.zeros(0, dtype=np.int64)
+        strength = np.concatenate(values).astype(np.float64) if values else np.zeros(0)
+        source = np.repeat(np.arange(items), lengths)
+        strength *= often[source] ** -how.from_power / (_UNIT * BACK_WHOLE)
+        return sp.csr_array((strength, target, indptr), shape=(items, items)), self._kinds(source, target, often)
+
+    def _kinds(self, source: Integers, target: Integers, often: Floats) -> dict[str, Singles]:
+        if not self.settings.kinds:
+            return {}
+        found: dict[str, Floats] = {}
+        before, total = np.zeros(len(source)), np.zeros(len(source))
+        for (name, low, _), group in zip(self.settings.kinds, self._groups, strict=False):
+            pairs = Pairs(group)
+            there, here = pairs.at(source, target) / _UNIT, pairs.at(target, source) / _UNIT
+            found[name] = there * often[source] ** -0.5
+            before += here if low > 0 else 0.0
+            total += there + here
+        found["before"] = before * often[source] ** -0.5
+        found["cosine"] = total / np.sqrt(often[source] * often[target])
+        return {name: values.astype(np.float32) for name, values in found.items()}
+
+
+_UNIT = GAP_WHOLE * float(WHOLE) ** 2
+
+
+def _without_zeros(matrix: sp.csr_array) -> sp.csr_array:
+    whole = sp.csr_array(matrix)
+    whole.eliminate_zeros()
+    return whole
+
+
+def _changed(
+    old: Visits, old_marks: npt.NDArray[np.uint64], new: Visits, new_marks: npt.NDArray[np.uint64]
+) -> tuple[Integers, Integers]:
+    """Places of the old visits that are no more, and of the new ones that were not: by user, time and mark."""
+    if not len(old.user):
+        return np.zeros(0, dtype=np.int64), np.arange(len(new.user))
+    keys = [_mixed(_mixed(v.user.astype(np.uint64)) + v.visit.astype(np.int64).view(np.uint64)) + m
+            for v, m in ((old, old_marks), (new, new_marks))]  # fmt: skip
+    return np.flatnonzero(~np.isin(keys[0], keys[1])), np.flatnonzero(~np.isin(keys[1], keys[0]))
+
+
+def _strongest(counts: sp.csr_array, start: int, to_weight: Singles, count: int) -> tuple[Integers, Integers, Singles]:
+    """row, column and value of the heaviest entries of each row, heaviest first, rounded to a millionth of the heaviest; ties
+    go to the first in order. An item is no link of its own."""
+    rows = counts.shape[0]
+    row = np.repeat(np.arange(rows), np.diff(counts.indptr))
+    value = counts.data.astype(np.float32) * to_weight[counts.indices]
+    value[counts.indices == row + start] = 0.0
+    unit = largest_of(row, value, rows) * np.float32(10.0**-DECIMALS)
+    kept = np.flatnonzero(value >= (np.maximum(least_of_best(row, value, rows, count, 0.0) - 2 * unit, unit / 2))[row])
+    row, column = row[kept], counts.indices[kept].astype(np.int64)
+    level = np.rint(value[kept] / unit[row]).astype(np.int64)
+    found = places_of_best(row, level, column, rows, count).ravel()
+    at = found[found >= 0]
+    return row[at], column[at], (level[at] * unit[row[at]]).astype(np.float32)
+
+
+def fit_links(
+    user: Integers, visit: Integers, item: Integers, strength: Floats, items: int, settings: LinkSettings
+) -> tuple[sp.csr_array, dict[str, Singles]]:
+    """Links from visits, counted from nothing; see PairCounts."""
+    counts = PairCounts(items, settings)
+    counts.update(user, visit, item, strength)
+    return counts.links()
 
 
 @dataclass(frozen=True)
 class Links:
-    """items: ids. matrix[a, b]: strength of a -> b, rows sorted by falling strength within the CSR arrays."""
+    """items: ids. matrix[a, b]: strength of a -> b, rows sorted by falling strength within the CSR arrays.
+
+    kinds: by name, a number per stored link. facts: by name, a number per item, known when the links were counted.
+    """
 
     items: pl.Series
     matrix: sp.csr_array
+    kinds: dict[str, Singles]
+    facts: dict[str, Singles]
 
     @classmethod
-    def kept(cls, items: pl.Series, matrix: sp.csr_array) -> Links:
+    def kept(
+        cls, items: pl.Series, matrix: sp.csr_array, kinds: Mapping[str, Singles], facts: Mapping[str, Singles]
+    ) -> Links:
         """Links at the precision of their text, so that nothing differs between the day of the fit and later days."""
-        best, levels = _levels(matrix)
-        lengths = np.diff(matrix.indptr)
+        single = sp.csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
         return cls(
-            items, sp.csr_array((levels / LEVELS * np.repeat(best, lengths), matrix.indices, matrix.indptr), shape=matrix.shape)
-        )
+            items, single, {name: _short(values) for name, values in kinds.items()},
+            {name: _short(values) for name, values in facts.items()},
+        )  # fmt: skip
 
     def as_text(self) -> str:
-        """Per item its strongest link, and 'place:level' of all, strongest first."""
-        best, levels = _levels(self.matrix)
-        row = np.repeat(np.arange(len(self.items)), np.diff(self.matrix.indptr))
-        pairs = pl.DataFrame({"row": row, "place": self.matrix.indices, "level": levels})
-        texts = pairs.group_by("row", maintain_order=True).agg(text=pl.format("{}:{}", "place", "level").str.join(" "))
-        lines = dict(zip(texts["row"].to_list(), texts["text"].to_list(), strict=True))
-        links = [lines.get(place, "") for place in range(len(self.items))]
-        return json.dumps({"items": self.items.to_list(), "best": best.tolist(), "links": links}, separators=(",", ":"))
+        """JSON; arrays as base64 of little-endian numbers: link counts and targets int32, strengths float32, the rest float16."""
+        stored = {
+            "items": self.items.to_list(),
+            "lengths": _packed(np.diff(self.matrix.indptr), "<i4"),
+            "targets": _packed(self.matrix.indices, "<i4"),
+            "strengths": _packed(self.matrix.data, "<f4"),
+            "kinds": {name: _packed(values, "<f2") for name, values in self.kinds.items()},
+            "facts": {name: _packed(values, "<f2") for name, values in self.facts.items()},
+        }
+        return json.dumps(stored, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Links:
         stored = json.loads(text)
+        if "strengths" not in stored:
+            raise OtherForm("recommendations.links: stored by an earlier version of the code; build recommendations again from the first day")
+        indptr = np.concatenate([[0], np.cumsum(_unpacked(stored["lengths"], "<i4"))])
+        arrays = (_unpacked(stored["strengths"], "<f4"), _unpacked(stored["targets"], "<i4"), indptr)
         n = len(stored["items"])
-        words = pl.DataFrame({"row": np.arange(n), "text": stored["links"]}, schema={"row": pl.Int64, "text": pl.String})
-        pairs = words.filter(pl.col("text") != "").with_columns(pl.col("text").str.split(" ")).explode("text")
-        fields = pairs.select("row", pl.col("text").str.split_exact(":", 1).struct.unnest())
-        row, place, level = (fields.to_series(column).cast(pl.Int64).to_numpy() for column in range(3))
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=n))])
-        strength = level / LEVELS * np.asarray(stored["best"], dtype=np.float64)[row]
-        items = pl.Series("item_id", stored["items"], dtype=pl.String)
-        return cls(items, sp.csr_array((strength, place, indptr), shape=(n, n)))
+        shorts = {
+            part: {name: _unpacked(values, "<f2").astype(np.float32) for name, values in stored[part].items()}
+            for part in ("kinds", "facts")
+        }
+        return cls(pl.Series("item_id", stored["items"], dtype=pl.String), sp.csr_array(arrays, shape=(n, n)), **shorts)
 
-    def over(self, items: pl.Series) -> sp.csr_array:
-        """The links between places of another list of ids; items it lacks are dropped."""
+    def over(self, items: pl.Series) -> Links:
+        """The same over the places of another list of ids; items it lacks are dropped, facts of new ones are 0."""
         where = pl.DataFrame({"item_id": items, "place": np.arange(len(items))}, schema={"item_id": pl.String, "place": pl.Int64})
         new = self.items.to_frame("item_id").join(where, on="item_id", how="left", maintain_order="left")["place"]
         places = new.fill_null(-1).to_numpy()
         source = np.repeat(places, np.diff(self.matrix.indptr))
         target = places[self.matrix.indices]
-        kept = (source >= 0) & (target >= 0)
-        order = np.argsort(source[kept], kind="stable")
-        source, target, data = source[kept][order], target[kept][order], self.matrix.data[kept][order]
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=len(items)))])
-        return sp.csr_array((data, target, indptr), shape=(len(items), len(items)))
-
-
-def fit_links(
-    user: Integers, visit: Integers, item: Integers, strength: Floats, items: int, settings: LinkSettings
-) -> sp.csr_array:
-    """Links from visits: parallel arrays sorted by user, then visit (any number that rises with time), one row per item of it.
-
-    strength: above 0, at most 1 counted. Returns items x items, the strongest `neighbours` of each row, strongest first.
-    """
-    if not len(user):
-        return sp.csr_array((items, items))
-    starts = np.concatenate([[True], (user[1:] != user[:-1]) | (visit[1:] != visit[:-1])])
-    number = np.cumsum(starts) - 1
-    size = np.bincount(number)
-    value = np.minimum(strength, 1.0) * size[number].astype(np.float64) ** -settings.large_visit
-    visits = sp.csr_array((value.astype(np.float32), (number, item)), shape=(len(size), items))
-    owner = user[starts]
-    earlier = _earlier_visits(owner, settings)
-    occurs = np.bincount(item, weights=np.minimum(strength, 1.0), minlength=items).astype(np.float64) + 1
-    return _strongest_links(visits, sp.csr_array(earlier @ visits), occurs, settings)
-
-
-def _strongest_links(visits: sp.csr_array, before: sp.csr_array, occurs: Floats, settings: LinkSettings) -> sp.csr_array:
-    """The heaviest links of each item, from visits x items and, per visit, what came before it.
-
-    Items are taken in blocks, so that memory stays small however many pairs occur. Weights are rounded to a millionth of
-    their item's largest; ties go to the first in order.
-    """
-    items = visits.shape[1]
-    # (before + c visits)' visits + backward x its transpose counts the same visit c (1 + backward) times
-    before = sp.csr_array(before + visits * (settings.within / (1 + settings.backward)))
-    onward, back = sp.csr_array(before.T), sp.csr_array(visits.T)
-    to_weight = (occurs**-settings.to_power).astype(np.float32)
-    from_weight = occurs**-settings.from_power
-    pairs = np.bincount(back.indices, minlength=visits.shape[0]) * np.bincount(before.nonzero()[0], minlength=visits.shape[0])
-    choose = _best_of_many if pairs.sum() > DENSE_SHARE * items * items else _best_of_few
-    columns, values, lengths = [], [], np.zeros(items, dtype=np.int64)
-    block = max(1, BLOCK_CELLS // items)
-    if choose is _best_of_few:
-        block = max(block, int(BLOCK_CELLS / max(float(pairs.sum()), 1.0) * items))
-    for start in range(0, items, block):
-        end = min(items, start + block)
-        counts = sp.csr_array(onward[start:end] @ visits)
-        if settings.backward:
-            counts = sp.csr_array(counts + settings.backward * (back[start:end] @ before))
-        row, column, value, largest = choose(counts, start, to_weight, settings.neighbours)
-        lengths[start:end] = np.bincount(row, minlength=end - start)
-        columns.append(column)
-        values.append(value * largest[row] * from_weight[start + row])
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    return sp.csr_array((np.concatenate(values).astype(np.float64), np.concatenate(columns), indptr), shape=(items, items))
-
-
-Chosen = tuple[Integers, Integers, Floats, Floats]
-"""row, column and value (over the row's largest) of the heaviest entries, heaviest first; and the rows' largest."""
-
-
-def _best_of_many(counts: sp.csr_array, start: int, to_weight: Singles, neighbours: int) -> Chosen:
-    """For blocks where much of a row is filled."""
-    dense = counts.toarray()
-    dense *= to_weight
-    dense[np.arange(len(dense)), np.arange(start, start + len(dense))] = 0.0
-    largest = dense.max(axis=1, keepdims=True)
-    found = best(dense, dense > 0, neighbours, np.where(largest > 0, largest, np.float32(1)))
-    row = np.repeat(np.arange(len(dense)), found.item.shape[1])
-    is_link = found.score.ravel() > 0
-    return row[is_link], found.item.ravel()[is_link], found.score.ravel()[is_link], largest[:, 0].astype(np.float64)
-
-
-def _best_of_few(counts: sp.csr_array, start: int, to_weight: Singles, neighbours: int) -> Chosen:
-    """The same for blocks where little of a row is filled."""
-    row = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    column, value = counts.indices.astype(np.int64), counts.data * to_weight[counts.indices]
-    kept = (column != row + start) & (value > 0)
-    row, column, value = row[kept], column[kept], value[kept]
-    lengths = np.bincount(row, minlength=counts.shape[0])
-    starts = np.cumsum(lengths) - lengths
-    largest = np.zeros(counts.shape[0], dtype=np.float32)
-    if len(row):
-        largest[lengths > 0] = np.maximum.reduceat(value, starts[lengths > 0])
-    share = np.rint(value / (largest[row] * np.float32(10.0**-DECIMALS))) / 10**DECIMALS
-    order = np.lexsort((column, -share, row))
-    row, column, share = row[order], column[order], share[order]
-    kept = (np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) < neighbours) & (share > 0)
-    return row[kept], column[kept], share[kept], largest.astype(np.float64)
-
-
-def _earlier_visits(owner: Integers, settings: LinkSettings) -> sp.csr_array:
-    """visits x visits: how much each earlier visit of the same user counts for a visit."""
-    n = len(owner)
-    places = np.arange(n)
-    rows, columns, weights = [], [], []
-    for gap in range(1, min(settings.span, n - 1) + 1):
-        same = owner[gap:] == owner[:-gap]
-        if not same.any():
-            break
-        rows.append(places[gap:][same])
-        columns.append(places[:-gap][same])
-        weights.append(np.full(int(same.sum()), settings.decay ** (gap - 1)))
-    if not rows:
-        return sp.csr_array((n, n))
-    return sp.csr_array(
-        (np.concatenate(weights).astype(np.float32), (np.concatenate(rows), np.concatenate(columns))), shape=(n, n)
-    )
-
-
-def _levels(matrix: sp.csr_array) -> tuple[Floats, Integers]:
-    """Per row its strongest link (rounded to 9 digits), per link its level, at least 1."""
-    lengths = np.diff(matrix.indptr)
-    best = np.zeros(matrix.shape[0])
-    filled = lengths > 0
-    first = matrix.data[matrix.indptr[:-1][filled]]
-    digits = 9 - np.ceil(np.log10(first))
-    best[filled] = np.rint(first * 10.0**digits) / 10.0**digits
-    levels = np.rint(matrix.data / np.repeat(best, lengths) * LEVELS).astype(np.int64)
-    return best, np.clip(levels, 1, LEVELS)
-
-
-class LinkViews:
-    """Links between the items of a catalogue, and what is derived from them once per fit rather than once per block of users."""
-
-    def __init__(self, onward: sp.csr_array) -> None:
-        self.onward = sp.csr_array(onward.astype(np.float32))
-
-    @cached_property
-    def back(self) -> sp.csr_array:
-        """b, a: strength of a -> b."""
-        return sp.csr_array(self.onward.T)
-
-    @cached_property
-    def any(self) -> sp.csr_array:
-        """1 where there is a link."""
-        ones = np.ones_like(self.onward.data)
-        return sp.csr_array((ones, self.onward.indices, self.onward.indptr), shape=self.onward.shape)
+        kept = np.flatnonzero((source >= 0) & (target >= 0))
+        kept = kept[np.argsort(source[kept], kind="stable")]
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(source[kept], minlength=len(items)))])
+        facts = {name: np.zeros(len(items), dtype=np.float32) for name in self.facts}
+        for name, values in self.facts.items():
+            facts[name][places[places >= 0]] = values[places >= 0]
+        return Links(
+            items,
+            sp.csr_array((self.matrix.data[kept], target[kept], indptr), shape=(len(items), len(items))),
+            {name: values[kept] for name, values in self.kinds.items()},
+            facts,
+        )
 
     @cached_property
     def pairs(self) -> Pairs:
-        return Pairs(self.onward)
+        return Pairs(self.matrix)
+
+
+def no_links(items: pl.Series) -> Links:
+    n = len(items)
+    none = (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64), np.zeros(n + 1, dtype=np.int64))
+    return Links(items, sp.csr_array(none, shape=(n, n)), {}, {})
+
+
+def _short(values: Singles) -> Singles:
+    return values.astype(np.float16).astype(np.float32)
+
+
+def _packed(values: npt.NDArray[Any], kind: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(values.astype(kind)).tobytes()).decode()
+
+
+def _unpacked(text: str, kind: str) -> npt.NDArray[Any]:
+    return np.frombuffer(base64.b64decode(text), dtype=kind)
 
 
 class Pairs:
@@ -245,8 +353,10 @@ class Pairs:
     def __init__(self, matrix: sp.csr_array) -> None:
         self._columns = matrix.shape[1]
         key = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * self._columns + matrix.indices
-        order = np.argsort(key, kind="stable")
-        self._key, self._value = key[order], matrix.data[order]
+        self._key, self._value = key, matrix.data
+        if len(key) > 1 and not (key[1:] > key[:-1]).all():
+            order = np.argsort(key)
+            self._key, self._value = key[order], matrix.data[order]
 
     def at(self, rows: Integers, columns: Integers) -> Floats:
         """matrix[rows, columns] element by element, 0 where nothing is stored."""

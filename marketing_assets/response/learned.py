@@ -39,7 +39,8 @@ TREES = 40
 LEAST_FOR_TREES = 300
 """Fewer earlier events than this teach trees nothing."""
 SETTLED_DAYS = 28
-"""After a change only the shrunken rates serve for so long: they learn a level day by day, trained models from fit to fit."""
+"""After a change the shrunken rates of the whole history serve alone and uncorrected for so long: they learn a level day by day,
+trained models from fit to fit."""
 SURE = 0.95
 """Share of bootstrap replicates in which a trained model must beat the shrunken rates."""
 MODELS: dict[str, Outcome] = {"response_clicks": "clicks", "response_conversions": "conversions"}
@@ -111,7 +112,9 @@ class LearnedResponse:
         promoted = champion is None
         if min(float(events.sum()), earlier_events) >= LEAST_EVENTS:
             spec, raw, scores = self._compete(outcome, day, later, events, exposure)
-            spec = Spec(spec.kind, spec.window_days, spec.penalty, fit_beta(raw, events, exposure), spec.content)
+            # days from before a change say nothing of how rates as low (or high) as the new ones are to be corrected
+            calibration = BetaCalibration() if _is_unsettled(later, outcome, day) else fit_beta(raw, events, exposure)
+            spec = Spec(spec.kind, spec.window_days, spec.penalty, calibration, spec.content)
             metrics.update(scores)
             metrics["normalised_entropy"] = _finite(normalised_entropy(raw, events, exposure))
             if champion is not None:
@@ -156,9 +159,9 @@ class LearnedResponse:
             losses = _losses(predicted, events, exposure)
             scores[f"loss_shrunk_{window}"] = float(losses.mean())
             simple.append((float(losses.sum()), -window, spec, predicted, losses))
+        if _is_unsettled(later, outcome, day):
+            return *simple[-1][2:4], scores
         _, _, spec, raw, best = min(simple, key=lambda entry: entry[:2])
-        if any(one.outcome == outcome and one.since > day - timedelta(days=SETTLED_DAYS) for one in later.changed):
-            return spec, raw, scores
         trained = [Spec("logistic", windows[-1], penalty, BetaCalibration(), {}) for penalty in PENALTIES]
         earlier = self.pooled.on(cut, known=day)
         if outcome == "clicks" and float(earlier.clicks.sum()) >= LEAST_FOR_TREES:
@@ -250,6 +253,11 @@ class LearnedResponse:
         return _score_trees(
             spec.content, _named(codes, statistics.levels, [name for name in TREE_FACTORS if name != "position"]), mix
         )
+
+
+def _is_unsettled(statistics: Day, outcome: Outcome, day: date) -> bool:
+    """Whether a segment's rate changed within SETTLED_DAYS."""
+    return any(one.outcome == outcome and one.since > day - timedelta(days=SETTLED_DAYS) for one in statistics.changed)
 
 
 TREE_FACTORS = ("placement_id", "hour", "position", "audience_id", "campaign_id", "creative_id")

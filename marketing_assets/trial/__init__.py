@@ -6,7 +6,8 @@ as module:Class), and anything the system itself computes.
 
 from __future__ import annotations
 
-from marketing_assets.trial.repair import Verdict, act_on_verdicts, verdicts_of
+from marketing_assets.control import Verdict
+from marketing_assets.trial.repair import act_on_verdicts, verdicts_of
 from marketing_assets.trial.run import run_trial
 from marketing_assets.trial.shops import SHOP, TrialError, TrialShop
 

@@ -31,7 +31,7 @@ from marketing_assets.trial.arms import (
     without_lists,
 )
 from marketing_assets.trial.believed import believed_effects, believed_figures
-from marketing_assets.trial.repair import act_on_verdicts, resume_when_sound
+from marketing_assets.trial.repair import act_on_verdicts
 from marketing_assets.trial.shops import MakeShop, branch, make_shop
 from marketing_assets.warehouse import Warehouse, days_between
 
@@ -107,7 +107,6 @@ def _live_arms(
     store = _store(folder / SYSTEM, plan)
     system = SystemDecisions()
     verdicts: list[dict[str, Any]] = []
-    stopped: dict[str, date] = {}
     cpu: dict[str, float] = {}
     run_id = f"trial-{seed}"
     with opened(folder / SYSTEM, store) as warehouse:
@@ -141,7 +140,6 @@ def _live_arms(
                     unjudged = []
                     for verdict in act_on_verdicts(warehouse, day, run_id, tell):
                         verdicts.append({**asdict(verdict), "day": day.isoformat(), "since": verdict.since.isoformat()})
-                    resume_when_sound(warehouse, stopped, day)
                 decided = system.on(warehouse.reader(day), day)
             if (number + 1) % 10 == 0 or day == days[-1]:
                 tell(f"seed {seed}: {number + 1} of {len(days)} days")

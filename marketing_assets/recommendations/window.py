@@ -1,0 +1,286 @@
+"""The lists of a window as they are made, whole weeks at a time, kept as arrays until the end.
+
+What belongs here: gathering the rows that share links and order, having them scored, ranked and put under the rules, and
+turning them into tables. What does not: which days are built and what is fitted (build.py), scores, rules, words.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from marketing_assets.assignment import salted_share
+from marketing_assets.config import UNKNOWN_USER, Store
+from marketing_assets.recommendations import reasons
+from marketing_assets.recommendations.catalogue import Catalogue
+from marketing_assets.recommendations.history import Flags, Floats, History, Integers
+from marketing_assets.recommendations.links import Links, OtherForm, links_of, no_links
+from marketing_assets.recommendations.lists import (
+    BLOCK_CELLS,
+    Explored,
+    Ranked,
+    Singles,
+    explore,
+    is_held_out,
+    levels,
+    places_of_best,
+    under_rules,
+    wanted,
+    with_promoted,
+)
+from marketing_assets.recommendations.looks import look, with_factor
+from marketing_assets.recommendations.ranker import Ranker, candidates
+from marketing_assets.recommendations.scores import Retrieval, Scored, Taste, of_pairs
+from marketing_assets.recommendations.states import DayState, Seen, States, look_at
+from marketing_assets.warehouse import polars_schema
+
+POPULARITY, BLEND, RERANKED = "popularity", "blend", "reranked"
+ITEM_LIST_LENGTH = 10
+ANCHORS = 5
+"""The item an entry goes with is sought among so many of the user's strongest."""
+DAYS_TOGETHER = 28
+"""No more days than this wait to be made together."""
+
+
+class UserLists:
+    """recommendations of a window."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, history: History, due: pl.DataFrame) -> None:
+        """due: as_of_date, user_id of the window."""
+        self._store, self._catalogue, self._history = store, catalogue, history
+        self._how = Retrieval()
+        self._links = no_links(catalogue.items)
+        self._ranker: Ranker | None = None
+        self._open: list[tuple[DayState, pl.DataFrame]] = []
+        self._made: list[pl.DataFrame] = []
+        places = pl.DataFrame(
+            {"user_id": history.users, "place": np.arange(len(history.users))}, schema={"user_id": pl.String, "place": pl.Int64}
+        )
+        people = due.select("user_id").unique()
+        people = people.with_columns(is_holdout=pl.Series(is_held_out(people["user_id"], store.recommendations)))
+        rows = due.select("as_of_date", "user_id").join(people, on="user_id", how="left")
+        rows = rows.join(places, on="user_id", how="left").with_columns(pl.col("place").fill_null(-1))
+        rows = rows.sort("as_of_date", "user_id")
+        self._due = {part["as_of_date"][0]: part for part in rows.partition_by("as_of_date", maintain_order=True)}
+        self._unknown = pl.DataFrame(
+            {"as_of_date": [None], "user_id": [UNKNOWN_USER], "is_holdout": [False], "place": [-1]}, schema=rows.schema
+        )
+
+    def use(self, links: Links, ranker: Ranker | None) -> None:
+        """Links and order from here on; None: the plain blend."""
+        if links is not self._links or ranker is not self._ranker:
+            self._make()
+            self._links, self._ranker = links, ranker
+
+    def add(self, day: date) -> None:
+        """Lists of those due on `day` and of 'unknown', by the catalogue as it stands."""
+        due = self._due.get(day)
+        users = self._unknown if due is None else pl.concat([due, self._unknown]).sort("user_id")
+        self._open.append((DayState.of(self._catalogue, day, self._ranker is not None), users))
+        if len(self._open) >= DAYS_TOGETHER:
+            self._make()
+
+    def rows(self) -> pl.DataFrame:
+        """The table, in the order of day, user and rank."""
+        self._make()
+        rows = pl.concat(self._made)
+        names = self._catalogue.entries.select(name=pl.coalesce("title", "item_id"))["name"]
+        has_item = pl.col("item") >= 0
+        rows = rows.with_columns(item_id=named(self._catalogue.items, rows["item"]), anchor=named(names, rows["anchor"]))
+        rows = rows.with_columns(
+            issued_date="as_of_date",
+            score=pl.when(has_item).then("score"),
+            reason=pl.when(has_item).then(reasons.sentences(rows)).otherwise(pl.lit("nothing may be recommended")),
+        )
+        return rows.select(pl.col(name).cast(kind) for name, kind in polars_schema("recommendations").items())
+
+    # --- whole blocks --------------------------------------------------------------------------------------------------
+
+    def _make(self) -> None:
+        """Every list of the open days."""
+        opened, self._open = self._open, []
+        if not opened:
+            return
+        users = pl.concat([due for _, due in opened])
+        which = np.repeat(np.arange(len(opened)), [due.height for _, due in opened])
+        chance = np.concatenate([salted_share(due["user_id"], f"exploration {state.day}").to_numpy() for state, due in opened])
+        is_common = ((users["user_id"] == UNKNOWN_USER) | users["is_holdout"]).to_numpy()
+        place = np.where(is_common, -1, users["place"].to_numpy())
+        items = max(len(self._catalogue.items), 1)
+        block = max(1, BLOCK_CELLS // items)
+        state = States([day for day, _ in opened], self._store)
+        for start in range(0, len(place), block):
+            rows = slice(start, start + block)
+            self._made.append(self._block(state, which[rows], place[rows], is_common[rows], chance[rows], users[rows]))
+
+    def _block(
+        self, state: States, which: Integers, place: Integers, is_common: Flags, chance: Floats, users: pl.DataFrame
+    ) -> pl.DataFrame:
+        settings = self._store.recommendations
+        block = look_at(state, self._history, place, which, self._links, self._how, self._ranker is None)
+        seen, scored = block.taste, block.scored
+        allowed = state.allowed[which[scored.row], scored.item]
+        if not settings.is_repeatable:
+            allowed &= of_pairs(seen, scored, seen.bought) == 0
+        order = self._order(state, which, block, allowed, is_common)
+        listed, pool = self._listed(state, which, scored, order, allowed & np.isfinite(order), len(place))
+        lists = explore(listed, pool, chance, ~is_common, settings)
+        policy = np.where(is_common, POPULARITY, BLEND if self._ranker is None else RERANKED)
+        return self._rows(state, which, seen, scored, lists, users.with_columns(policy_id=pl.Series(policy)))
+
+    def _order(self, state: States, which: Integers, block: Seen, allowed: Flags, is_common: Flags) -> Singles:
+        """What the pairs are ordered by: the blend, or the re-ranker's scores of its candidates (elsewhere -inf)."""
+        scored = block.scored
+        if self._ranker is None:
+            return scored.blend
+        chosen = candidates(block.taste, scored, allowed & ~is_common[scored.row], self._how)
+        names, values = look(block, self._links, state, which, chosen, self._how)
+        if names != self._ranker.names:
+            raise OtherForm(
+                "recommendations.ranker: looks at other numbers than this version of the code makes; build recommendations again "
+                "from the day of its fit, or ask for a refit of the newest day"
+            )
+        order = np.where(is_common[scored.row], scored.blend, np.float32(-np.inf))
+        order[chosen.place] = with_factor(self._ranker.scores(values, self._store.threads), block.factor[chosen.place])
+        return order
+
+    def _listed(
+        self, state: States, which: Integers, scored: Scored, order: Singles, allowed: Flags, rows: int
+    ) -> tuple[Ranked, Ranked]:
+        settings = self._store.recommendations
+        kept = np.flatnonzero(allowed)
+        level = levels(order[kept])
+
+        def best(of: Integers, count: int) -> Integers:
+            found = places_of_best(scored.row[kept[of]], level[of], scored.item[kept[of]], rows, count)
+            return np.where(found >= 0, kept[of][found] if len(of) else -1, -1)
+
+        places = best(np.arange(len(kept)), wanted(settings))
+        promoted = state.promoted[which[scored.row[kept]], scored.item[kept]] if state.reserved else np.zeros(len(kept), dtype=bool)
+        if promoted.any():
+            places = with_promoted(places, best(np.flatnonzero(promoted), state.reserved))
+        is_there = places >= 0
+        item = np.where(is_there, scored.item[places], -1) if len(scored.item) else places
+        value = np.where(is_there, order[places], 0.0) if len(scored.item) else np.zeros(places.shape)
+        day = which[:, None]
+        ranked = Ranked(item, np.asarray(np.round(value.astype(np.float64), 6), dtype=np.float64), places)
+        return under_rules(ranked, np.where(is_there, state.category[day, item], -1) if is_there.any() else places,
+                           is_there & state.promoted[day, item] if is_there.any() else is_there, settings)  # fmt: skip
+
+    def _rows(
+        self, state: States, which: Integers, seen: Taste, scored: Scored, lists: Explored, users: pl.DataFrame
+    ) -> pl.DataFrame:
+        rows, length = lists.item.shape
+        flat = lists.item.ravel()
+        rank = np.tile(np.arange(1, length + 1), rows)
+        kept = np.flatnonzero((flat >= 0) | (rank == 1))
+        row, pair = np.repeat(np.arange(rows), length)[kept], lists.place.ravel()[kept]
+        is_there = pair >= 0
+
+        def of(values: Singles) -> Singles:
+            return np.where(is_there, values[pair], np.float32(0)) if len(values) else np.zeros(len(pair), dtype=np.float32)
+
+        bought = of(of_pairs(seen, scored, seen.bought))
+        kind = _kinds(of(scored.own), of(scored.linked), of(scored.popular), bought, lists.is_random.ravel()[kept], self._how)
+        days_ago = of(of_pairs(seen, scored, seen.last))
+        anchor = self._anchors(state, which, seen, row, flat[kept], kind)
+        whole = users[row]
+        return pl.DataFrame(
+            {
+                "as_of_date": pl.Series([day.day for day in state.days], dtype=pl.Date).gather(which[row]),
+                "user_id": whole["user_id"],
+                "rank": rank[kept],
+                "item": flat[kept],
+                "score": lists.score.ravel()[kept],
+                "kind": kind,
+                "times": np.rint(bought).astype(np.int64),
+                "days_ago": np.rint(days_ago).astype(np.int64),
+                "anchor": anchor,
+                "policy_id": whole["policy_id"],
+                "is_holdout": whole["is_holdout"],
+                "logging_propensity": lists.propensity.ravel()[kept],
+            }
+        )
+
+    def _anchors(
+        self, state: States, which: Integers, seen: Taste, row: Integers, item: Integers, kind: Integers
+    ) -> Integers:
+        """For entries that go with something, the catalogue's entry of that item: of the user's strongest, the one that links
+        most; -1 where none of them does."""
+        anchor = np.full(len(row), -1, dtype=np.int64)
+        linked = np.flatnonzero((item >= 0) & (kind == reasons.LINKED))
+        if not len(linked) or not len(seen.row):
+            return anchor
+        strongest = places_of_best(seen.row, levels(seen.own), seen.item, seen.rows, ANCHORS)[row[linked]]
+        best = np.zeros(len(linked))
+        for place in range(ANCHORS):
+            pair = strongest[:, place]
+            source = seen.item[pair]
+            value = np.where(pair >= 0, self._links.pairs.at(source, item[linked]) * seen.own[pair], 0.0)
+            better = value > best
+            best = np.where(better, value, best)
+            anchor[linked] = np.where(better, state.entry[which[row[linked]], source], anchor[linked])
+        return anchor
+
+
+def _kinds(
+    own: Singles, linked: Singles, popular: Singles, bought: Singles, is_random: Flags, how: Retrieval
+) -> Integers:
+    """Which retriever adds most to each entry, as a reason's code."""
+    kind = np.where(own > 0, np.where(bought > 0, reasons.BOUGHT, reasons.OWN), reasons.LINKED)
+    kind = np.where((own == 0) & (how.popular * popular >= how.linked * linked), reasons.POPULAR, kind)
+    return np.where(is_random, reasons.RANDOM, kind).astype(np.int64)
+
+
+def named(names: pl.Series, places: pl.Series) -> pl.Series:
+    """names at places; null at -1."""
+    return names.gather(places.set(places < 0, None)) if len(names) else pl.Series([None] * len(places), dtype=pl.String)
+
+
+class ItemLists:
+    """item_recommendations of a window: an item's strongest links that may be recommended."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._made: list[pl.DataFrame] = []
+
+    def add(self, day: date, items: pl.Series | None, links: Links) -> None:
+        """items: ids, sorted; None: none are due."""
+        if items is None:
+            return
+        catalogue = self._catalogue
+        source = catalogue.places(items)
+        owner, target, strength = links_of(links.matrix, source)
+        allowed = catalogue.may_recommend[target]
+        owner, target, strength = owner[allowed], target[allowed], strength[allowed]
+        lengths = np.bincount(owner, minlength=len(items))
+        rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
+        kept = rank <= ITEM_LIST_LENGTH
+        empty = np.flatnonzero(lengths == 0)
+        order = np.argsort(np.concatenate([owner[kept], empty]), kind="stable")
+        self._made.append(
+            pl.DataFrame(
+                {
+                    "item": np.concatenate([source[owner[kept]], source[empty]])[order],
+                    "rank": np.concatenate([rank[kept], np.ones(len(empty), dtype=np.int64)])[order],
+                    "recommended": np.concatenate([target[kept], np.full(len(empty), -1, dtype=np.int64)])[order],
+                    "score": np.concatenate([np.round(strength[kept].astype(np.float64), 6), np.zeros(len(empty))])[order],
+                }
+            ).with_columns(as_of_date=pl.lit(day))
+        )
+
+    def rows(self) -> pl.DataFrame:
+        """The table, in the order of day, item and rank."""
+        schema = polars_schema("item_recommendations")
+        if not self._made:
+            return pl.DataFrame(schema=schema)
+        rows = pl.concat(self._made)
+        rows = rows.with_columns(
+            item_id=named(self._catalogue.items, rows["item"]),
+            recommended_item_id=named(self._catalogue.items, rows["recommended"]),
+            score=pl.when(pl.col("recommended") >= 0).then("score"),
+            issued_date="as_of_date",
+        )
+        return rows.select(pl.col(name).cast(kind) for name, kind in schema.items())
