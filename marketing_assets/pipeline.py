@@ -119,9 +119,13 @@ def _demand(store: Store, day: date) -> int:
     return store.forecasting.history_days if store.is_cadence_day(day, store.forecasting.cadence_days) else 0
 
 
+RANKED_DAYS = 26 * 7
+"""How far back the cuts lie that the ranking model of lists learns from (recommendations.fits.CUTS weeks)."""
+
+
 def _lists(store: Store, day: date) -> int:
     """Lists score a long history; the ranking model also looks at what was known on its past cuts."""
-    return ACTIVE_DAYS + (112 if store.is_cadence_day(day, REISSUE_DAYS) else 0)
+    return ACTIVE_DAYS + (RANKED_DAYS if store.is_cadence_day(day, REISSUE_DAYS) else 0)
 
 
 _REQUESTS: dict[str, Days] = {"raw_refit_requests": ALL}
@@ -179,7 +183,7 @@ _STEPS: tuple[Step, ...] = (
          {"demand_forecasts": 0, "items": 0, "item_days": 28}, "demand", settings=("inventory", "forecasting")),
     Step(
         "recommendations", ("recommendations", "item_recommendations"), "marketing_assets.recommendations:build_recommendations",
-        {"clean_events": _lists, "raw_identities": ALL, "raw_item_drivers": ALL, "item_days": lambda store, day: 90 + 112,
+        {"clean_events": _lists, "raw_identities": ALL, "raw_item_drivers": ALL, "item_days": lambda store, day: 90 + RANKED_DAYS,
          "items": 0, "item_features": 0, "user_features": 0, "user_profiles": 0,
          "user_preferences": 0, "inventory_plan": 0, **_REQUESTS},
         "recommendations",

@@ -619,3 +619,13 @@ def test_of_two_items_seen_as_often_the_one_that_sells_comes_first() -> None:
     # 48 views, 24 orders: a rate of 1/2; pen 24 orders of 12 expected, tea none of 12, each drawn in by ten orders
     assert pull == {"pen": pytest.approx(34 / 22), "tea": pytest.approx(10 / 22)}
     assert items_of(rows.filter(pl.col("as_of_date") == days[-1]), "unknown") == ["pen", "tea"]
+
+
+def test_the_ranking_model_looks_no_further_back_than_the_pipeline_says() -> None:
+    from marketing_assets.pipeline import RANKED_DAYS
+    from marketing_assets.recommendations.fits import CUTS, HORIZON_DAYS, cut_days
+
+    store = shop_store()
+    day = store.first_day + timedelta(days=400)
+    cuts, _ = cut_days(store, day)
+    assert len(cuts) == CUTS and day - min(cuts) == timedelta(days=RANKED_DAYS) and RANKED_DAYS == CUTS * HORIZON_DAYS
