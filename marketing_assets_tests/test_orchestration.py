@@ -393,3 +393,30 @@ def test_the_schedule_is_off_where_the_days_have_ended(lived: Path) -> None:
     statuses = [definitions_of(one).get_schedule_def("nightly").default_status for one in (store, store.model_copy(update={"last_day": None}))]
     assert statuses == [dg.DefaultScheduleStatus.STOPPED, dg.DefaultScheduleStatus.RUNNING]
     assert ended.name == going_on.name == "nightly"
+
+
+def test_asset_events_of_a_run_are_stored_as_a_batch(tmp_path: Path) -> None:
+    """A batch that cannot be stored is stored event by event instead, which Dagster only says on stderr and takes ten times as long."""
+    from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+    from dagster._core.events.log import EventLogEntry
+    from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+
+    from marketing_assets.orchestration.storage import ShopStorage
+
+    storage = ShopStorage.from_local(str(tmp_path))
+    with dg.DagsterInstance.ephemeral() as instance:
+        storage.register_instance(instance)
+        entries = []
+        for day in days_between(FIRST, LAST):
+            data = StepMaterializationData(dg.AssetMaterialization("items", partition=day.isoformat()))
+            happened = DagsterEvent(DagsterEventType.ASSET_MATERIALIZATION.value, "job", event_specific_data=data)
+            entries.append(EventLogEntry(None, 20, "made", "run", 1.0, None, None, happened))
+        before = SqliteEventLogStorage.store_event
+        SqliteEventLogStorage.store_event = lambda self, event: pytest.fail("stored one by one")  # type: ignore[assignment]
+        try:
+            storage.event_log_storage.store_event_batch(entries)
+        finally:
+            SqliteEventLogStorage.store_event = before  # type: ignore[method-assign]
+        key = dg.AssetKey("items")
+        assert storage.event_log_storage.get_materialized_partitions(key) == {str(day) for day in days_between(FIRST, LAST)}
+    storage.event_log_storage.dispose()

@@ -75,7 +75,7 @@ class BatchedEventLog(SqliteEventLogStorage):
                 self.store_event(one)
             return
         statements = [self.prepare_insert_event(event) for event in events]
-        with self.run_connection(runs.pop()) as connection, connection.begin():
+        with self.run_connection(runs.pop()) as connection:
             for statement in statements:
                 connection.execute(statement)
         newest: dict[Any, tuple[EventLogEntry, int]] = {}
