@@ -604,3 +604,17 @@ def test_every_input_of_a_known_driver_is_a_column_of_the_contract() -> None:
     from marketing_assets.forecasting.drivers import SERIES_DRIVERS
 
     assert set(SERIES_DRIVERS) <= set(INPUTS["item_drivers"].columns)
+
+
+def test_in_a_shops_first_weeks_few_days_do_not_speak_for_themselves() -> None:
+    """Sold out after its only day of sales, an item does not sell as much every day: nobody older is there to draw it to."""
+    units = np.zeros((12, 8))
+    units[:, 4:] = np.random.default_rng(5).poisson(0.5, (12, 4))
+    units[:, 4] = np.maximum(units[:, 4], 1)
+    units[0] = [0, 0, 0, 0, 9, 0, 0, 0]
+    blocked = np.zeros((12, 8), dtype=bool)
+    blocked[0, 5:8] = True
+    levels = fit_levels(panel_of(units, is_blocked=blocked))
+    usual = units[1:, 4:].mean()
+    assert usual < levels.level[0] < 9 / 3
+    assert abs(levels.level[1:].mean() / usual - 1) < 0.6

@@ -22,10 +22,24 @@ def with_prior(panel: Panel, level: Floats, quantiles: Floats, exposure: Floats)
     """level (n,) and quantiles (n, ...) of young series drawn to the median of older ones of their category and price band.
 
     exposure: (n,) open days seen, a busy day counting more. Fewer than FEWEST_DONORS older ones: the category, then the shop.
+    In a shop's first weeks all are young and are drawn to the mean over all days seen: an item sold out after its only day of
+    sales is not one that sells as much every day.
     """
     is_young: Flags = np.asarray(exposure < YOUNG_DAYS)
-    if not is_young.any() or is_young.all():
+    if not is_young.any() or not exposure.sum():
         return level, quantiles
+    if is_young.all():
+        usual_level = np.full(panel.count, np.average(level, weights=exposure))
+        usual = np.broadcast_to(np.average(quantiles, axis=0, weights=exposure), quantiles.shape)
+    else:
+        usual_level, usual = _of_like(panel, level, quantiles, is_young)
+    share = np.where(is_young, PRIOR_DAYS / (PRIOR_DAYS + exposure), 0.0)
+    each = share.reshape(-1, *[1] * (quantiles.ndim - 1))
+    return level + share * (usual_level - level), quantiles + each * (usual - quantiles)
+
+
+def _of_like(panel: Panel, level: Floats, quantiles: Floats, is_young: Flags) -> tuple[Floats, Floats]:
+    """For young series, the median level and quantiles of older ones that are like them."""
     price = panel.series["unit_price"].cast(pl.Float64)
     band = (price.log(10) * PRICE_BANDS_PER_TENFOLD).floor()
     described = panel.series.select("category").with_columns(band=pl.when(price > 0).then(band), is_young=pl.Series(is_young))
@@ -46,6 +60,4 @@ def with_prior(panel: Panel, level: Floats, quantiles: Floats, exposure: Floats)
             usual_level[ours] = np.median(level[donors])
             usual[ours] = np.median(quantiles[donors], axis=0)
             is_open &= ~ours
-    share = np.where(is_young, PRIOR_DAYS / (PRIOR_DAYS + exposure), 0.0)
-    each = share.reshape(-1, *[1] * (quantiles.ndim - 1))
-    return level + share * (usual_level - level), quantiles + each * (usual - quantiles)
+    return usual_level, usual
