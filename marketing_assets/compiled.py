@@ -13,7 +13,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,9 +46,9 @@ def texts_beside(warehouse: Path) -> Iterator[None]:
         yield
     finally:
         if not known.issuperset(_TEXTS):
-            fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            fresh.write_text(json.dumps({"made_with": made_with, "texts": _TEXTS}), encoding="utf-8")
-            os.replace(fresh, path)
+            from marketing_assets.warehouse import replace_file
+
+            replace_file(path, json.dumps({"made_with": made_with, "texts": _TEXTS}))
 
 
 def compiled(expression: ir.Table) -> str:
@@ -67,7 +66,7 @@ def compiled(expression: ir.Table) -> str:
     else:
         del _TEXTS[name]  # put behind the others
     _TEXTS[name] = parts
-    return "".join(part if isinstance(part, str) else _literal(dates[part]) for part in parts)
+    return "".join(part if isinstance(part, str) else date_literal(dates[part]) for part in parts)
 
 
 def _compile(expression: ir.Table) -> str:
@@ -76,7 +75,8 @@ def _compile(expression: ir.Table) -> str:
     return str(engine().to_sql(expression, dialect="duckdb", pretty=False))
 
 
-def _literal(day: datetime.date) -> str:
+def date_literal(day: datetime.date) -> str:
+    """A day as compiled texts write it."""
     return f"MAKE_DATE({day.year}, {day.month}, {day.day})"
 
 
@@ -89,7 +89,7 @@ def _blanks(text: str, dates: list[datetime.date]) -> list[str | int]:
             if not isinstance(part, str):
                 cut.append(part)
                 continue
-            for place, piece in enumerate(part.split(_literal(day))):
+            for place, piece in enumerate(part.split(date_literal(day))):
                 cut += [number, piece] if place else [piece]
         parts = cut
     return parts

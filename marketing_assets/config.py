@@ -33,6 +33,14 @@ ACTIVE_DAYS = 400
 """Users and items not seen for longer than this leave the change logs."""
 LATE_DAYS = 30
 """How many landed days back duplicates and open sessions are sought."""
+RANKED_WEEKS = 26
+"""How many past weeks the ranking model of lists learns from."""
+PAGES = 7
+"""Pages of so many newest days are written by a run; older ones when somebody asks."""
+PREVIEW_ROWS, PREVIEW_COLUMNS = 5, 10
+"""What the UI shows of a partition."""
+MEND_ATTEMPTS = 3
+"""A catch-up that failed is asked for so many times in all."""
 CONTROL_INPUTS = ("refit_requests", "plan_overrides")
 """Inputs every shop has: files under control/ beside store.yaml, written by people and by the drift sensor."""
 

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from marketing_assets.assignment import salted_share
+from marketing_assets.assignment import salted_share, scattered
 
 Kind = Literal["rate", "ratio", "total"]
 Floats = npt.NDArray[np.float64]
@@ -71,11 +71,8 @@ def cluster_weights(clusters: pl.Series, replicates: int, seed: int) -> npt.NDAr
     """
     names = clusters.cast(pl.String).fill_null("")
     start = (salted_share(names, f"bootstrap-{seed}").to_numpy() * 2.0**53).astype(np.uint64) << np.uint64(11)
-    steps = np.arange(1, (replicates + 3) // 4 + 1, dtype=np.uint64)
-    mixed = start[:, None] + steps[None, :] * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    mixed ^= mixed >> np.uint64(31)
+    steps = np.arange((replicates + 3) // 4, dtype=np.uint64)
+    mixed = scattered(start[:, None] + steps[None, :] * np.uint64(0x9E3779B97F4A7C15))
     weights: npt.NDArray[np.uint8] = _poisson_table()[np.ascontiguousarray(mixed).astype("<u8").view("<u2")[:, :replicates]]
     return weights
 

@@ -1,7 +1,7 @@
 """When models refit, which version is in force, when a later fit is promoted, and the registry of it all.
 
 What belongs here: the life of a model over days, the same for every concept. What does not: fitting or scoring anything
-(the concept modules), or how a fit reaches disk (warehouse.py).
+(the concept modules), or how a fit reaches disk (warehouse/).
 
 A concept's window function asks `fit_days` on which of its days it refits, fits there, decides by `compare` whether the
 newcomer replaces the model in force, and scores each day with what `ModelHistory.in_force` (or `model_in_force`) names.

@@ -2,7 +2,7 @@
 
 What belongs here: which concept makes which tables from which, how far back it looks, what is missing or stale, and publishing
 a window of a step in one transaction. What does not: Dagster (orchestration/), what the numbers mean (the concept modules), how
-bytes reach disk (warehouse.py).
+bytes reach disk (warehouse/).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from marketing_assets.config import ACTIVE_DAYS, CONTROL_INPUTS, KEYFRAME_DAYS, LATE_DAYS, REISSUE_DAYS, Store
+from marketing_assets.config import ACTIVE_DAYS, CONTROL_INPUTS, KEYFRAME_DAYS, LATE_DAYS, RANKED_WEEKS, REISSUE_DAYS, Store
 from marketing_assets.schemas import INPUTS, TABLES
 from marketing_assets.warehouse import Built, InvalidTable, LedgerRow, MissingPartitions, Warehouse, days_between, digest
 
@@ -66,7 +66,7 @@ def _code_version(module: str) -> str:
     concept = here / module.split(".")[1]
     files = sorted(concept.rglob("*.py")) if concept.is_dir() else [concept.with_suffix(".py")]
     hashed = hashlib.blake2b(digest_size=6)
-    for file in (*files, here / "schemas.py", here / "model_store.py", here / "assignment.py"):
+    for file in (*files, *sorted((here / "schemas").glob("*.py")), here / "model_store.py", here / "assignment.py"):
         hashed.update(file.read_bytes())
     return hashed.hexdigest()
 
@@ -119,13 +119,9 @@ def _demand(store: Store, day: date) -> int:
     return store.forecasting.history_days if store.is_cadence_day(day, store.forecasting.cadence_days) else 0
 
 
-RANKED_DAYS = 26 * 7
-"""How far back the cuts lie that the ranking model of lists learns from (recommendations.fits.CUTS weeks)."""
-
-
 def _lists(store: Store, day: date) -> int:
     """Lists score a long history; the ranking model also looks at what was known on its past cuts."""
-    return ACTIVE_DAYS + (RANKED_DAYS if store.is_cadence_day(day, REISSUE_DAYS) else 0)
+    return ACTIVE_DAYS + (7 * RANKED_WEEKS if store.is_cadence_day(day, REISSUE_DAYS) else 0)
 
 
 _REQUESTS: dict[str, Days] = {"raw_refit_requests": ALL}
@@ -183,7 +179,7 @@ _STEPS: tuple[Step, ...] = (
          {"demand_forecasts": 0, "items": 0, "item_days": 28}, "demand", settings=("inventory", "forecasting")),
     Step(
         "recommendations", ("recommendations", "item_recommendations"), "marketing_assets.recommendations:build_recommendations",
-        {"clean_events": _lists, "raw_identities": ALL, "raw_item_drivers": ALL, "item_days": lambda store, day: 90 + RANKED_DAYS,
+        {"clean_events": _lists, "raw_identities": ALL, "raw_item_drivers": ALL, "item_days": lambda store, day: 90 + 7 * RANKED_WEEKS,
          "items": 0, "item_features": 0, "user_features": 0, "user_profiles": 0,
          "user_preferences": 0, "inventory_plan": 0, **_REQUESTS},
         "recommendations",

@@ -27,7 +27,7 @@ from marketing_assets.orchestration.resources import PROCESS_TAG, process_mark
 from marketing_assets.orchestration.sensors import fail_dead_runs, sensors_of
 from marketing_assets.pipeline import Fingerprints, run_days, stale_days, steps_of
 from marketing_assets.schemas import TABLES
-from marketing_assets.warehouse import _LEDGER_SCHEMA, days_between, ledger_copy, open_warehouse, verdict_copy
+from marketing_assets.warehouse import LEDGER_SCHEMA, days_between, ledger_copy, open_warehouse, verdict_copy
 from marketing_assets_tests.conftest import FIRST, LAST
 
 PACKAGE = REPOSITORY_ROOT / "marketing_assets"
@@ -134,7 +134,7 @@ def ledger_through(store: Store, end: date | None) -> pl.DataFrame:
                 day = FIRST + timedelta(days=offset)
                 fingerprint = file_fingerprint(store, step.source, day) if step.source else "f"
                 rows.append((table, day, 1, "c", "s", fingerprint, "v", "run", datetime(2026, 1, 1), None))
-    return pl.DataFrame(rows, schema=_LEDGER_SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=LEDGER_SCHEMA, orient="row")
 
 
 def test_landed_days_are_asked_for_from_the_first_missing_one(shop_at: Callable[..., Store]) -> None:

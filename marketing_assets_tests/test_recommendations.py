@@ -622,10 +622,17 @@ def test_of_two_items_seen_as_often_the_one_that_sells_comes_first() -> None:
 
 
 def test_the_ranking_model_looks_no_further_back_than_the_pipeline_says() -> None:
-    from marketing_assets.pipeline import RANKED_DAYS
-    from marketing_assets.recommendations.fits import CUTS, HORIZON_DAYS, cut_days
+    from marketing_assets.pipeline import step_of_table
+    from marketing_assets.recommendations.catalogue import POPULARITY_DAYS
+    from marketing_assets.recommendations.fits import cut_days
+    from marketing_assets.recommendations.history import HISTORY_DAYS
 
     store = shop_store()
     day = store.first_day + timedelta(days=400)
+    while not store.is_cadence_day(day, store.recommendations.cadence_days):
+        day += timedelta(days=1)
     cuts, _ = cut_days(store, day)
-    assert len(cuts) == CUTS and day - min(cuts) == timedelta(days=RANKED_DAYS) and RANKED_DAYS == CUTS * HORIZON_DAYS
+    back = (day - min(cuts)).days
+    reads = step_of_table(store)["recommendations"].reads
+    declared = {name: days if isinstance(days, int) else days(store, day) for name, days in reads.items()}
+    assert declared["clean_events"] >= back + HISTORY_DAYS - 1 and declared["item_days"] >= back + POPULARITY_DAYS - 1

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from marketing_assets.compiled import compiled
+from marketing_assets.compiled import compiled, date_literal
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import Reader, WarehouseError
 
@@ -52,14 +52,10 @@ def query(build: Callable[..., Any]) -> Callable[..., pl.DataFrame]:
             _COMPILED[key] = compiled(build(_unbound, *given))
         text = _COMPILED[key]
         for stand_in, day in zip(_STAND_INS, days, strict=False):
-            text = text.replace(_literal(stand_in), _literal(day))
+            text = text.replace(date_literal(stand_in), date_literal(day))
         return plain_numbers(reader.connection.execute(text).pl())
 
     return run
-
-
-def _literal(day: date) -> str:
-    return f"MAKE_DATE({day.year}, {day.month}, {day.day})"
 
 
 def plain_numbers(frame: pl.DataFrame) -> pl.DataFrame:

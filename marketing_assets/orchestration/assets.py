@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from marketing_assets.config import Store
+from marketing_assets.config import PAGES, PREVIEW_COLUMNS, PREVIEW_ROWS, Store
 from marketing_assets.control import request_refit
 from marketing_assets.orchestration.checks import check_results, check_specs
 from marketing_assets.orchestration.partitions import daily_partitions, days_of
@@ -30,9 +30,6 @@ GROUPS = {name: f"{number:02}_{name}" for number, name in enumerate(OWNERS, 1)}
 KINDS = {"profiles": "lightgbm", "recommendations": "lightgbm", "demand": "lightgbm", "response": "lightgbm", "planning": "cvxpy",
          "features": "ibis", "cleaning": "ibis", "sources": "ibis"}
 
-PAGES = 7
-PREVIEW_ROWS = 5
-PREVIEW_COLUMNS = 10
 
 
 class RefitConfig(dg.Config):

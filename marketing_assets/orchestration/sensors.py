@@ -14,7 +14,7 @@ import dagster as dg
 
 from marketing_assets.alerts import AlertError, send_alert
 from marketing_assets.catch_up import fingerprints_of, what_landed
-from marketing_assets.config import Store
+from marketing_assets.config import MEND_ATTEMPTS, Store
 from marketing_assets.control import Verdict, request_verdict
 from marketing_assets.orchestration.checks import freshness_evaluation
 from marketing_assets.orchestration.jobs import refit_selection
@@ -27,7 +27,6 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-MEND_ATTEMPTS = 3
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 

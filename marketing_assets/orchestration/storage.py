@@ -1,7 +1,7 @@
 """Dagster's own storage, one per shop, beside its store.yaml.
 
 What belongs here: where Dagster keeps runs, events and ticks, and writing many events at once. What does not: tables of the shop
-(warehouse.py); the ledger, not this log, decides what is missing.
+(warehouse/); the ledger, not this log, decides what is missing.
 
 A range of a year writes two events per asset and day. Dagster hands them over in batches where DAGSTER_EVENT_BATCH_SIZE asks for
 it, but its SQLite log writes each in transactions of its own, which costs more than the work itself; here a batch is two

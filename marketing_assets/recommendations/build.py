@@ -13,7 +13,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from marketing_assets.config import Store
+from marketing_assets.config import RANKED_WEEKS, Store
 from marketing_assets.model_store import ModelHistory, rollbacks
 from marketing_assets.recommendations.catalogue import Catalogue
 from marketing_assets.recommendations.fits import (
@@ -83,8 +83,8 @@ def build_recommendations(reader: Reader, days: Sequence[date], store: Store) ->
     )
 
 
-REMEMBERED = 30
-"""So many read models are kept; a fit of the re-ranker looks back over as many weeks of links."""
+REMEMBERED = RANKED_WEEKS + 4
+"""So many read models are kept: those a fit of the re-ranker looks back over, and a few more."""
 
 
 class _InForce:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from marketing_assets.config import REISSUE_DAYS, Store
+from marketing_assets.config import RANKED_WEEKS, REISSUE_DAYS, Store
 from marketing_assets.model_store import ModelHistory, compare, fit_days, held_out, new_fit
 from marketing_assets.recommendations.catalogue import Catalogue
 from marketing_assets.recommendations.history import HISTORY_DAYS, Flags, Floats, History, Integers, ordinal
@@ -116,8 +116,6 @@ def _restricted(matrix: sp.csr_array, kept: Integers) -> sp.csr_array:
 
 # --- the re-ranker ------------------------------------------------------------------------------------------------------
 
-CUTS = 26
-"""Past days, a week apart, that the re-ranker learns from at most."""
 COMPARED_CUTS = 4
 """It is compared with the plain blend, and with the re-ranker in force, on the held-out users of so many newest."""
 HORIZON_DAYS = 7
@@ -139,7 +137,7 @@ def cut_days(store: Store, day: date) -> tuple[list[date], int]:
     """Past days to learn from, newest first, and the days after each that count."""
     horizon = HORIZON_DAYS if (day - store.first_day).days >= YOUNG_DAYS else 1
     newest = day - timedelta(days=horizon)
-    found = [newest - timedelta(days=horizon * back) for back in range(CUTS)]
+    found = [newest - timedelta(days=horizon * back) for back in range(RANKED_WEEKS)]
     return [cut for cut in found if cut >= store.first_day], horizon
 
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
 
+from marketing_assets.assignment import scattered
 from marketing_assets.recommendations.history import Floats, Integers, expand
 from marketing_assets.recommendations.lists import BLOCK_CELLS, DECIMALS, Singles, largest_of, least_of_best, places_of_best
 from marketing_assets.warehouse import WarehouseError
@@ -115,23 +116,15 @@ class Visits:
     def marks(self, span: int) -> npt.NDArray[np.uint64]:
         """A number per visit that tells it, its items and its `span` predecessors from any other."""
         row = np.repeat(np.arange(len(self.user)), np.diff(self.content.indptr))
-        mixed = _mixed(self.content.indices.astype(np.uint64) * np.uint64(1 << 32) + self.content.data.astype(np.uint64))
+        mixed = scattered(self.content.indices.astype(np.uint64) * np.uint64(1 << 32) + self.content.data.astype(np.uint64))
         total = np.zeros(len(self.user), dtype=np.uint64)
         np.add.at(total, row, mixed)
-        mark = _mixed(total + np.uint64(1))
+        mark = scattered(total + np.uint64(1))
         result = mark.copy()
         for gap in range(1, min(span, len(mark) - 1) + 1):
             same = self.user[gap:] == self.user[:-gap]
-            result[gap:] = _mixed(result[gap:] + np.where(same, mark[:-gap], np.uint64(0)))
+            result[gap:] = scattered(result[gap:] + np.where(same, mark[:-gap], np.uint64(0)))
         return result
-
-
-def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Each number scattered over 64 bits (the finaliser of SplitMix64, Steele et al. 2014)."""
-    x = numbers + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(x ^ (x >> np.uint64(31)), dtype=np.uint64)
 
 
 class PairCounts:
@@ -225,7 +218,7 @@ def _changed(
     """Places of the old visits that are no more, and of the new ones that were not: by user, time and mark."""
     if not len(old.user):
         return np.zeros(0, dtype=np.int64), np.arange(len(new.user))
-    keys = [_mixed(_mixed(v.user.astype(np.uint64)) + v.visit.astype(np.int64).view(np.uint64)) + m
+    keys = [scattered(scattered(v.user.astype(np.uint64)) + v.visit.astype(np.int64).view(np.uint64)) + m
             for v, m in ((old, old_marks), (new, new_marks))]  # fmt: skip
     return np.flatnonzero(~np.isin(keys[0], keys[1])), np.flatnonzero(~np.isin(keys[1], keys[0]))
 

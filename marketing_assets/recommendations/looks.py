@@ -57,12 +57,9 @@ def table_of(columns: dict[str, npt.NDArray[Any]]) -> tuple[list[str], Singles]:
     return names, np.asarray(np.round(values, DECIMALS, out=values), dtype=np.float32)
 
 
-PULL_WEIGHT = 1.0
-
-
 def with_factor(scores: Floats, factor: Singles) -> Floats:
     """The re-ranker learns what people do of themselves; what is put before them is judged by the factor as well."""
-    return np.asarray(np.round(scores + PULL_WEIGHT * np.log(factor.astype(np.float64)), 6), dtype=np.float64)
+    return np.asarray(np.round(scores + np.log(factor.astype(np.float64)), 6), dtype=np.float64)
 
 
 def _leanings(columns: dict[str, npt.NDArray[Any]], block: Seen, state: States, day: Integers, chosen: Candidates) -> None:

@@ -97,7 +97,6 @@ class States:
         if self.reserved and self.promoted.any():
             self.popular = np.hstack([self.popular, _most_popular(self.popularity, self.allowed & self.promoted, self.reserved)])
 
-
     def floor(self, how: Retrieval, is_plain: bool) -> Singles:
         """As many popular items as a list looks at reach it, so that nothing below is in a list. A re-ranker looks at more."""
         if not (is_plain and self._is_plain):

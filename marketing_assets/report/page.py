@@ -12,7 +12,6 @@ import base64
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cache
@@ -32,7 +31,7 @@ from marketing_assets.report.service import service_actions, service_facts, serv
 from marketing_assets.report.trust import trust_actions, trust_section
 from marketing_assets.report.watch import watch_actions, watch_facts, watch_section
 from marketing_assets.report.words import Words
-from marketing_assets.warehouse import Reader
+from marketing_assets.warehouse import Reader, replace_file
 
 HISTORY_DAYS = 28
 HEADLINES = (
@@ -59,14 +58,8 @@ def write_report(reader: Reader, day: date, store: Store) -> Path:
     """Render the page of `day` to reports/<day>.html beside store.yaml, by atomic rename. Returns its path."""
     path = report_path(store, day)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(path, render_report(reader, day, store))
+    replace_file(path, render_report(reader, day, store))
     return path
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def render_report(reader: Reader, day: date, store: Store) -> str:
@@ -228,7 +221,7 @@ def _bundle(folder: Path) -> str:
 
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     if folder.is_dir():
-        _write_whole(kept, bundle)
+        replace_file(kept, bundle)
     return bundle
 
 
