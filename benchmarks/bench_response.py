@@ -1,15 +1,17 @@
 """Response rates against known truth, peers beside us on the same log: explained share and calibration.
 
-    python benchmarks/bench_response.py [seeds]
+    python benchmarks/bench_response.py [shop SEEDS] [log SEEDS] [open_bandit]
 
-Peers: logistic regression on the same one-hot features, and a raw LightGBM. All learn from 56 days and predict the cells of
-the next; the score is against the true probabilities. open_bandit follows where MARKETING_DATA is set.
+shop: the sample shop's own past and truth. log: a larger log with effects of its own. Peers: logistic regression on the same
+one-hot features, and a raw LightGBM. All learn from 56 days and predict the cells of the next; the score is against the true
+probabilities, cells weighted by the impressions on offer. open_bandit needs MARKETING_DATA.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -21,37 +23,36 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.ad_truth import AdTruth
+from benchmarks.shop_truth import lived, rates_of
 from marketing_assets.response import build_response, fit_effects
 from marketing_assets.response.calibration import log_loss, normalised_entropy
+from marketing_assets.response.statistics import read_log
 from marketing_assets.warehouse import days_between, reader_over
 
 FEATURES = ["audience_id", "creative_id", "placement_id", "hour"]
 
 
-def explained(true: Any, rate: Any) -> float:
-    one = np.ones(len(true))
-    base = log_loss(np.full(len(true), true.mean()), true, one)
-    return (base - log_loss(rate, true, one)) / (base - log_loss(true, true, one))
+def explained(true: Any, rate: Any, weight: Any) -> float:
+    """(LL_base - LL_rate) / (LL_base - LL_truth), expected log losses, the base being the one true rate of all."""
+    base = log_loss(np.full(len(true), np.average(true, weights=weight)), true * weight, weight)
+    return (base - log_loss(rate, true * weight, weight)) / (base - log_loss(true, true * weight, weight))
 
 
-def worst_ratio(cells: pl.DataFrame, true: Any, rate: Any) -> float:
+def worst_ratio(cells: pl.DataFrame, true: Any, rate: Any, weight: Any) -> float:
     """Largest distance from 1 of predicted over true clicks, over placements and blocks of six hours."""
-    scored = cells.select("placement_id", block=pl.col("hour") // 6).with_columns(true=pl.Series(true), rate=pl.Series(rate))
+    scored = cells.select("placement_id", block=pl.col("hour") // 6).with_columns(
+        true=pl.Series(true * weight), rate=pl.Series(rate * weight)
+    )
     ratios = [group["rate"].sum() / group["true"].sum() for key in ("placement_id", "block") for _, group in scored.group_by(key)]
     return max(abs(ratio - 1) for ratio in ratios)
 
 
-def peers(frames: dict[str, pl.DataFrame], cells: pl.DataFrame) -> dict[str, tuple[Any, float]]:
+def peers(table: pl.DataFrame, cells: pl.DataFrame) -> dict[str, tuple[Any, float]]:
+    """Rates of `cells` and CPU seconds by name. table: FEATURES, position, clicks, shown."""
     import lightgbm
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import OneHotEncoder
 
-    table = (
-        frames["clean_impressions"]
-        .group_by(*FEATURES, "position")
-        .agg(clicks=pl.col("is_clicked").sum(), shown=pl.len())
-        .sort(*FEATURES, "position")
-    )
     rows = pl.concat([table, table])
     label = np.concatenate([np.ones(table.height), np.zeros(table.height)])
     weight = np.concatenate([table["clicks"].to_numpy(), (table["shown"] - table["clicks"]).to_numpy()])
@@ -86,8 +87,11 @@ def peers(frames: dict[str, pl.DataFrame], cells: pl.DataFrame) -> dict[str, tup
     return result
 
 
-def on_truth(seeds: int) -> None:
-    rows = []
+Row = tuple[str, float, float, float]
+
+
+def on_log(seeds: int) -> None:
+    rows: list[Row] = []
     for seed in range(seeds):
         truth = AdTruth(seed)
         frames = truth.frames()
@@ -100,28 +104,53 @@ def on_truth(seeds: int) -> None:
             started = time.process_time()
             rates = build_response(reader, days, store).tables["response_rates"].filter(pl.col("as_of_date") == truth.last_day)
             seconds = time.process_time() - started
-            true = truth.ctr(rates)
-            inside = ((rates["ctr_low"].to_numpy() <= true) & (true <= rates["ctr_high"].to_numpy())).mean()
-            rows.append(
-                (
-                    f"ours, {methods}",
-                    explained(true, rates["ctr"].to_numpy()),
-                    worst_ratio(rates, true, rates["ctr"].to_numpy()),
-                    seconds,
-                )
-            )
-            print(f"  seed {seed} {methods}: 90 % interval covers {inside:.2f}")
-        for name, (rate, seconds) in peers(frames, rates).items():
-            rows.append((name, explained(true, rate), worst_ratio(rates, true, rate), seconds))
+            true, weight = truth.ctr(rates), np.ones(rates.height)
+            rows.append(score(f"ours, {methods}", rates, true, rates["ctr"].to_numpy(), weight, seconds))
+        shown = frames["clean_impressions"].group_by(*FEATURES, "position").agg(clicks=pl.col("is_clicked").sum(), shown=pl.len())
+        for name, (rate, seconds) in peers(shown.sort(*FEATURES, "position"), rates).items():
+            rows.append(score(name, rates, true, rate, weight, seconds))
+    tell("log", rows)
+
+
+def on_shop(seeds: int, first: int = 1) -> None:
+    rows: list[Row] = []
+    for seed in range(first, first + seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            past = lived(Path(folder), seed)
+            for methods in ("plain", "learned"):
+                store = past.store(methods)
+                with past.opened(store) as warehouse:
+                    reader = warehouse.reader(past.day)
+                    rates, seconds = rates_of(past, reader, store)
+                    cells = past.truth(rates, reader)
+                    log = read_log(reader, past.day - timedelta(days=store.response.history_days - 1), past.day).shown
+                true, weight = cells["true_ctr"].to_numpy(), cells["on_offer"].to_numpy()
+                rows.append(score(f"ours, {methods}", cells, true, cells["ctr"].to_numpy(), weight, seconds))
+            shown = log.group_by(*FEATURES, "position").agg(pl.col("clicks").sum(), shown=pl.col("impressions").sum())
+            for name, (rate, seconds) in peers(shown.sort(*FEATURES, "position"), cells).items():
+                rows.append(score(name, cells, true, rate, weight, seconds))
+            found = ", ".join(f"{name} {share:.3f} {worst:.3f}" for name, share, worst, _ in rows[-4:])
+            print(f"  seed {seed}, {int(log['clicks'].sum())} clicks: {found}", flush=True)
+    tell("sample shop", rows)
+
+
+def score(name: str, cells: pl.DataFrame, true: Any, rate: Any, weight: Any, seconds: float) -> Row:
+    low, high = cells["ctr_low"].to_numpy(), cells["ctr_high"].to_numpy()
+    if name.startswith("ours"):
+        print(f"  {name}: 90 % interval covers {np.average((low <= true) & (true <= high), weights=weight):.2f}")
+    return name, explained(true, rate, weight), worst_ratio(cells, true, rate, weight), seconds
+
+
+def tell(title: str, rows: list[Row]) -> None:
+    """Means over seeds with their 95 % interval, and the worst calibration of any placement, block and seed."""
     table = pl.DataFrame(rows, schema=["method", "explained", "worst_ratio", "cpu"], orient="row")
-    print(
-        table.group_by("method", maintain_order=True).agg(
-            pl.col("explained").mean().round(3),
-            explained_sd=pl.col("explained").std().round(3),
-            worst_ratio=pl.col("worst_ratio").max().round(3),
-            cpu=pl.col("cpu").mean().round(2),
+    for (name,), part in table.group_by("method", maintain_order=True):
+        error = 1.96 * float(part["explained"].std() or 0.0) / np.sqrt(part.height)
+        print(
+            f"{title}, {name}: explained {part['explained'].mean():.3f} +- {error:.3f} (worst {part['explained'].min():.3f}), "
+            f"worst calibration off by {part['worst_ratio'].max():.3f} (mean {part['worst_ratio'].mean():.3f}), "
+            f"{part['cpu'].mean():.2f} CPU s, {part.height} seeds"
         )
-    )
 
 
 def on_open_bandit(folder: Path) -> None:
@@ -159,6 +188,11 @@ def on_open_bandit(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    on_truth(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
-    if "MARKETING_DATA" in os.environ:
-        on_open_bandit(Path(os.environ["MARKETING_DATA"]) / "open_bandit")
+    words = sys.argv[1:] or ["shop", "5", "log", "3", "open_bandit"]
+    while words:
+        what = words.pop(0)
+        number = int(words.pop(0)) if words and words[0].isdigit() else 5
+        if what == "open_bandit":
+            on_open_bandit(Path(os.environ["MARKETING_DATA"]) / "open_bandit")
+        else:
+            {"shop": on_shop, "log": on_log}[what](number)

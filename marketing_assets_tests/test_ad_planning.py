@@ -356,10 +356,24 @@ def test_any_prices_bound_the_user_plan() -> None:
         assert upper_bound(problem, Prices(rng.uniform(0, 2, 8), float(rng.uniform(0, 10)))) >= best
 
 
-def test_user_plan_says_what_an_unreachable_target_lacks() -> None:
-    problem = replace(user_problem(300, 6), target=1e6)
-    plan = solve_users(problem)
-    assert plan.missing == pytest.approx(1e6 - (problem.conversions * plan.x).sum(), rel=1e-6)
+def test_user_plan_from_prices_of_a_like_problem_is_exact() -> None:
+    problem = user_problem(6_000, 9, target=0.05)
+    assert problem.budget is not None
+    before = solve_users(problem)
+    changed = replace(problem, budget=problem.budget * 0.95, inventory=problem.inventory * 1.05)
+    plan = solve_users(changed, start=before.prices)
+    assert plan.objective == pytest.approx(linprog_optimum(changed), rel=1e-6)
+    assert plan.gap <= 1e-6
+
+
+@pytest.mark.parametrize("users", [300, 6_000])
+def test_user_plan_meets_an_unreachable_target_as_far_as_it_can(users: int) -> None:
+    """Candidates are fixed at prices first; what was fixed for its value must be freed where conversions are lacking."""
+    problem = user_problem(users, 6)
+    most = linprog_optimum(replace(problem, value=problem.conversions))
+    plan = solve_users(replace(problem, target=1.2 * most))
+    assert plan.missing == pytest.approx(0.2 * most, rel=1e-4)
+    assert (problem.conversions * plan.x).sum() == pytest.approx(most, rel=1e-4)
 
 
 # --- the window function ----------------------------------------------------------------------------------------------

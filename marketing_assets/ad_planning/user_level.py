@@ -33,10 +33,12 @@ SMALL = 5_000
 ROUNDS = 12
 FREE_SHARE = 0.06
 """Share of candidates left open at prices from a sample."""
-FREE_SHARE_POLISHED = 0.02
-"""The same at prices sharpened on all users."""
+FREE_POLISHED = 20_000
+"""Candidates left open at prices sharpened on all users: the more users there are, the nearer those prices come."""
+SAMPLE_FOR_CHANGES = 50_000
+"""Users on whom prices of a like problem are moved first to where they are wanted now."""
 POLISH_STEPS = 12
-DAMPING = 0.7
+DAMPING = 0.9
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class UserPlan:
-    """x: users x candidates; objective and the bound no plan exceeds; missing: conversions the target lacks at best."""
+    """x: users x candidates; objective and the bound no plan exceeds that lacks no more; missing: conversions the target lacks."""
 
     x: Floats
     prices: Prices
@@ -110,26 +112,29 @@ def worth(problem: UserProblem, prices: Prices) -> Floats:
     return result
 
 
-def upper_bound(problem: UserProblem, prices: Prices, reduced: Floats | None = None) -> float:
+def upper_bound(problem: UserProblem, prices: Prices) -> float:
     """Lagrangian bound: what every user's best choice is worth at these prices, plus the limits at their prices."""
-    reduced = worth(problem, prices) if reduced is None else reduced
-    gain = np.maximum(reduced, 0.0)
-    if problem.cap < gain.shape[1]:
-        gain = np.partition(gain, gain.shape[1] - problem.cap, axis=1)[:, gain.shape[1] - problem.cap :]
-    total = float(gain.sum()) + float(prices.slot @ problem.inventory) - prices.conversion * problem.target
+    return _bound(problem, prices, _edges(problem, worth(problem, prices))[1])
+
+
+def _bound(problem: UserProblem, prices: Prices, gain: float) -> float:
+    total = gain + float(prices.slot @ problem.inventory) - prices.conversion * problem.target
     return total + (prices.money * problem.budget if problem.budget is not None else 0.0)
 
 
-def _margins(problem: UserProblem, reduced: Floats) -> Floats:
-    """How far each candidate lies above (+) or below (-) the point where it would enter or leave its user's choice."""
+def _edges(problem: UserProblem, reduced: Floats) -> tuple[Floats, float]:
+    """How far each candidate lies above (+) or below (-) the point where it would enter or leave its user's choice, and what
+    the choices are worth in all."""
     width = reduced.shape[1]
     cap = problem.cap
     if cap >= width:
-        return reduced
+        return reduced, float(np.maximum(reduced, 0.0).sum())
     ordered = np.partition(reduced, (width - cap - 1, width - cap), axis=1)
     outside = np.maximum(ordered[:, width - cap - 1], 0.0)  # the best candidate left out: those chosen must beat it
     inside = np.maximum(ordered[:, width - cap], 0.0)  # the worst chosen: those left out must beat it
-    return np.where(reduced >= inside[:, None], reduced - outside[:, None], reduced - inside[:, None])
+    gain = float(np.maximum(ordered[:, width - cap :], 0.0).sum())
+    edge = np.where(reduced >= inside[:, None], outside[:, None], inside[:, None])
+    return np.subtract(reduced, edge, out=edge), gain
 
 
 def solve_users(problem: UserProblem, *, seed: int = 0, start: Prices | None = None, gap: float = GAP) -> UserPlan:
@@ -141,53 +146,75 @@ def solve_users(problem: UserProblem, *, seed: int = 0, start: Prices | None = N
     penalty = _target_penalty(problem)
     if start is None:
         start = _sampled_prices(problem, seed, gap, penalty)
+    elif problem.users > 2 * SAMPLE_FOR_CHANGES:
+        sample = np.random.default_rng([seed, problem.users]).permutation(problem.users)[:SAMPLE_FOR_CHANGES]
+        start = polish(problem.part(np.sort(sample)), start, gap)
     if np.isnan(start.slot).any() or problem.users < SMALL:
         return _exact(problem, start, gap, penalty)
-    return _exact(problem, polish(problem, start), gap, penalty, free_share=FREE_SHARE_POLISHED)
+    free = min(FREE_POLISHED / problem.slot.size, FREE_SHARE)
+    return _exact(problem, polish(problem, start, gap), gap, penalty, free_share=free)
 
 
-def polish(problem: UserProblem, prices: Prices, steps: int = POLISH_STEPS) -> Prices:
-    """Sharpen prices on all users: diagonal Newton steps on the bound, the best of them kept.
-
-    A price's slope is the number of candidates near the edge of their user's choice that its limit holds, over twice the
-    width of that band (a kernel estimate); money and conversions weigh candidates by what they take of the limit.
-    """
-    slots = problem.inventory.size
-    slot_price, money, conversion = prices.slot.copy(), prices.money, prices.conversion
-    best, lowest = prices, np.inf
-    slot_of = np.where(problem.slot >= 0, problem.slot, slots)
-    share = 0.08
+def polish(problem: UserProblem, prices: Prices, gap: float = GAP, steps: int = POLISH_STEPS) -> Prices:
+    """Sharpen prices on all users: Newton steps on the bound, the best of them kept, until one gains less than `gap`."""
+    at = best = prices
+    lowest, share = np.inf, 0.08
     for step in range(steps + 1):
-        at = Prices(slot_price.copy(), money, conversion)
-        reduced = worth(problem, at)
-        bound = upper_bound(problem, at, reduced)
-        if bound < lowest:
+        margins, gain = _edges(problem, worth(problem, at))
+        bound = _bound(problem, at, gain)
+        gained = lowest - bound
+        if gained > 0:
             best, lowest = at, bound
-        if step == steps:
+        if step == steps or 0 <= gained < gap / 2 * abs(bound):
             break
-        margins = _margins(problem, reduced)
         width = _first_width(problem, margins, share)
         if width <= 0:
             break
-        taken, near = np.flatnonzero(margins.ravel() > 0), np.flatnonzero(np.abs(margins.ravel()) < width)
-        use = np.bincount(slot_of.ravel()[taken], minlength=slots + 1)[:slots]
-        slope = np.bincount(slot_of.ravel()[near], minlength=slots + 1)[:slots] / (2 * width)
-        move = np.clip(DAMPING * (use - problem.inventory) / np.maximum(slope, 1e-12), -2 * width, 2 * width)
-        slot_price = np.maximum(slot_price + move, 0.0)
-        if problem.budget is not None:
-            cost = problem.cost.ravel()
-            excess = float(cost[taken].sum()) - problem.budget
-            slope_money = float((cost[near] ** 2).sum()) / (2 * width)
-            limit = 2 * width / max(float(cost[near].mean()) if near.size else 1.0, 1e-12)
-            money = max(money + float(np.clip(DAMPING * excess / max(slope_money, 1e-12), -limit, limit)), 0.0)
-        if problem.target > 0:
-            conversions = problem.conversions.ravel()
-            lacking = problem.target - float(conversions[taken].sum())
-            slope_conversion = float((conversions[near] ** 2).sum()) / (2 * width)
-            limit = 2 * width / max(float(conversions[near].mean()) if near.size else 1.0, 1e-12)
-            conversion = max(conversion + float(np.clip(DAMPING * lacking / max(slope_conversion, 1e-12), -limit, limit)), 0.0)
+        at = _newton_step(problem, at, margins.ravel(), width)
         share = max(share * 0.8, 0.02)
     return best
+
+
+def _newton_step(problem: UserProblem, at: Prices, margins: Floats, width: float) -> Prices:
+    """Prices nearer to where every limit is just used up.
+
+    The bound's slope is what the chosen candidates take of a limit beyond it, its curvature what those within `width` of the
+    edge of their user's choice take (a kernel estimate). Slots meet in money and conversions only, so that the system is an
+    arrow, solved by its Schur complement; that they also compete under a user's cap is left out, and damped for.
+    """
+    slots = problem.inventory.size
+    slot_of = np.where(problem.slot >= 0, problem.slot, slots).ravel()
+    taken, near = np.flatnonzero(margins > 0), np.flatnonzero(np.abs(margins) < width)
+    excess = np.bincount(slot_of[taken], minlength=slots + 1)[:slots] - problem.inventory
+    of_near = slot_of[near]
+    count = np.bincount(of_near, minlength=slots + 1)[:slots]
+    # a limit that is not used up and costs nothing stays so
+    curve = np.where(((at.slot <= 0) & (excess <= 0)) | (count == 0), np.inf, count)
+    price, over, take = [], [], []
+    for use, limit, now in (
+        (problem.cost, problem.budget, at.money),
+        (-problem.conversions, -problem.target if problem.target > 0 else None, at.conversion),
+    ):
+        if limit is not None:
+            price.append(now)
+            over.append(float(use.ravel()[taken].sum()) - limit)
+            take.append(use.ravel()[near])
+    is_moved = [now > 0 or beyond > 0 for now, beyond in zip(price, over, strict=True)]
+    border = np.array([np.bincount(of_near, weights=one, minlength=slots + 1)[:slots] for one in take]).reshape(-1, slots)
+    corner = np.array([[float(one @ other) for other in take] for one in take]).reshape(len(take), len(take))
+    complement = corner - border @ (border / curve).T
+    wanted = np.array(over) - border @ (excess / curve)
+    shared = np.zeros(len(take))
+    shared[is_moved] = np.linalg.lstsq(complement[np.ix_(is_moved, is_moved)], wanted[is_moved], rcond=None)[0]
+    moves = (excess - shared @ border) / curve
+    change = np.append(moves, 0.0)[of_near] + sum(one * move for one, move in zip(take, shared, strict=True))
+    # no further than the band reaches in which the curvature was seen
+    scale = 2 * width * DAMPING
+    reach = float(np.quantile(np.abs(change), 0.9)) * scale if near.size else 0.0
+    scale *= min(1.0, 2 * width / reach) if reach > 0 else 1.0
+    new = [max(now + scale * move, 0.0) for now, move in zip(price, shared, strict=True)]
+    money = new.pop(0) if problem.budget is not None else 0.0
+    return Prices(np.maximum(at.slot + scale * moves, 0.0), money, new[0] if new else 0.0)
 
 
 def _target_penalty(problem: UserProblem) -> float:
@@ -224,7 +251,7 @@ def _exact(
         state[~valid] = -1
         width = np.inf
     else:
-        margins = _margins(problem, worth(problem, start))
+        margins, _ = _edges(problem, worth(problem, start))
         width = _first_width(problem, margins, free_share)
         state = _fix(margins, width, valid)
     best: UserPlan | None = None
@@ -235,18 +262,16 @@ def _exact(
             state[near] = 0
         answer = _restricted(problem, state, penalty)
         x, prices, missing = answer
-        reduced = worth(problem, prices)
-        bound = upper_bound(problem, prices, reduced)
+        now, gain = _edges(problem, worth(problem, prices))
+        bound = _bound(problem, prices, gain)
         objective = float((problem.value * x).sum())
         free = float((state == 0).sum()) / max(int(valid.sum()), 1)
-        if missing > 0:
-            bound = float("inf") if prices.conversion <= 0 else bound
-        plan = UserPlan(x, prices, objective, bound, missing, number, free)
+        # at the price of a missing conversion the bound is that of plans which lack as many
+        plan = UserPlan(x, prices, objective, bound + penalty * missing, missing, number, free)
         if best is None or plan.gap < best.gap:
             best = plan
-        if plan.gap <= gap or not (state[valid] != 0).any() or missing > 0:
+        if plan.gap <= gap or not (state[valid] != 0).any():
             return plan
-        now = _margins(problem, reduced)
         wrong = ((state == 1) & (now < 0)) | ((state == -1) & (now > 0) & valid)
         if not wrong.any():
             return plan

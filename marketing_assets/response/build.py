@@ -19,7 +19,7 @@ import polars as pl
 from scipy.special import ndtri
 
 from marketing_assets.config import Store
-from marketing_assets.response.calibration import pooled_ratio, score_yesterday
+from marketing_assets.response.calibration import HOUR_BLOCK, pooled_ratio, score_yesterday
 from marketing_assets.response.changes import Change, Changes, Outcome, read_changes
 from marketing_assets.response.shrinkage import MAXIMUM_RATE, Effects, fit_effects
 from marketing_assets.response.statistics import (
@@ -42,6 +42,8 @@ TABLES = ("response_rates", "response_calibration")
 SOURCES = ("impressions", "ad_reports", "placements")
 CLICK_FACTORS = (
     "placement_id",
+    "hour_block",
+    "placement_block",
     "hour",
     "position",
     "audience_id",
@@ -50,8 +52,14 @@ CLICK_FACTORS = (
     "placement_creative",
     "audience_creative",
 )
+"""Parents before children: an hour is drawn to its block, the block's level is learned from all its hours."""
 CONVERSION_FACTORS = ("placement_id", "audience_id", "campaign_id", "creative_id")
-PAIRS = {"placement_creative": ("placement_id", "creative_id"), "audience_creative": ("audience_id", "creative_id")}
+PAIRS = {
+    "placement_creative": ("placement_id", "creative_id"),
+    "audience_creative": ("audience_id", "creative_id"),
+    "placement_block": ("placement_id", "hour_block"),
+}
+"""Pairs of factors with effects of their own: tastes, and the hours at which a placement is looked at."""
 VALUE_WEIGHT = 20.0
 """Conversions a creative's expected value counts for before its own."""
 
@@ -149,10 +157,12 @@ class Pool:
         keys = [*CELL, "position"]
         self.cells = pl.concat([shown.select(keys), converted.select(keys)]).unique().sort(keys)
         campaigns = shown.group_by("creative_id").agg(pl.col("campaign_id").max())
-        self.cells = self.cells.join(campaigns, on="creative_id", how="left", maintain_order="left")
+        self.cells = self.cells.join(campaigns, on="creative_id", how="left", maintain_order="left").with_columns(
+            hour_block=pl.col("hour") // HOUR_BLOCK
+        )
         self.levels: dict[str, list[Any]] = {
             name: self.cells[name].drop_nulls().unique().sort().to_list()
-            for name in ("placement_id", "hour", "position", "audience_id", "campaign_id", "creative_id")
+            for name in ("placement_id", "hour", "hour_block", "position", "audience_id", "campaign_id", "creative_id")
         }
         self.codes = code(self.cells, list(self.levels), self.levels)
         for name, (left, right) in PAIRS.items():
@@ -397,8 +407,10 @@ def _at(values: Floats, codes: Integers) -> Floats:
 
 def cell_codes(cells: pl.DataFrame, statistics: Day) -> dict[str, Integers]:
     """Level codes of plan cells; -1 for levels the log has not shown. A report without hours has one level of hour for all."""
-    names = ["placement_id", "hour", "audience_id", "campaign_id", "creative_id"]
-    codes = code(cells, names, statistics.levels)
+    names = ["placement_id", "hour", "hour_block", "audience_id", "campaign_id", "creative_id"]
+    codes = code(cells.with_columns(hour_block=pl.col("hour") // HOUR_BLOCK), names, statistics.levels)
+    if statistics.levels["hour"] == [-1]:
+        codes["hour"] = codes["hour_block"] = np.zeros(cells.height, dtype=np.int64)
     for name, (left, right) in PAIRS.items():
         joint = codes[left] * max(len(statistics.levels[right]), 1) + codes[right]
         known = np.asarray(statistics.levels[name], dtype=np.int64)
@@ -406,8 +418,6 @@ def cell_codes(cells: pl.DataFrame, statistics: Day) -> dict[str, Integers]:
         hit = (codes[left] >= 0) & (codes[right] >= 0) & (place < known.size)
         hit &= known[np.minimum(place, max(known.size - 1, 0))] == joint if known.size else False
         codes[name] = np.where(hit, place, -1).astype(np.int64)
-    if statistics.levels["hour"] == [-1]:
-        codes["hour"] = np.zeros(cells.height, dtype=np.int64)
     return codes
 
 

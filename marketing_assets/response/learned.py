@@ -41,8 +41,12 @@ LEAST_FOR_TREES = 300
 SETTLED_DAYS = 28
 """After a change the shrunken rates of the whole history serve alone and uncorrected for so long: they learn a level day by day,
 trained models from fit to fit."""
-SURE = 0.95
-"""Share of bootstrap replicates in which a trained model must beat the shrunken rates."""
+SURE = 0.99
+"""Share of bootstrap replicates in which a candidate must beat the shrunken rates of the whole history: six try, and one in
+twenty of them would by chance at 0.95."""
+SURE_GAIN = 3.9
+"""Log-likelihood a recalibration must gain on its own days: half the 95 % point of chi-square with its three parameters. Less is
+what chance alone gives, and would move every rate by it."""
 MODELS: dict[str, Outcome] = {"response_clicks": "clicks", "response_conversions": "conversions"}
 
 Candidate = Callable[["Day", Mapping[str, Integers]], Floats]
@@ -113,7 +117,7 @@ class LearnedResponse:
         if min(float(events.sum()), earlier_events) >= LEAST_EVENTS:
             spec, raw, scores = self._compete(outcome, day, later, events, exposure)
             # days from before a change say nothing of how rates as low (or high) as the new ones are to be corrected
-            calibration = BetaCalibration() if _is_unsettled(later, outcome, day) else fit_beta(raw, events, exposure)
+            calibration = BetaCalibration() if _is_unsettled(later, outcome, day) else _recalibrated(raw, events, exposure)
             spec = Spec(spec.kind, spec.window_days, spec.penalty, calibration, spec.content)
             metrics.update(scores)
             metrics["normalised_entropy"] = _finite(normalised_entropy(raw, events, exposure))
@@ -149,23 +153,18 @@ class LearnedResponse:
         """The candidate that loses least on the later days, its predictions there, and every candidate's mean loss."""
         cut = day - timedelta(days=LATER_DAYS)
         scores: dict[str, float] = {}
-        windows = sorted(
-            {min(window, self.store.response.history_days) for window in (*WINDOWS, self.store.response.history_days)}
-        )
-        simple = []
-        for window in windows:
-            spec = Spec("shrunk", window, 0.0, BetaCalibration(), {})
-            predicted = self._predict(spec, outcome, day, later)
-            losses = _losses(predicted, events, exposure)
-            scores[f"loss_shrunk_{window}"] = float(losses.mean())
-            simple.append((float(losses.sum()), -window, spec, predicted, losses))
+        history = self.store.response.history_days
+        spec = Spec("shrunk", history, 0.0, BetaCalibration(), {})
+        raw = self._predict(spec, outcome, day, later)
+        best = _losses(raw, events, exposure)
+        scores[f"loss_shrunk_{history}"] = float(best.mean())
         if _is_unsettled(later, outcome, day):
-            return *simple[-1][2:4], scores
-        _, _, spec, raw, best = min(simple, key=lambda entry: entry[:2])
-        trained = [Spec("logistic", windows[-1], penalty, BetaCalibration(), {}) for penalty in PENALTIES]
+            return spec, raw, scores
+        trained = [Spec("shrunk", window, 0.0, BetaCalibration(), {}) for window in WINDOWS if window < history]
+        trained += [Spec("logistic", history, penalty, BetaCalibration(), {}) for penalty in PENALTIES]
         earlier = self.pooled.on(cut, known=day)
         if outcome == "clicks" and float(earlier.clicks.sum()) >= LEAST_FOR_TREES:
-            trained.append(Spec("lightgbm", windows[-1], 0.0, BetaCalibration(), {}))
+            trained.append(Spec("lightgbm", history, 0.0, BetaCalibration(), {}))
         for candidate in trained:
             learned = Spec(
                 candidate.kind,
@@ -176,7 +175,8 @@ class LearnedResponse:
             )
             predicted = self._predict(learned, outcome, day, later)
             losses = _losses(predicted, events, exposure)
-            scores[f"loss_{candidate.kind}{f'_{candidate.penalty:g}' if candidate.penalty else ''}"] = float(losses.mean())
+            setting = candidate.penalty or (candidate.window_days if candidate.kind == "shrunk" else 0)
+            scores[f"loss_{candidate.kind}{f'_{setting:g}' if setting else ''}"] = float(losses.mean())
             if compare(losses, best, seed=self.store.seed, confidence=SURE).is_better:
                 spec, raw, best = learned, predicted, losses
         return spec, raw, scores
@@ -280,6 +280,13 @@ def _losses(probability: Floats, events: Floats, exposure: Floats) -> Floats:
     p = np.clip(probability, 1e-9, 1 - 1e-9)
     losses: Floats = -(events * np.log(p) + (exposure - events) * np.log1p(-p))
     return losses
+
+
+def _recalibrated(raw: Floats, events: Floats, exposure: Floats) -> BetaCalibration:
+    """The recalibration these days ask for; the identity where they are no surer than chance."""
+    found = fit_beta(raw, events, exposure)
+    gain = float((_losses(raw, events, exposure) - _losses(found.apply(raw), events, exposure)).sum())
+    return found if gain >= SURE_GAIN else BetaCalibration()
 
 
 def _shrunk(statistics: Day, outcome: Outcome, store: Store) -> Effects:
