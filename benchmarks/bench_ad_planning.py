@@ -1,11 +1,11 @@
 """The ad plan: exactness, speed and value, solvers and simple rules beside us on the same input.
 
-    python benchmarks/bench_ad_planning.py [daily] [users N] [peer N] [value SEEDS]
+    python benchmarks/bench_ad_planning.py [daily] [users N] [peer N] [value SEEDS] [value_on_log SEEDS]
 
 daily: 100,000 cells, ours against cvxpy with HiGHS. users N: N users x 10 candidates with budget, target, 200 placement-hours
 and frequency caps; peer N: the same by cvxpy with HiGHS interior point (run it in a process of its own for its memory).
-value: true revenue at equal spend on a shop with known truth, against uniform, greedy by p q per cost, and proportional to
-past revenue; and the plan made with the true probabilities. CPU seconds, one thread.
+value: true revenue at equal spend on the sample shop (value_on_log: on a larger log with known truth), against uniform, greedy by
+p q per cost, and proportional to past revenue; and the plan made with the true probabilities. CPU seconds, one thread.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import scipy.sparse as sp
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.ad_truth import AdTruth
+from benchmarks.shop_truth import lived, rates_of
 from marketing_assets.ad_planning import Cells, Limits, Model
 from marketing_assets.ad_planning.solve import state_plan
 from marketing_assets.ad_planning.user_level import UserProblem, solve_users
@@ -144,51 +145,74 @@ def peer(count: int, seed: int = 0) -> None:
 
 
 def value(seeds: int) -> None:
-    """True revenue of each plan at the spend of ours, and what ours promised against what is true."""
-    results: list[dict[str, float]] = []
+    """The sample shop, after a past under common practice."""
+    results = []
+    for seed in range(1, seeds + 1):
+        with lived(seed) as past:
+            store = past.store("plain")
+            with past.opened(store) as warehouse:
+                reader = warehouse.reader(past.day)
+                cells = past.truth(rates_of(past, reader, store)[0], reader)
+                frames = {
+                    "clean_impressions": reader.window("clean_impressions", None, past.day, ["impression_id", "creative_id", "placement_id"]),
+                    "attributed_conversions": reader.window("attributed_conversions", None, past.day, ["impression_id", "conversion_value"]),
+                }
+        results.append(compared(cells, frames, f"seed {seed}"))
+    summary("sample shop", results)
+
+
+def value_on_log(seeds: int) -> None:
+    """A larger log with effects of its own."""
+    results = []
     for seed in range(seeds):
         truth = AdTruth(seed)
         store = truth.store("plain", value="revenue")
         frames = truth.frames()
         rates = build_response(reader_over(frames, store, truth.last_day), [truth.last_day], store).tables["response_rates"]
-        full = float(rates.unique(["audience_id", "placement_id", "hour"])["available_impressions"].sum())
-        limits = Limits(budget=0.25 * full * float(np.mean(truth.cpm)) / 1000)  # no limit the simple rules do not know
-        cells = Cells(rates)
-        true_value = truth.ctr(rates) * truth.cvr(rates) * truth.value(rates)
-        x = Model(cells, limits).solve().x
-        spend = float(cells.cost @ x)
-        known = Cells(
-            rates.with_columns(
-                ctr=pl.Series(truth.ctr(rates)),
-                cvr=pl.Series(truth.cvr(rates)),
-                value_per_conversion=pl.Series(truth.value(rates).astype(float)),
-            )
-        )
-        best = Model(known, limits).solve().x
-        plans = {
-            "ours": x,
-            "true probabilities": best,
-            "uniform": uniform(cells),
-            "greedy by p q per cost": greedy(cells, spend),
-            "proportional to past revenue": proportional(cells, frames),
-        }
-        revenue = {}
-        for name, plan in plans.items():
-            plan = (
-                plan * min(1.0, spend / max(float(cells.cost @ plan), 1e-12))
-                if name in ("uniform", "proportional to past revenue")
-                else plan
-            )
-            revenue[name] = float(true_value @ plan)
-        row = {f"over {name}": revenue["ours"] / revenue[name] - 1 for name in plans if name != "ours"}
-        row["clicks promised / true"] = float(cells.ctr @ x) / float(truth.ctr(rates) @ x)
-        row["conversions promised / true"] = float(cells.conversions @ x) / float((truth.ctr(rates) * truth.cvr(rates)) @ x)
-        results.append(row)
-        print("  seed", seed, {name: round(number, 3) for name, number in row.items()}, flush=True)
+        true = {"true_ctr": truth.ctr(rates), "true_cvr": truth.cvr(rates), "true_value": truth.value(rates).astype(float)}
+        cells = rates.with_columns(*(pl.Series(name, numbers) for name, numbers in true.items()), true_cost="cost_per_impression")
+        results.append(compared(cells, frames, f"seed {seed}"))
+    summary("log", results)
+
+
+def compared(rates: pl.DataFrame, frames: dict[str, pl.DataFrame], title: str) -> dict[str, float]:
+    """True revenue of our plan at equal true spend over the others', and what it promised over what is true.
+
+    The budget is a quarter of what all impressions would cost; no limit holds that the simple rules do not know.
+    """
+    cells = Cells(rates)
+    true_ctr, true_cost = rates["true_ctr"].to_numpy(), rates["true_cost"].to_numpy()
+    true_orders = true_ctr * rates["true_cvr"].to_numpy()
+    true_value = true_orders * rates["true_value"].to_numpy()
+    slots = rates.group_by("audience_id", "placement_id", "hour").agg(pl.col("available_impressions").first(), pl.col("true_cost").mean())
+    limits = Limits(budget=0.25 * float((slots["available_impressions"] * slots["true_cost"]).sum()))
+    x = Model(cells, limits).solve().x
+    known = rates.with_columns(
+        ctr="true_ctr", cvr="true_cvr", value_per_conversion="true_value", cost_per_impression="true_cost"
+    )
+    spend = float(true_cost @ x)
+    plans = {
+        "true probabilities": Model(Cells(known), limits).solve().x,
+        "uniform": uniform(cells),
+        "greedy by p q per cost": greedy(cells, float(cells.cost @ x)),
+        "proportional to past revenue": proportional(cells, frames),
+    }
+    ours = float(true_value @ x)
+    row = {
+        f"over {name}": ours / (float(true_value @ plan) * min(1.0, spend / max(float(true_cost @ plan), 1e-12))) - 1
+        for name, plan in plans.items()
+    }
+    row["clicks promised / true"] = float(cells.ctr @ x) / float(true_ctr @ x)
+    row["conversions promised / true"] = float(cells.conversions @ x) / float(true_orders @ x)
+    print(" ", title, {name: round(number, 3) for name, number in row.items()}, flush=True)
+    return row
+
+
+def summary(title: str, results: list[dict[str, float]]) -> None:
     for name in results[0]:
         numbers = np.array([row[name] for row in results])
         error = 1.96 * numbers.std(ddof=1) / np.sqrt(len(numbers)) if len(numbers) > 1 else np.nan
-        print(f"{name}: {numbers.mean():+.3f} +- {error:.3f} (worst {numbers.min():+.3f}, best {numbers.max():+.3f})")
+        print(f"{title}, {name}: {numbers.mean():+.3f} +- {error:.3f} (worst {numbers.min():+.3f}, best {numbers.max():+.3f})")
 
 
 def uniform(cells: Cells) -> Any:
@@ -240,4 +264,5 @@ if __name__ == "__main__":
             "users": lambda n: users(n or 100_000),
             "peer": lambda n: peer(n or 100_000),
             "value": lambda n: value(n or 20),
+            "value_on_log": lambda n: value_on_log(n or 20),
         }[what](number)

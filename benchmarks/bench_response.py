@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -115,8 +114,7 @@ def on_log(seeds: int) -> None:
 def on_shop(seeds: int, first: int = 1) -> None:
     rows: list[Row] = []
     for seed in range(first, first + seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            past = lived(Path(folder), seed)
+        with lived(seed) as past:
             for methods in ("plain", "learned"):
                 store = past.store(methods)
                 with past.opened(store) as warehouse:

@@ -7,8 +7,13 @@ people shown several ads a day click less on each, which the shop's oracle leave
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -49,14 +54,20 @@ class Past:
         return opened(self.folder, store)
 
     def truth(self, rates: pl.DataFrame, reader: Reader) -> pl.DataFrame:
-        """Rows of `rates` whose cell can be served tomorrow, with true_ctr, true_cvr, true_value and on_offer impressions."""
+        """Rows of `rates` whose cell can be served tomorrow, with true_ctr, true_cvr, true_value, true_cost and on_offer impressions."""
         audiences = reader.log_as_of("audiences", self.day, ["user_id", "audience_id", "priority", "is_holdout"])
         true = self.shop.oracle().cell_rates(self.day + timedelta(days=1), audiences).select(
             *CELL[:3], pl.col("hour").cast(pl.Int64), true_ctr="ctr", true_cvr="cvr", true_value="value_per_conversion",
-            on_offer="available_impressions",
+            true_cost="cost_per_impression", on_offer="available_impressions",
         )  # fmt: skip
         joined = rates.with_columns(pl.col("hour").cast(pl.Int64)).join(true, on=CELL).join(self.fatigue(reader), on="hour")
-        return joined.with_columns(true_ctr=pl.col("true_ctr") * pl.col("fatigue")).sort(CELL)
+        # nobody advertises what is sold out, and the plan's sellable units are not what is measured here
+        joined = joined.filter(pl.col("true_cvr") > 0)
+        per_click = [name for name, is_paid in zip(self.shop.world.placement_ids, self.shop.world.is_per_click, strict=True) if is_paid]
+        return joined.with_columns(
+            true_ctr=pl.col("true_ctr") * pl.col("fatigue"),
+            true_cost=pl.col("true_cost") * pl.when(pl.col("placement_id").is_in(per_click)).then("fatigue").otherwise(1.0),
+        ).sort(CELL)
 
     def fatigue(self, reader: Reader) -> pl.DataFrame:
         """hour, fatigue: mean factor of the last weeks' impressions; a person's n-th of a day is clicked fatigue^(n-1) times as often."""
@@ -73,17 +84,30 @@ class Past:
         )
 
 
-def lived(folder: Path, seed: int, days: int = 84) -> Past:
-    """Live a shop's past and build what the rates rest on. CPU: about half a minute."""
-    shop = TrialShop(folder, seed)
-    past = days_between(shop.first_day, shop.first_day + timedelta(days=days - 1))
-    for day in past:
-        shop.live(day)
-    found = Past(folder, shop, past[-1])
-    store = found.store("plain")
-    with found.opened(store) as warehouse:
-        run_days(warehouse, past, "bench", steps=[step.name for step in steps_of(store) if step.group in GROUPS])
-    return found
+@contextmanager
+def lived(seed: int, days: int = 84) -> Iterator[Past]:
+    """A shop's past, and built what the rates rest on; a minute of CPU.
+
+    Kept in the folder that MARKETING_BENCH_SHOPS names, and found there the next time; without it thrown away.
+    """
+    kept = os.environ.get("MARKETING_BENCH_SHOPS")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(kept or temporary) / f"{seed}-{days}"
+        if (folder / "state").is_dir():
+            shop: SampleShop = TrialShop.resume(folder)
+            yield Past(folder, shop, shop.next_day - timedelta(days=1))
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        shop = TrialShop(folder, seed)
+        past = days_between(shop.first_day, shop.first_day + timedelta(days=days - 1))
+        for day in past:
+            shop.live(day)
+        found = Past(folder, shop, past[-1])
+        store = found.store("plain")
+        with found.opened(store) as warehouse:
+            run_days(warehouse, past, "bench", steps=[step.name for step in steps_of(store) if step.group in GROUPS])
+        shop.save()
+        yield found
 
 
 def rates_of(past: Past, reader: Reader, store: Store) -> tuple[pl.DataFrame, float]:

@@ -190,10 +190,34 @@ def test_shrinkage_by_hand() -> None:
     events, exposure = np.array([30.0, 10.0]), np.array([1000.0, 1000.0])
     fit = fit_effects(events, exposure, {"creative": np.array([0, 1])}, {"creative": 2}, prior_rate=0.02, prior_weight=1e-6)
     m = fit.strength["creative"]
-    # tau^2 = ((30-20)^2 - 20 + (10-20)^2 - 20) / (400 + 400), so m is about 5
-    assert m == pytest.approx(5.0, rel=0.05)
+    # moments: ((30-20)^2 - 20 + (10-20)^2 - 20) / (400 + 400) = 0.2 at precision 400; what is usual: 0.05 at precision 100
+    assert m == pytest.approx(1 / 0.17, rel=1e-3)
     assert fit.effects["creative"] == pytest.approx([(30 + m) / (20 + m), (10 + m) / (20 + m)], rel=0.01)
     assert (fit.base * fit.effects["creative"] * 1000).sum() == pytest.approx(40, rel=1e-3)
+
+
+def test_few_levels_that_happen_to_agree_are_no_proof_that_a_factor_explains_nothing() -> None:
+    """Four levels as expected: the moments say tau^2 = -1 / E. With 10 expected each that leaves room, with 10,000 hardly any."""
+    codes = {"c": np.arange(4)}
+    few, many = (
+        fit_effects(np.full(4, n), np.full(4, n * 100), codes, {"c": 4}, 0.01, 1e-6).strength["c"] for n in (10.0, 10_000.0)
+    )
+    assert 10 < few < 40
+    assert many > 5_000
+
+
+def test_a_rate_follows_its_price_and_so_do_levels_never_seen() -> None:
+    rng = np.random.default_rng(3)
+    along = rng.normal(0, 0.8, 40)
+    exposure = np.full(40, 500.0)
+    events = exposure * 0.05 * np.exp(-0.7 * along)
+    fit = fit_effects(events, exposure, {"c": np.arange(40)}, {"c": 40}, 0.05, 1.0, along=along)
+    assert fit.slope == pytest.approx(-0.7, abs=0.03)
+    unseen = fit.rate({"c": np.array([-1, -1])}, along=np.array([0.0, 1.0]))
+    assert unseen[1] / unseen[0] == pytest.approx(np.exp(fit.slope))
+    assert fit.log_variance({"c": np.array([-1, -1])}, along=np.array([0.0, 1.0])) == pytest.approx(
+        fit.base_variance + 1 / (1 + fit.strength["c"]) + fit.slope_variance * np.array([0.0, 1.0])
+    )
 
 
 def test_a_level_without_data_has_its_parents_rate_and_a_wide_interval() -> None:

@@ -80,7 +80,7 @@ def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
     inventory = Inventory(*(reader.accepted(name, None, days[-1]) for name in ("campaigns", "creatives", "placements")))
     items = read_items(reader, days, log, inventory)
     previous = reader.window("response_rates", days[0] - timedelta(days=1), days[0] - timedelta(days=1))
-    pooled = Pool(log, store, read_changes(reader, days[-1]))
+    pooled = Pool(log, store, read_changes(reader, days[-1]), items)
     history = None
     if store.methods == "learned":
         from marketing_assets.response.learned import LearnedResponse
@@ -111,8 +111,8 @@ class Day:
 
     cells: one row per (CELL, position) seen, with codes in `codes`; impressions, clicks; click_exposure (clicks weighted by
     the share of their conversions that should have arrived) and conversions. values: per creative conversions and value.
-    shown: the cell-days themselves. before: (outcome, factor) -> codes under which rows from before a change are learned.
-    changed: the changes known.
+    shown: the cell-days themselves. dearness: of each cell's item, see `dearness`. before: (outcome, factor) -> codes under which
+    rows from before a change are learned. changed: the changes known.
     """
 
     day: date
@@ -126,6 +126,7 @@ class Day:
     values: pl.DataFrame
     shown: pl.DataFrame
     evidence: str
+    dearness: Floats
     before: dict[tuple[Outcome, str], Integers] = field(default_factory=dict)
     changed: tuple[Change, ...] = ()
 
@@ -135,28 +136,29 @@ class Day:
 
     def effects(self, outcome: Outcome, names: Sequence[str], prior_rate: float, prior_weight: float) -> Effects:
         """Shrunken rates of an outcome; levels that changed are held to nothing they were before."""
-        events, exposure = self.clicks, self.impressions
+        events, exposure, along = self.clicks, self.impressions, None
         if outcome == "conversions":
-            events, exposure = self.conversions, np.maximum(self.click_exposure, self.conversions)
+            events, exposure, along = self.conversions, np.maximum(self.click_exposure, self.conversions), self.dearness
         sizes = {name: len(self.levels[name]) for name in names}
         loose = {
             factor: np.array([number for number, level in enumerate(self.levels[factor]) if level in set(named)], dtype=np.int64)
             for factor in {one.factor for one in self.changed}
             if (named := [one.level for one in self.changed if one.outcome == outcome and one.factor == factor])
         }
-        return fit_effects(events, exposure, self.learned_as(outcome, names), sizes, prior_rate, prior_weight, loose)
+        return fit_effects(events, exposure, self.learned_as(outcome, names), sizes, prior_rate, prior_weight, loose, along)
 
 
 class Pool:
     """The window's log, coded once; `on(day)` sums what had landed by it."""
 
-    def __init__(self, log: Log, store: Store, changes: Changes | None = None) -> None:
+    def __init__(self, log: Log, store: Store, changes: Changes | None = None, items: pl.DataFrame | None = None) -> None:
         self.log, self.store = log, store
         self.changes = changes or Changes()
+        self.items = pl.DataFrame(schema=ITEMS) if items is None else items
         shown, converted = log.shown, log.converted
         keys = [*CELL, "position"]
         self.cells = pl.concat([shown.select(keys), converted.select(keys)]).unique().sort(keys)
-        campaigns = shown.group_by("creative_id").agg(pl.col("campaign_id").max())
+        campaigns = shown.group_by("creative_id").agg(pl.col("campaign_id").max(), pl.col("item_id").max())
         self.cells = self.cells.join(campaigns, on="creative_id", how="left", maintain_order="left").with_columns(
             hour_block=pl.col("hour") // HOUR_BLOCK
         )
@@ -243,6 +245,7 @@ class Pool:
             values,
             self.log.shown[start:stop],
             self.log.evidence,
+            dearness(day, self.cells, self.items)[cell[kept]],
             {key: codes[kept] for key, codes in before.items()},
             tuple(self.changes.on(known)),
         )
@@ -295,6 +298,7 @@ class Pool:
 
 
 EPOCH = date(1970, 1, 1)
+ITEMS = {"as_of_date": pl.Date, "item_id": pl.String, "unit_price": pl.Float64, "unit_cost": pl.Float64}
 
 
 def _day_numbers(frame: pl.DataFrame, column: str) -> Integers:
@@ -313,13 +317,29 @@ def _lookup(frame: pl.DataFrame, index: pl.DataFrame, keys: list[str]) -> Intege
 def read_items(reader: Reader, days: Sequence[date], log: Log, inventory: Inventory) -> pl.DataFrame:
     """Entries of the items advertised: as_of_date, item_id, unit_price, unit_cost, from the keyframe before the window on."""
     wanted = pl.concat([log.shown["item_id"], inventory.creatives["item_id"]]).drop_nulls().unique().sort().to_list()
-    schema = {"as_of_date": pl.Date, "item_id": pl.String, "unit_price": pl.Float64, "unit_cost": pl.Float64}
     if not wanted:
-        return pl.DataFrame(schema=schema)
+        return pl.DataFrame(schema=ITEMS)
     table = reader.table("items")
     rows = table.filter(table.as_of_date.between(reader.keyframe_before(days[0]), days[-1]), table.item_id.isin(wanted))
-    frame = reader.frame(rows.select(list(schema)))
-    return frame.cast(pl.Schema(schema)).sort("as_of_date", "item_id")
+    return reader.frame(rows.select(list(ITEMS))).cast(pl.Schema(ITEMS)).sort("as_of_date", "item_id")
+
+
+def as_known(day: date, items: pl.DataFrame) -> pl.DataFrame:
+    """Each item's newest entry of `read_items` by a day."""
+    return items.filter(pl.col("as_of_date") <= day).unique("item_id", keep="last", maintain_order=True).drop("as_of_date")
+
+
+def dearness(day: date, cells: pl.DataFrame, items: pl.DataFrame) -> Floats:
+    """Logarithm of each cell's item price over the median of the items advertised so far; 0 where it is not known.
+
+    cells: item_id. People look at dear things and buy cheap ones, so that a creative's conversion rate follows its price.
+    """
+    known = as_known(day, items).filter(pl.col("unit_price") > 0)
+    if known.is_empty():
+        return np.zeros(cells.height)
+    usual = float(np.median(np.log(known["unit_price"].to_numpy())))
+    prices = cells.select("item_id").join(known, on="item_id", how="left", maintain_order="left")["unit_price"]
+    return np.asarray(np.nan_to_num(np.log(prices.to_numpy().astype(float)) - usual))
 
 
 def fit_clicks(statistics: Day, store: Store) -> Effects:
@@ -375,11 +395,12 @@ def rates_on(
     slot = slot_effect(clicks, statistics)
     factors = [name for name in CLICK_FACTORS if name != "position"]
     ctr = np.minimum(clicks.rate(codes, factors) * _at(slot, codes["placement_id"]), MAXIMUM_RATE)
-    cvr = conversions.rate(codes)
+    dear = dearness(day, cells, items)
+    cvr = conversions.rate(codes, along=dear)
     ctr_sd = np.sqrt(clicks.log_variance(codes, factors))
-    cvr_sd = np.sqrt(conversions.log_variance(codes))
+    cvr_sd = np.sqrt(conversions.log_variance(codes, along=dear))
     if learned is not None:
-        ctr, cvr, ctr_sd, cvr_sd = learned.adjust(day, cells, codes, statistics, ctr, cvr, ctr_sd, cvr_sd)
+        ctr, cvr, ctr_sd, cvr_sd = learned.adjust(day, codes, dear, statistics, ctr, cvr, ctr_sd, cvr_sd)
     z = float(ndtri(0.5 + store.response.interval / 2))
     values = conversion_values(day, cells, statistics, items, store)
     evidence = statistics.evidence if statistics.impressions.sum() > 0 else "prior"
@@ -439,7 +460,7 @@ def conversion_values(day: date, cells: pl.DataFrame, statistics: Day, items: pl
     """
     if store.ad_planning.value == "conversions":
         return np.ones(cells.height)
-    known = items.filter(pl.col("as_of_date") <= day).unique("item_id", keep="last", maintain_order=True).drop("as_of_date")
+    known = as_known(day, items)
     creatives = (
         cells.select("creative_id", "item_id")
         .unique()

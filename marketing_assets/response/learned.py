@@ -18,7 +18,6 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.model_store import ModelHistory, compare, fit_days, new_fit, rollbacks
@@ -195,7 +194,7 @@ class LearnedResponse:
             cut = day - timedelta(days=LATER_DAYS)
             known = self.pooled.on(cut, cut - timedelta(days=spec.window_days - 1), known=day)
             effects: Effects = _shrunk(known, outcome, self.store)
-            return effects.rate(target.learned_as(outcome, _factors(outcome)))
+            return effects.rate(target.learned_as(outcome, _factors(outcome)), along=target.dearness)
         if spec.kind == "logistic":
             return _score_logistic(spec.content, _learned_names(target, outcome, _factors(outcome)), None)
         return _score_trees(spec.content, _learned_names(target, outcome, TREE_FACTORS), None)
@@ -203,8 +202,8 @@ class LearnedResponse:
     def adjust(
         self,
         day: date,
-        cells: pl.DataFrame,
         codes: dict[str, Integers],
+        dear: Floats,
         statistics: Day,
         ctr: Floats,
         cvr: Floats,
@@ -219,7 +218,7 @@ class LearnedResponse:
                 continue
             spec = Spec.from_text(model.model)
             result[outcome] = np.minimum(
-                spec.calibration.apply(self._rates(spec, outcome, day, codes, statistics, result[outcome])), MAXIMUM_RATE
+                spec.calibration.apply(self._rates(spec, outcome, day, codes, dear, statistics, result[outcome])), MAXIMUM_RATE
             )
         return result["clicks"], result["conversions"], ctr_sd, cvr_sd
 
@@ -229,6 +228,7 @@ class LearnedResponse:
         outcome: Outcome,
         day: date,
         codes: dict[str, Integers],
+        dear: Floats,
         statistics: Day,
         plain: Floats,
     ) -> Floats:
@@ -240,7 +240,7 @@ class LearnedResponse:
                 return plain
             known = self.pooled.on(day, day - timedelta(days=spec.window_days - 1))
             effects = _shrunk(known, outcome, self.store)
-            rate = effects.rate(codes, factors)
+            rate = effects.rate(codes, factors, dear)
             if outcome == "clicks":
                 slot = slot_effect(effects, known)
                 rate = rate * np.where(codes["placement_id"] >= 0, slot[np.maximum(codes["placement_id"], 0)], 1.0)

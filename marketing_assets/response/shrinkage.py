@@ -5,7 +5,8 @@ What belongs here: the estimator and its intervals. What does not: where its cou
 log rate(cell) = log base + sum over factors of the effect of the cell's level. Each factor's effects have a gamma prior
 with mean 1 whose strength is estimated from the data (credibility theory: Buehlmann 1967; Gelman and Hill 2007, ch. 12),
 so that a level with little data stays at its parents, and a factor that explains nothing vanishes. The slot (position)
-is a factor of its own: what a creative gains by being shown higher is not taken for its appeal.
+is a factor of its own: what a creative gains by being shown higher is not taken for its appeal. A rate may also follow a
+number, such as the logarithm of a price: its slope is learned along with the effects and is the parent of them all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_ndtr
 
 from marketing_assets.response.statistics import Floats, Integers, totals
 
@@ -21,6 +23,10 @@ MAXIMUM_RATE = 0.95
 SWEEPS = 8
 WEAKEST, STRONGEST = 0.05, 1e6
 """Range of a factor's prior strength, in expected events."""
+USUAL_SPREAD, USUAL_SPREAD_SD = 0.05, 0.1
+"""Variance of the logarithms of a factor's levels before the data speak, and how sure that is."""
+SLOPE_SD = 1.0
+"""Prior spread of a slope around none: price elasticities lie within about 2 of it."""
 LOOSE = 1.0
 """Prior strength of levels known to have changed: what became of them is no draw from what the others are like."""
 
@@ -29,7 +35,8 @@ LOOSE = 1.0
 class Effects:
     """A fit: base rate, and per factor the levels' multipliers and the variances of their logarithms.
 
-    effects, variances: factor -> one value per level. strength: factor -> prior strength, in events.
+    effects, variances: factor -> one value per level. strength: factor -> prior strength, in events. slope: of the logarithm
+    of the rate along the number given to the fit.
     """
 
     base: float
@@ -37,17 +44,25 @@ class Effects:
     effects: dict[str, Floats]
     variances: dict[str, Floats]
     strength: dict[str, float]
+    slope: float = 0.0
+    slope_variance: float = 0.0
 
-    def rate(self, codes: Mapping[str, Integers], factors: Sequence[str] | None = None) -> Floats:
-        """Rates of cells given by level codes; code -1 is a level never seen, at its parents' rate."""
+    def rate(self, codes: Mapping[str, Integers], factors: Sequence[str] | None = None, along: Floats | None = None) -> Floats:
+        """Rates of cells given by level codes; code -1 is a level never seen, at its parents' rate. along: the cells' numbers."""
         log_rate = np.full(len(next(iter(codes.values()))), np.log(self.base))
+        if along is not None:
+            log_rate += self.slope * along
         for name in factors or self.effects:
             log_rate += _take(np.log(self.effects[name]), codes[name], 0.0)
         return np.asarray(np.minimum(np.exp(log_rate), MAXIMUM_RATE))
 
-    def log_variance(self, codes: Mapping[str, Integers], factors: Sequence[str] | None = None) -> Floats:
+    def log_variance(
+        self, codes: Mapping[str, Integers], factors: Sequence[str] | None = None, along: Floats | None = None
+    ) -> Floats:
         """Variance of the logarithm of each rate, effects taken as independent; a level never seen has its prior's."""
         total = np.full(len(next(iter(codes.values()))), self.base_variance)
+        if along is not None:
+            total += self.slope_variance * along**2
         for name in factors or self.effects:
             total += _take(self.variances[name], codes[name], 1.0 / (1.0 + self.strength[name]))
         return total
@@ -67,12 +82,14 @@ def fit_effects(
     prior_rate: float,
     prior_weight: float,
     loose: Mapping[str, Integers] | None = None,
+    along: Floats | None = None,
 ) -> Effects:
     """Fit the effects of every factor by sweeps over the factors, coarse ones first.
 
     events, exposure: clicks and impressions (conversions and clicks) per row. codes: factor -> level per row, -1 for none.
     levels: factor -> number of levels. prior_rate, prior_weight: the base's prior, in rate and exposure. Factors are
     fitted in the order of `codes`: put parents before children. loose: factor -> levels that learn from themselves alone.
+    along: a number per row, around 0, that the rate may follow.
     """
     base = float((events.sum() + prior_weight * prior_rate) / (exposure.sum() + prior_weight))
     expected = base * exposure
@@ -80,8 +97,15 @@ def fit_effects(
     strength = dict.fromkeys(codes, STRONGEST)
     variances = {name: np.zeros(levels[name]) for name in codes}
     usable = {name: np.flatnonzero(index >= 0) for name, index in codes.items()}
+    slope, slope_precision = 0.0, 1.0 / SLOPE_SD**2
     for sweep in range(SWEEPS):
         moved = 0.0
+        if along is not None:
+            gradient = float(((events - expected) * along).sum()) - slope * slope_precision
+            step = float(np.clip(gradient / (float((expected * along**2).sum()) + slope_precision), -SLOPE_SD / 2, SLOPE_SD / 2))
+            slope += step
+            expected = expected * np.exp(step * along)
+            moved = abs(step)
         for name, index in codes.items():
             if levels[name] == 0 or not usable[name].size:
                 continue
@@ -113,17 +137,27 @@ def fit_effects(
             expected = expected * correction
         if moved < 1e-4:
             break
-    return Effects(base, 1.0 / (float(events.sum()) + prior_weight * prior_rate + 1.0), effects, variances, strength)
+    slope_variance = 0.0 if along is None else 1.0 / (float((expected * along**2).sum()) + slope_precision)
+    base_variance = 1.0 / (float(events.sum()) + prior_weight * prior_rate + 1.0)
+    return Effects(base, base_variance, effects, variances, strength, slope, slope_variance)
 
 
 def _strength(observed: Floats, expected: Floats) -> float:
-    """Prior strength 1 / tau^2 of a factor: tau^2 by moments, sum((O - E)^2 - E) / sum(E^2), with one pseudo-level of noise."""
+    """Prior strength 1 / tau^2 of a factor, tau^2 being the mean of what it may be.
+
+    Moments say tau^2 = sum((O - E)^2 - E) / sum(E^2), give or take sqrt(2 / sum(E^2)). With few levels that is often below
+    zero, which is no proof that a factor explains nothing (Chung et al. 2013): the estimate is weighed against what
+    factors are usually like, and the mean taken over the values above zero that remain possible.
+    """
     seen = expected > 0
     if seen.sum() < 2:
         return STRONGEST
-    numerator = float((((observed - expected) ** 2 - expected)[seen]).sum())
-    denominator = float((expected[seen] ** 2).sum())
-    largest = float((expected[seen] ** 2).max())
-    # a single heavy level says little about the spread among levels; two levels' worth of caution
-    tau2 = numerator / (denominator + largest * 1e-3) if numerator > 0 else 0.0
-    return float(np.clip(1.0 / tau2 if tau2 > 0 else STRONGEST, WEAKEST, STRONGEST))
+    squares = float((expected[seen] ** 2).sum())
+    estimate = float((((observed - expected) ** 2 - expected)[seen]).sum()) / squares
+    precision = squares / 2.0
+    usual = 1.0 / USUAL_SPREAD_SD**2
+    mean = (precision * estimate + usual * USUAL_SPREAD) / (precision + usual)
+    deviation = float(1.0 / np.sqrt(precision + usual))
+    z = mean / deviation
+    tau2 = mean + deviation * float(np.exp(-z * z / 2 - log_ndtr(z)) / np.sqrt(2 * np.pi))
+    return float(np.clip(1.0 / max(tau2, 1.0 / STRONGEST), WEAKEST, STRONGEST))
