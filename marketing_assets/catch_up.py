@@ -15,6 +15,7 @@ import polars as pl
 
 from marketing_assets.config import CONTROL_INPUTS, Store
 from marketing_assets.pipeline import newest_closed_day
+from marketing_assets.privacy.marks import retained
 from marketing_assets.schemas import INPUTS
 from marketing_assets.warehouse import days_between, digest
 
@@ -55,10 +56,12 @@ def what_landed(store: Store, ledger: pl.DataFrame, now: datetime) -> Landed:
     closed = newest_closed_day(known, store)
     sources = [name for name in INPUTS if name not in CONTROL_INPUTS and store.blocks(name)]
     if closed is not None:
-        changed = [
-            (source, day) for day in days_between(store.first_day, closed) for source in sources
-            if file_fingerprint(store, source, day) != known.get((f"raw_{source}", day))
-        ]
+        # days that ran out are not looked at: their landing files may be cleared away, too
+        changed = sorted(
+            ((source, day) for source in sources for day in retained(store, days_between(store.first_day, closed), (f"raw_{source}",))
+             if file_fingerprint(store, source, day) != known.get((f"raw_{source}", day))),
+            key=lambda one: one[1],
+        )
         if changed:
             first = min(day for _, day in changed)
             key = digest(*((source, day, file_fingerprint(store, source, day)) for source, day in changed))

@@ -9,12 +9,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marketing_assets.config import Store, StoreError, load_store, store_path
+
+if TYPE_CHECKING:
+    from marketing_assets.warehouse import Warehouse
 
 
 def tell(text: str = "") -> None:
@@ -34,6 +38,16 @@ def _coloured(text: str, colour: str) -> str:
 
 def _store(given: argparse.Namespace) -> Store:
     return load_store(Path(given.store) if getattr(given, "store", None) else store_path())
+
+
+@contextmanager
+def _opened(given: argparse.Namespace) -> Iterator[tuple[Store, Warehouse]]:
+    """The shop and its warehouse, held under the name of the command."""
+    from marketing_assets.warehouse import open_warehouse
+
+    store = _store(given)
+    with open_warehouse(store, f"marketing {given.command}", tell=progress) as warehouse:
+        yield store, warehouse
 
 
 def _newest(store: Store, given: date | None) -> date:
@@ -130,10 +144,7 @@ def request(given: argparse.Namespace) -> int:
 
 
 def models(given: argparse.Namespace) -> int:
-    from marketing_assets.warehouse import open_warehouse
-
-    store = _store(given)
-    with open_warehouse(store, "marketing models", tell=progress) as warehouse:
+    with _opened(given) as (_, warehouse):
         for row in warehouse.model_versions():
             tell("  ".join(str(value) for value in row))
     return 0
@@ -141,15 +152,11 @@ def models(given: argparse.Namespace) -> int:
 
 def export(given: argparse.Namespace) -> int:
     from marketing_assets.exports import export_day
-    from marketing_assets.warehouse import open_warehouse
 
-    store = _store(given)
-    day = _newest(store, given.day)
-    with open_warehouse(store, "marketing export", tell=progress) as warehouse:
-        done = export_day(
-            warehouse, day, store, datetime.now(UTC).replace(tzinfo=None, microsecond=0), is_replacement=given.replace
-        )
-    tell(f"{day}: {len(done.written)} files written, {len(done.unchanged)} as before, in {done.folder}")
+    day, now = _newest(_store(given), given.day), datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    with _opened(given) as (store, warehouse):
+        done = export_day(warehouse, day, store, now, is_replacement=given.replace)
+    tell(f"{day}: new {', '.join(done.written) or 'nothing'}; as before {', '.join(done.unchanged) or 'nothing'}; in {done.folder}")
     for kind, why in done.skipped.items():
         tell(f"  {kind}: {why}")
     return 0
@@ -158,11 +165,9 @@ def export(given: argparse.Namespace) -> int:
 def approve(given: argparse.Namespace) -> int:
     from marketing_assets.exports import approve_plan
     from marketing_assets.report import write_report
-    from marketing_assets.warehouse import open_warehouse
 
-    store = _store(given)
-    day = _newest(store, given.day)
-    with open_warehouse(store, "marketing approve", tell=progress) as warehouse:
+    day = _newest(_store(given), given.day)
+    with _opened(given) as (store, warehouse):
         approve_plan(warehouse.reader(day), day, store, given.by, datetime.now(UTC).replace(tzinfo=None), given.note)
         path = write_report(warehouse.reader(day), day, store)  # the page says who approved
     tell(f"plan of {day} approved by {given.by}; page: {path}")
@@ -171,13 +176,58 @@ def approve(given: argparse.Namespace) -> int:
 
 def report(given: argparse.Namespace) -> int:
     from marketing_assets.report import write_report
-    from marketing_assets.warehouse import open_warehouse
 
-    store = _store(given)
-    day = _newest(store, given.day)
-    with open_warehouse(store, "marketing report", tell=progress) as warehouse:
+    day = _newest(_store(given), given.day)
+    with _opened(given) as (store, warehouse):
         path = write_report(warehouse.reader(day), day, store)
     tell(f"report of {day}: {path}")
+    return 0
+
+
+def _account(rows: dict[str, int]) -> None:
+    for table, count in sorted(rows.items()):
+        tell(f"  {table:28}{count:>10,} rows")
+
+
+def erase(given: argparse.Namespace) -> int:
+    from marketing_assets.privacy.compact import compact
+    from marketing_assets.privacy.erase import erase_users
+
+    with _opened(given) as (store, warehouse):
+        done = erase_users(warehouse, given.user_id, datetime.now(UTC).date(), progress)
+    if not done.users:
+        tell("nobody asks to be forgotten (no open row in 'erasures'; name somebody with --user-id)")
+        return 0
+    compact(store, "marketing erase", tell=progress)
+    tell(f"erased: {done.users} people, {done.ids} ids")
+    _account(done.rows)
+    for path, count in done.lines.items():
+        tell(f"  exports/{path}: {count} lines")
+    if done.pages:
+        tell(f"  reports: {len(done.pages)} pages written again")
+    if done.previews:
+        tell(f"  dagster: {done.previews} lines of previews")
+    tell("not within reach, see to it yourself:")
+    for text in done.remaining:
+        tell(f"  {text}")
+    return 0
+
+
+def expire(given: argparse.Namespace) -> int:
+    from marketing_assets.privacy.compact import compact
+    from marketing_assets.privacy.expire import expire as delete_expired
+
+    with _opened(given) as (store, warehouse):
+        done = delete_expired(warehouse, progress)
+    if done.through is None:
+        tell("nothing runs out" + ("" if store.retention_days else ": store.yaml has no retention_days"))
+        return 0
+    if done.rows:
+        compact(store, "marketing expire", tell=progress)
+    tell(f"rows of people through {done.through} are gone; days up to it cannot be built again")
+    _account(done.rows)
+    for text in done.shortened:
+        tell(f"  rests on less: {text}")
     return 0
 
 
@@ -199,10 +249,8 @@ def sample_shop(given: argparse.Namespace) -> int:
 
 def replay(given: argparse.Namespace) -> int:
     from marketing_assets.replay import replay_range
-    from marketing_assets.warehouse import open_warehouse
 
-    store = _store(given)
-    with open_warehouse(store, "marketing replay", tell=progress) as warehouse:
+    with _opened(given) as (store, warehouse):
         replay_range(warehouse, given.start, given.end or _newest(store, None), tell)
     return 0
 
@@ -210,11 +258,9 @@ def replay(given: argparse.Namespace) -> int:
 def what_if(given: argparse.Namespace) -> int:
     """What the weeks logged would have brought under the newest plan: off-policy estimates with their intervals."""
     from marketing_assets.evaluation import what_if as value
-    from marketing_assets.warehouse import open_warehouse
 
-    store = _store(given)
-    day = _newest(store, given.day)
-    with open_warehouse(store, "marketing what-if", tell=progress) as warehouse:
+    day = _newest(_store(given), given.day)
+    with _opened(given) as (store, warehouse):
         rows = value(warehouse.reader(day), day, store)
     if rows.is_empty():
         tell(f"{day}: no impressions logged with a propensity, or no plan: nothing can be said")
@@ -246,7 +292,7 @@ def parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: Any, text: str, *, store: bool = True) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, command=name)
         if store:
             made.add_argument("--store", metavar="FILE", help="store.yaml (default: MARKETING_STORE, else the sample shop's)")
         return made
@@ -284,6 +330,9 @@ def parser() -> argparse.ArgumentParser:
     made = with_day(add("approve", approve, "approve a day's plan, where store.yaml asks for it"))
     made.add_argument("--by", required=True, help="who approves")
     made.add_argument("--note")
+    made = add("erase", erase, "forget people: everyone whose request landed, or those named")
+    made.add_argument("--user-id", action="append", metavar="ID", help="may be given several times; default: open rows of 'erasures'")
+    add("expire", expire, "delete rows of people that are older than retention_days")
     with_day(add("report", report, "write the page of a day again"))
     with_day(add("what-if", what_if, "what the last weeks would have brought under a day's plan"))
     made = add("replay", replay, "for a past range: what was planned against simple rules, as a regret curve")

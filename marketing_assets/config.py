@@ -39,6 +39,8 @@ PAGES = 7
 """Pages of so many newest days are written by a run; older ones when somebody asks."""
 PREVIEW_ROWS, PREVIEW_COLUMNS = 5, 10
 """What the UI shows of a partition."""
+PRIVATE_COLUMNS = frozenset({"email", "phone", "review_text", "row"})
+"""Never shown there: previews stay in Dagster's history."""
 MEND_ATTEMPTS = 3
 """A catch-up that failed is asked for so many times in all."""
 CONTROL_INPUTS = ("refit_requests", "plan_overrides")

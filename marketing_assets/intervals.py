@@ -10,7 +10,8 @@ Three kinds, one shape of input (one row per cell and cluster, columns `num` and
 * ratio: any other quotient, such as revenue per order. Percentiles of a Poisson bootstrap over clusters (Chamandy et al.
   2012) up to MAX_BOOTSTRAP_CLUSTERS, the linearised (delta-method) interval above, where both agree to plotting accuracy.
   A cluster's weights are its own, whichever cell, day or run it is in, so that all cells are one matrix product.
-* total: a sum over users. Normal interval of a compound Poisson sum: variance = sum of squared user totals.
+* total: a sum over users. The gamma interval of a compound Poisson sum (Fay and Feuer 1997), which holds for a handful of unequal
+  amounts too; where some are negative (refunds), the normal one with variance = sum of squared user totals.
 """
 
 from __future__ import annotations
@@ -86,21 +87,32 @@ def _resampled(
     """
     from scipy.sparse import csr_array
 
+    if not chosen.size:
+        return
     ends = np.cumsum(counts)
+    # rows without a cluster's name are one cluster, which sorts first
+    distinct = clusters.unique().sort()
+    numbers = pl.DataFrame({"name": distinct}).with_row_index("number")
+    number = pl.DataFrame({"name": clusters}).join(numbers, on="name", nulls_equal=True, maintain_order="left")["number"].to_numpy()
     position = 0
     while position < chosen.size:
         upto = int(np.searchsorted(np.cumsum(counts[chosen[position:]]), _ROWS_AT_ONCE, side="right"))
         part = chosen[position : position + max(upto, 1)]
         position += part.size
-        rows = np.concatenate([np.arange(ends[cell] - counts[cell], ends[cell]) for cell in part])
-        names = clusters.gather(rows)
-        distinct = names.unique().sort()
-        # rows without a cluster's name are one cluster, which sorts first
-        column = names.rank("dense").cast(pl.Int64).fill_null(0).to_numpy() - (0 if names.null_count() else 1)
-        weights = cluster_weights(distinct, replicates, seed).astype(np.float64)
         starts = np.concatenate([[0], np.cumsum(counts[part])])
-        shape = (part.size, distinct.len())
-        yield part, [np.asarray(csr_array((of[rows], column, starts), shape=shape) @ weights) for of in values]
+        rows = np.arange(starts[-1]) + np.repeat(ends[part] - counts[part] - starts[:-1], counts[part])
+        of_rows = number[rows]
+        is_met = np.bincount(of_rows, minlength=distinct.len()) > 0
+        column = (np.cumsum(is_met) - 1)[of_rows]
+        weights = cluster_weights(distinct.filter(pl.Series(is_met)), replicates, seed).astype(np.float64)
+        shape = (part.size, weights.shape[0])
+        found = []
+        for of in values:
+            kept = of[rows]
+            is_some = kept != 0  # most users of most days bring nothing
+            entries = csr_array((kept[is_some], column[is_some], np.concatenate([[0], np.cumsum(is_some)])[starts]), shape=shape)
+            found.append(np.asarray(entries @ weights))
+        yield part, found
 
 
 def wilson(successes: Floats, trials: Floats, z: float) -> tuple[Floats, Floats]:
@@ -127,32 +139,52 @@ def clustered(
     numerator, denominator, value, ci_low, ci_high, n (clusters that count). The interval is null where one cluster or
     fewer is behind it, and value is null where the denominator is 0.
     """
-    summed = _by_cell_and_cluster(rows, keys)
-    cells = summed.group_by(_CELL, maintain_order=True).agg(
-        pl.col(*keys).first(), numerator=pl.col("num").sum(), denominator=pl.col("den").sum(), n=pl.len().cast(pl.Int64)
-    )
-    cells = cells.drop(_CELL)
-    if cells.height == 0:
-        return cells.with_columns(
-            value=pl.lit(None, pl.Float64), ci_low=pl.lit(None, pl.Float64), ci_high=pl.lit(None, pl.Float64)
-        )
-    num, den = summed["num"].to_numpy(), summed["den"].to_numpy()
-    counts = cells["n"].to_numpy()
-    cell = np.repeat(np.arange(counts.size), counts)
-    numerator, denominator = cells["numerator"].to_numpy(), cells["denominator"].to_numpy()
+    summed, names = _by_cell_and_cluster(rows, keys)
+    found = clustered_sums(
+        summed[_CELL], summed["cluster"], summed["num"].to_numpy(), summed["den"].to_numpy(), kind,
+        level=level, replicates=replicates, seed=seed,
+    )  # fmt: skip
+    return names.join(found, left_on=_CELL, right_on="cell", maintain_order="right").drop(_CELL)
+
+
+def clustered_sums(
+    cell: pl.Series,
+    cluster: pl.Series,
+    num: Floats,
+    den: Floats,
+    kind: Kind,
+    *,
+    level: float = 0.95,
+    replicates: int = 200,
+    seed: int = 0,
+) -> pl.DataFrame:
+    """As `clustered`, of rows in order of their cell's number and of their cluster, each cluster once per cell.
+
+    Returns cell and what `clustered` does, of cells that have a row that counts.
+    """
+    counted = (num != 0) | (den != 0)
+    if not counted.all():
+        keep = pl.Series(counted)
+        cell, cluster, num, den = cell.filter(keep), cluster.filter(keep), num[counted], den[counted]
+    cells, at, counts = np.unique(cell.to_numpy(), return_inverse=True, return_counts=True)
+    numerator, denominator = (np.bincount(at, of, counts.size).astype(np.float64) for of in (num, den))
     z = normal_quantile(level)
     low = np.full(counts.size, np.nan)
     high = np.full(counts.size, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         if kind == "total":
-            denominator = np.ones(counts.size)
             value = numerator.copy()
-            spread = z * np.sqrt(np.bincount(cell, num**2, counts.size))
-            low, high = value - spread, value + spread
+            denominator = np.ones(counts.size)
+            if counts.size:
+                largest = np.maximum.reduceat(num, np.cumsum(counts) - counts)
+                low, high = _of_total(value, np.bincount(at, num**2, counts.size).astype(np.float64), largest, level)
+                spread = z * np.sqrt(np.bincount(at, num**2, counts.size))
+                has_negative = np.bincount(at, num < 0, counts.size) > 0
+                low, high = np.where(has_negative, value - spread, low), np.where(has_negative, value + spread, high)
         else:
             value = np.where(denominator != 0, numerator / denominator, np.nan)
-            residual = num - value[cell] * den
-            variance = np.bincount(cell, residual**2, counts.size) * counts / np.maximum(counts - 1, 1) / denominator**2
+            residual = num - value[at] * den
+            variance = np.bincount(at, residual**2, counts.size) * counts / np.maximum(counts - 1, 1) / denominator**2
             if kind == "rate":
                 binomial = value * (1 - value)
                 effective = np.where((variance > 0) & (binomial > 0), binomial / variance, np.minimum(counts, denominator))
@@ -163,7 +195,7 @@ def clustered(
                 low[counts < 2] = high[counts < 2] = np.nan
                 tails = [(1 - level) / 2, (1 + level) / 2]
                 chosen = np.flatnonzero((counts >= 2) & (counts <= MAX_BOOTSTRAP_CLUSTERS))
-                for part, (top, bottom) in _resampled([num, den], counts, chosen, summed["cluster"], replicates, seed):
+                for part, (top, bottom) in _resampled([num, den], counts, chosen, cluster, replicates, seed):
                     copies, usable = _sorted_copies(top, bottom)
                     for quantile, ends in zip(tails, (low, high), strict=True):
                         found = _row_quantile(copies, usable, quantile)
@@ -172,11 +204,33 @@ def clustered(
     def floats(values: Floats) -> pl.Series:
         return pl.Series(values, dtype=pl.Float64).fill_nan(None)
 
-    return cells.with_columns(denominator=floats(denominator), value=floats(value), ci_low=floats(low), ci_high=floats(high))
+    return pl.DataFrame(
+        {
+            "cell": pl.Series(cells, dtype=cell.dtype),
+            "numerator": pl.Series(numerator, dtype=pl.Float64),
+            "denominator": floats(denominator),
+            "n": pl.Series(counts, dtype=pl.Int64),
+            "value": floats(value),
+            "ci_low": floats(low),
+            "ci_high": floats(high),
+        }
+    )
 
 
-def _by_cell_and_cluster(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
-    """Sums per cell and cluster that are not all zero, sorted by key and cluster: _CELL (number of the key), keys, num, den.
+def _of_total(total: Floats, squares: Floats, largest: Floats, level: float) -> tuple[Floats, Floats]:
+    """Fay and Feuer's (1997) interval of a sum of Poisson counts times weights: gamma with the sum's mean and variance, above with
+    one more event of the largest weight."""
+    from scipy.special import gammaincinv
+
+    tail = (1 - level) / 2
+    above, spread = total + largest, squares + largest**2
+    low: Floats = squares / total * gammaincinv(total**2 / squares, tail)
+    high: Floats = spread / above * gammaincinv(above**2 / spread, 1 - tail)
+    return low, high
+
+
+def _by_cell_and_cluster(rows: pl.DataFrame, keys: Sequence[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Sums per cell and cluster that are not all zero, sorted by both (_CELL, cluster, num, den), and the key of each _CELL.
 
     A cell's number stands for its key in grouping and sorting, which is what takes long on a large log.
     """
@@ -186,10 +240,9 @@ def _by_cell_and_cluster(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFram
         counted.join(names, on=list(keys), nulls_equal=True)
         .group_by(_CELL, "cluster")
         .agg(pl.col("num", "den").cast(pl.Float64).sum())
-        .filter((pl.col("num") != 0) | (pl.col("den") != 0))
         .sort(_CELL, "cluster")
     )
-    return summed.join(names, on=_CELL, maintain_order="left")
+    return summed, names
 
 
 def clustered_means(

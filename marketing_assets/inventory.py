@@ -111,10 +111,9 @@ def _catalogue(reader: Reader, days: Sequence[date]) -> pl.DataFrame:
 
 def _in_force(catalogue: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
     """Entries that hold on each of the days, with the day as as_of_date."""
-    frames = [
-        catalogue.filter(pl.col("from_date") <= day, pl.col("until_date") > day).with_columns(as_of_date=pl.lit(day)) for day in days
-    ]
-    return pl.concat(frames).drop("from_date", "until_date")
+    near = catalogue.filter(pl.col("from_date") <= days[-1], pl.col("until_date") > days[0])
+    dated = near.join(pl.DataFrame({"as_of_date": days}, schema={"as_of_date": pl.Date}), how="cross")
+    return dated.filter(pl.col("as_of_date").is_between("from_date", "until_date", closed="left")).drop("from_date", "until_date")
 
 
 # --- simulation -------------------------------------------------------------------------------------------------------
@@ -219,52 +218,64 @@ def simulate(demand: Demand, totals: Sequence[Sequence[int]], supplies: Sequence
     furthest = [supply.offset + int(days.max(initial=1)) for supply in supplies for days in (supply.span_days, supply.lead_time_days)]
     weights = path_weights(min(max(furthest), demand.knots.shape[1]), simulations, store.seed)
     rows = demand.series.height + len(totals)
-    found = [LeadTime(np.zeros(rows), np.full(rows, np.nan)) for _ in supplies]
-    single = np.arange(demand.series.height)
+    asked = _Asked.of(supplies, simulations)
+    found = LeadTime(np.zeros((len(supplies), rows)), np.full((len(supplies), rows), np.nan))
     buffer = np.zeros((len(weights) + 1, CHUNK, simulations), dtype=np.float32)
     for first in range(0, demand.series.height, CHUNK):
-        part = single[first : first + CHUNK]
-        _measure(_paths(demand.knots[part], weights, buffer), part, supplies, found)
+        part = slice(first, min(first + CHUNK, demand.series.height))
+        _measure(_paths(demand.knots[part], weights, buffer), part, asked, found)
     for place, members in enumerate(totals, start=demand.series.height):
         shuffled = np.zeros((len(weights) + 1, 1, simulations), dtype=np.float32)
         for turn, member in enumerate(members):
             order = np.random.default_rng([store.seed, turn]).permutation(simulations)
             shuffled[:, 0] += _paths(demand.knots[[member]], weights, buffer)[:, 0][:, order]
-        _measure(shuffled, np.array([place]), supplies, found)
-    return found
+        _measure(shuffled, slice(place, place + 1), asked, found)
+    return [LeadTime(*each) for each in zip(found.reorder_point, found.stockout_probability, strict=True)]
 
 
 def _paths(knots: Singles, weights: Singles, buffer: Singles) -> Singles:
     """(steps + 1, n, simulations) units sold up to each step, written over what `buffer` held."""
     paths = buffer[:, : len(knots)]
-    for step in range(len(weights)):
-        np.matmul(np.ascontiguousarray(knots[:, step]), weights[step], out=paths[step + 1])
+    np.matmul(np.ascontiguousarray(knots[:, : len(weights)].transpose(1, 0, 2)), weights, out=paths[1:])
+    for step in range(len(weights)):  # numpy's cumsum along the first axis takes several times as long
         paths[step + 1] += paths[step]
     return paths
 
 
-def _measure(paths: Singles, part: Integers, supplies: Sequence[Supply], found: Sequence[LeadTime]) -> None:
-    """Fill the rows `part` of what was found from their paths."""
-    simulations = paths.shape[2]
-    for supply, result in zip(supplies, found, strict=True):
-        place = np.maximum(np.ceil(np.round(supply.service[part] * simulations, 6)).astype(np.int64) - 1, 0)
-        for (span, kth), ours in _alike(supply.span_days[part], place):
-            total = paths[supply.offset + span, ours] - paths[supply.offset, ours]
-            total.partition(kth, axis=1)
-            result.reorder_point[part[ours]] = total[:, kth]
-        stock = supply.stock_on_hand[part]
-        known = np.flatnonzero(~np.isnan(stock))
-        for (lead, _), ours in _alike(supply.lead_time_days[part][known], np.zeros(len(known), dtype=np.int64)):
-            rows = known[ours]
-            until = paths[supply.offset + lead, rows] - paths[supply.offset, rows]
-            result.stockout_probability[part[rows]] = (until > stock[rows][:, None] + 0.5).mean(axis=1)
+@dataclass(frozen=True)
+class _Asked:
+    """Supplies of all days as arrays of (days, rows). start: (days, 1) steps passed by then; end, arrival: steps passed when stock
+    and orders must have lasted, and when an order arrives; place: which of the sorted paths is asked for."""
+
+    start: Integers
+    end: Integers
+    arrival: Integers
+    place: Integers
+    stock: Floats
+
+    @classmethod
+    def of(cls, supplies: Sequence[Supply], simulations: int) -> _Asked:
+        start = np.array([[supply.offset] for supply in supplies])
+        span, lead, service, stock = (
+            np.stack([getattr(supply, name) for supply in supplies]) for name in ("span_days", "lead_time_days", "service", "stock_on_hand")
+        )
+        place = np.maximum(np.ceil(np.round(service * simulations, 6)).astype(np.int64) - 1, 0)
+        return cls(start, start + span, start + lead, place, stock)
 
 
-def _alike(one: Integers, other: Integers) -> Iterator[tuple[tuple[int, int], Integers | slice]]:
-    """Places where both values are the same, by value; all of them as a slice, which copies nothing."""
-    pairs = sorted(set(zip(one.tolist(), other.tolist(), strict=True)))
-    for pair in pairs:
-        yield pair, slice(None) if len(pairs) == 1 else np.flatnonzero((one == pair[0]) & (other == pair[1]))
+def _measure(paths: Singles, part: slice, asked: _Asked, found: LeadTime) -> None:
+    """Fill the rows `part` of what was found, (days, rows) each, from their paths."""
+    rows = np.arange(paths.shape[1])
+    before = paths[asked.start, rows]
+    total = paths[asked.end[:, part], rows] - before
+    place = asked.place[:, part]
+    total.partition(np.unique(place), axis=2)
+    found.reorder_point[:, part] = np.take_along_axis(total, place[:, :, None], axis=2)[:, :, 0]
+    stock = asked.stock[:, part]
+    day, row = np.nonzero(~np.isnan(stock))
+    if len(day):
+        until = paths[asked.arrival[:, part][day, row], row] - before[day, row]
+        found.stockout_probability[:, part][day, row] = (until > stock[day, row][:, None] + 0.5).mean(axis=1)
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -62,10 +63,21 @@ class Log:
         if (self.q_logged is None) != (self.q_target is None):
             raise OffPolicyError("q_logged and q_target: give both or neither")
 
-    @property
+    @cached_property
     def weight(self) -> Floats:
         """Importance weights w = e / b."""
         return self.target_propensity / self.logging_propensity
+
+    @cached_property
+    def codes(self) -> npt.NDArray[np.int64] | None:
+        """The clusters numbered 0, 1, ... in their order."""
+        if self.cluster is None:
+            return None
+        lowest, highest = int(self.cluster.min()), int(self.cluster.max())
+        if highest - lowest > 8 * self.cluster.size:
+            return np.unique(self.cluster, return_inverse=True)[1]
+        is_met = np.bincount(self.cluster - lowest) > 0
+        return np.asarray((np.cumsum(is_met) - 1)[self.cluster - lowest])
 
     def model(self, estimator: str) -> tuple[Floats, Floats]:
         if self.q_logged is None or self.q_target is None:
@@ -276,8 +288,8 @@ def support(log: Log, unsupported_share: float = 0.0) -> Support:
 def effective_sample_size(log: Log) -> float:
     """Kish's (1965) (sum w)^2 / sum w^2, over clusters where the log has them."""
     weight = log.weight
-    if log.cluster is not None:
-        weight = np.bincount(np.unique(log.cluster, return_inverse=True)[1], weight).astype(np.float64)
+    if log.codes is not None:
+        weight = np.bincount(log.codes, weight).astype(np.float64)
     squares = float((weight**2).sum())
     return float(weight.sum()) ** 2 / squares if squares > 0 else 0.0
 
@@ -286,7 +298,7 @@ def evaluate(
     log: Log, estimators: Sequence[Estimator], *, level: float = 0.95, replicates: int = 1000, seed: int = 0
 ) -> list[Estimate]:
     """Every estimator's value with a bootstrap interval, resampled by cluster where the log has clusters."""
-    codes = None if log.cluster is None else np.unique(log.cluster, return_inverse=True)[1]
+    codes = log.codes
     size = effective_sample_size(log)
     estimates = []
     for estimator in estimators:

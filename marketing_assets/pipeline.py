@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from marketing_assets.config import ACTIVE_DAYS, CONTROL_INPUTS, KEYFRAME_DAYS, LATE_DAYS, RANKED_WEEKS, REISSUE_DAYS, Store
+from marketing_assets.privacy.marks import check_retained, retained
 from marketing_assets.schemas import INPUTS, TABLES
 from marketing_assets.warehouse import Built, InvalidTable, LedgerRow, MissingPartitions, Warehouse, days_between, digest
 
@@ -388,7 +389,9 @@ def _listing(days: Sequence[date]) -> str:
 
 
 def check_complete(warehouse: Warehouse, step: Step, days: Sequence[date]) -> None:
-    """Raises MissingPartitions naming tables and days where a gap lies before the window or in what it reads."""
+    """Raises MissingPartitions naming tables and days where a gap lies before the window or in what it reads, Expired where rows of
+    these days were deleted after retention_days."""
+    check_retained(warehouse.store, step.name, days, (*step.tables, *step.reads))
     first = warehouse.store.first_day
     if days[0] < first:
         raise MissingPartitions(f"{step.name}: {days[0]} lies before first_day, {first}")
@@ -412,9 +415,12 @@ def check_complete(warehouse: Warehouse, step: Step, days: Sequence[date]) -> No
 
 
 def stale_days(warehouse: Warehouse, fingerprints: Fingerprints, step: Step, days: Sequence[date]) -> list[date]:
-    """Days of the window whose inputs differ from those the ledger says they were built from, or that were never built."""
+    """Days of the window whose inputs differ from those the ledger says they were built from, or that were never built.
+
+    Days that ran out after retention_days stay as they are.
+    """
     return [
-        day for day in days
+        day for day in retained(warehouse.store, days, (*step.tables, *step.reads))
         if any(
             (row := warehouse.ledger.get((table, day))) is None or row.input_fingerprint != fingerprints.of(step, day)
             for table in step.tables

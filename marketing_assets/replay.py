@@ -188,10 +188,10 @@ def past_results(log: pl.DataFrame, day: date) -> pl.DataFrame:
     evening = day - timedelta(days=1)
     window = log.filter(pl.col("landed_date") <= evening, pl.col("impression_date") > evening - timedelta(days=PAST_DAYS))
     credited = pl.when(pl.col("credited_date") <= evening).then(pl.col("revenue")).otherwise(0.0)
-    sums = window.group_by("placement_id", "creative_id").agg(shown=pl.col("impression_id").n_unique(), revenue=credited.sum())
+    sums = window.group_by("placement_id", "creative_id").agg(shown=pl.col("impression").n_unique(), revenue=credited.sum())
     overall = float(sums["revenue"].sum()) / max(float(sums["shown"].sum()), 1.0)
     return sums.select(
-        "placement_id", "creative_id",
+        pl.col("placement_id", "creative_id").cast(pl.String),
         result=(pl.col("revenue").clip(0) + PRIOR_IMPRESSIONS * overall) / (pl.col("shown") + PRIOR_IMPRESSIONS),
     ).sort("placement_id", "creative_id")  # fmt: skip
 
@@ -242,7 +242,7 @@ def value_by_log(day: date, policy: str, frame: pl.DataFrame, shown: pl.DataFram
         return []
     rows = (
         shown.with_columns(pl.when(pl.col("credited_date") <= known).then("revenue").otherwise(0.0).alias("revenue"))
-        .group_by("impression_id", maintain_order=True)
+        .group_by("impression", maintain_order=True)
         .agg(
             pl.col("cluster", "fold", "pair", *CELL, "creative_id", "logging_propensity", "is_clicked").first(), pl.col("revenue").sum()
         )

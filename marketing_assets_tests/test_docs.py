@@ -7,6 +7,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from marketing_assets.schemas import INPUTS, TABLES
 
 DOCS = REPOSITORY_ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-COMMAND_PAGES = ["bring_your_own_shop.md", "read_the_report.md", "run_every_night.md", "add_an_asset.md"]
+COMMAND_PAGES = ["bring_your_own_shop.md", "read_the_report.md", "privacy.md", "run_every_night.md", "add_an_asset.md"]
 """Pages whose commands are run, in this order: the later ones look at the shop the first one built."""
 EXCEPTIONS = {
     "README.md": "make demo and make ui take minutes or start a server; what they call is run by other tests",
@@ -113,6 +114,7 @@ def test_the_commands_of_every_page_run_one_after_the_other(copy: Path) -> None:
     assert (store.parent / "reports" / "2019-10-01.html").stat().st_size > 10_000
     manifest = json.loads((store.parent / "exports" / "2019-10-01" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["as_of_date"] == "2019-10-01"
+    assert {"lists", "plan"} <= set(manifest["exports"]), "the page ends with a plan"
 
 
 def test_every_page_with_commands_is_run() -> None:
@@ -243,6 +245,19 @@ def test_units_start_what_exists_and_listen_on_this_machine_only(name: str) -> N
     assert "--workspace workspace.yaml" in unit["Service"]["ExecStart"]
     if "webserver" in name:
         assert "--host 127.0.0.1" in unit["Service"]["ExecStart"]
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    """With the paths of this working copy in place of the installed one's; nothing is started."""
+    units = sorted((DOCS / "deploy").glob("marketing-*.*"))
+    assert len(units) == 4
+    for unit in units:
+        text = unit.read_text(encoding="utf-8").replace("/opt/marketing-assets/.venv/bin", str(Path(sys.executable).parent))
+        text = text.replace("/opt/marketing-assets", str(REPOSITORY_ROOT)).replace("User=marketing", "User=root")
+        (tmp_path / unit.name).write_text(text, encoding="utf-8")
+    checked = subprocess.run(["systemd-analyze", "verify", *map(str, sorted(tmp_path.iterdir()))], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0 and not checked.stderr.strip(), checked.stderr
 
 
 def test_compose_opens_its_port_to_this_machine_only() -> None:

@@ -12,7 +12,8 @@ from polars.testing import assert_frame_equal
 
 from marketing_assets.config import DriftSettings
 from marketing_assets.drift import build_drift, judge
-from marketing_assets.drift.signals import HISTORY, inputs, metric_name
+from marketing_assets.drift.panels import Series
+from marketing_assets.drift.signals import HISTORY, inputs, metric_name, read_inputs
 from marketing_assets.drift.verdict import REPORT, verdict_name, watch
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import days_between, polars_schema, reader_over
@@ -394,6 +395,42 @@ def test_psi_by_hand_and_season_matched() -> None:
     new, old = np.array([700.0, 3500.0]), np.array([4 * (5 * 500 + 2 * 900.0), 14000.0])
     p, q = new / new.sum(), old / old.sum()
     assert found == pytest.approx(((p - q) * np.log(p / q)).sum() - (1 / new.sum() + 1 / old.sum()), rel=2e-3)
+
+
+def test_people_are_users_and_each_impression_without_one() -> None:
+    """Counted in the engine as distinct users plus rows without a user, which must be what distinct persons are."""
+    day = FIRST
+    who = ["a", "a", "b", None, None, "c"]
+    shown = pl.DataFrame(
+        {
+            "landed_date": [day] * 6, "impression_date": [day] * 6, "impression_id": [f"m{number}" for number in range(6)],
+            "user_id": who, "placement_id": ["home", "home", "home", "home", "home", "mail"], "is_clicked": [True] * 6,
+            "context": ['{"device": "phone"}'] * 6, "raw_row_id": [str(number) for number in range(6)],
+        }
+    )  # fmt: skip
+    found = read_inputs(reader_over({"clean_impressions": shown}, shop(), day), day, day)
+    counts = {(feature, value): (rows, people) for feature, value, rows, people in found.select("feature", "bin", "rows", "people").iter_rows()}
+    assert counts["placement", "home"] == (5, len({user or f"m{number}" for number, user in enumerate(who[:5])}))
+    assert counts["placement", "mail"] == (1, 1)
+    assert counts["clicking_device", "phone"][0] == 6  # only its volume is watched
+
+
+def test_days_side_by_side_know_what_had_landed() -> None:
+    """A panel of days shows what was known at the end of the last, and leaves out metrics nothing was known of."""
+    entry = {"family": "business", "shape": "level", "segment_type": "all", "segment": "all", "observed": 1.0, "expected": 1.0, "variance": 0.0}
+    rows = [
+        {"metric": "b", "date": FIRST, "known_date": FIRST, "value": 1.0, **entry},
+        {"metric": "b", "date": FIRST + timedelta(days=1), "known_date": FIRST + timedelta(days=3), "value": 2.0, **entry},
+        {"metric": "a", "date": FIRST + timedelta(days=2), "known_date": FIRST + timedelta(days=2), "value": 3.0, **entry},
+    ]
+    series = Series.of(pl.DataFrame(rows).select(list(HISTORY)).cast(HISTORY))
+    early = series.panels(FIRST - timedelta(days=1), 3)["level"]  # until FIRST + 1
+    assert early.heads["metric"] == ["b"]
+    np.testing.assert_array_equal(early.value, [[np.nan, 1.0, np.nan]])
+    late = series.panels(FIRST + timedelta(days=1), 3)["level"]
+    assert late.heads["metric"] == ["a", "b"]
+    np.testing.assert_array_equal(late.value, [[np.nan, 3.0, np.nan], [2.0, np.nan, np.nan]])
+    assert series.panels(FIRST + timedelta(days=9), 5) == {}
 
 
 def test_unseen_and_missing_values_are_data_quality() -> None:

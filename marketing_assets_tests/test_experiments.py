@@ -26,7 +26,7 @@ from marketing_assets.experiments import (
 def test_a_comparison_by_hand() -> None:
     found = compare(np.array([2.0, 4.0, 6.0]), np.array([1.0, 3.0]))
     assert (found.treated_mean, found.control_mean, found.uplift, found.lift) == (4.0, 2.0, 2.0, 1.0)
-    spread = 1.959963985 * (4 / 3 + 2 / 2) ** 0.5
+    spread = 1.959963985 * ((8 + 2) / 3 * (1 / 3 + 1 / 2)) ** 0.5  # 8 and 2 squared about the arms' means, 3 degrees of freedom
     assert found.uplift_high - 2 == pytest.approx(spread)
     assert found.sequential_high > found.uplift_high
     # a control mean that cannot be told from zero leaves the lift unbounded
@@ -49,6 +49,24 @@ def test_intervals_of_uplift_and_lift_cover() -> None:
         found = compare(treated, control)
         hits += [found.uplift_low <= 0.1 <= found.uplift_high, found.lift_low <= 0.1 <= found.lift_high]
     assert (hits / 400 > 0.925).all() and (hits / 400 < 0.98).all()
+
+
+def test_a_small_arm_without_the_biggest_spenders_is_not_taken_at_its_word() -> None:
+    """Spending is skewed: one user in twenty held out, the arm's own variance would exclude a true zero four times too often."""
+    generator = np.random.default_rng(0)
+    spent = generator.lognormal(2.0, 1.8, 1200) * (generator.random(1200) < 0.6)
+    before = spent * generator.lognormal(0.0, 0.8, 1200)
+    hits = np.zeros(2)
+    own = 0
+    for _ in range(400):
+        held = generator.random(1200) < 0.05
+        for place, found in enumerate(compare_with_past(spent, ~held, before)):
+            hits[place] += found.uplift_low <= 0 <= found.uplift_high
+        own += abs(spent[~held].mean() - spent[held].mean()) <= 1.96 * (
+            spent[~held].var(ddof=1) / (~held).sum() + spent[held].var(ddof=1) / held.sum()
+        ) ** 0.5
+    assert (hits / 400 > 0.925).all() and (hits / 400 < 0.985).all()
+    assert own / 400 < 0.85  # what this guards against
 
 
 def test_looking_every_day_is_safe_with_sequential_intervals_only() -> None:

@@ -233,6 +233,27 @@ def test_the_landing_sensor_builds_and_mends(shop_at: Callable[..., Store]) -> N
         assert isinstance(tick(store, "landing_files", instance), dg.SkipReason)
 
 
+def test_a_day_whose_run_ended_half_way_is_asked_for_again_but_not_for_ever(shop_at: Callable[..., Store]) -> None:
+    """Dagster starts no second run under the same key: without a new one a day lost with the daemon waited for the next day's files."""
+    store = shop_at()
+    ledger_through(store, LAST - timedelta(days=1)).write_parquet(ledger_copy(store))
+    job = definitions_of(store).resolve_job_def("build_day")
+    with dg.DagsterInstance.ephemeral() as instance:
+        keys = []
+        for _ in range(3):
+            asked = tick(store, "landing_files", instance)
+            assert asked.partition_key == LAST.isoformat()
+            keys.append(asked.run_key)
+            instance.create_run_for_job(job, tags=asked.tags, status=dg.DagsterRunStatus.FAILURE)
+        assert len(set(keys)) == 3
+        given_up = tick(store, "landing_files", instance)
+        assert isinstance(given_up, dg.SkipReason) and "a person has to look" in str(given_up.skip_message)
+        # files that land in its place are another matter
+        file = store.folder / "landing" / "events" / f"{LAST}.csv.gz"
+        file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()) + b"\n"))
+        assert tick(store, "landing_files", instance).partition_key == LAST.isoformat()
+
+
 def test_a_catch_up_that_failed_is_asked_for_again_but_not_for_ever(shop_at: Callable[..., Store]) -> None:
     """Its files may have been read before it ended: then they no longer count as changed, though nothing else was rebuilt."""
     store = shop_at()
@@ -420,3 +441,38 @@ def test_asset_events_of_a_run_are_stored_as_a_batch(tmp_path: Path) -> None:
         key = dg.AssetKey("items")
         assert storage.event_log_storage.get_materialized_partitions(key) == {str(day) for day in days_between(FIRST, LAST)}
     storage.event_log_storage.dispose()
+
+
+def test_checks_stored_in_a_batch_are_found_as_if_stored_one_by_one(tmp_path: Path) -> None:
+    """Planned and judged in one batch with an asset's events: one record, in its last state."""
+    from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluation, AssetCheckEvaluationPlanned
+    from dagster._core.events import DagsterEvent, DagsterEventType, StepMaterializationData
+    from dagster._core.events.log import EventLogEntry
+
+    from marketing_assets.orchestration.storage import ShopStorage
+
+    key = dg.AssetCheckKey(dg.AssetKey("items"), "schema_holds")
+    happened = [
+        (DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, AssetCheckEvaluationPlanned(asset_key=key.asset_key, check_name=key.name)),
+        (DagsterEventType.ASSET_MATERIALIZATION, StepMaterializationData(dg.AssetMaterialization("items"))),
+        (DagsterEventType.ASSET_CHECK_EVALUATION, AssetCheckEvaluation(asset_key=key.asset_key, check_name=key.name, passed=True, metadata={})),
+    ]
+    entries = [
+        EventLogEntry(None, 20, "", "run", 1.0, None, None, DagsterEvent(kind.value, "job", event_specific_data=data)) for kind, data in happened
+    ]
+    found = {}
+    with dg.DagsterInstance.ephemeral() as instance:
+        for name in ("batch", "single"):
+            storage = ShopStorage.from_local(str(tmp_path / name))
+            storage.register_instance(instance)
+            log = storage.event_log_storage
+            if name == "batch":
+                log.store_event_batch(entries)
+            else:
+                for entry in entries:
+                    log.store_event(entry)
+            records = log.get_asset_check_execution_history(key, limit=9)
+            found[name] = [(record.status, record.run_id) for record in records], len(log.get_logs_for_run("run"))
+            log.dispose()
+    assert found["batch"] == found["single"]
+    assert [status.value for status, _ in found["batch"][0]] == ["SUCCEEDED"] and found["batch"][1] == 3

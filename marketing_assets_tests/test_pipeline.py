@@ -230,7 +230,7 @@ def test_killed_at_any_moment_every_table_is_old_or_new(shop_at: Callable[..., S
                 held = warehouse.ledger[table, day].content_hash
                 assert held in (old[table, day], new[table, day]), table
                 outcomes.add((table, held == new[table, day]))
-                recomputed = warehouse._hashes(TABLES[table], day, day)[day]
+                recomputed = warehouse.partition_hashes(TABLES[table], day, day)[day]
                 assert recomputed == (warehouse.ledger[table, day].rows, held), table
     assert len(outcomes) > len({table for table, _ in outcomes}), "no kill fell between two steps"
     build(store, [day], steps)
@@ -293,3 +293,20 @@ def test_code_versions_follow_the_source() -> None:
     step = next(step for step in pipeline._STEPS if step.name == "drift")
     assert step.code_version == pipeline._code_version("marketing_assets.drift")
     assert step.code_version != pipeline._code_version("marketing_assets.evaluation")
+
+
+def test_a_failed_write_of_many_rows_says_why_and_leaves_the_connection_as_it_was() -> None:
+    """Setting threads back inside the failed transaction would hide the error that matters."""
+    from marketing_assets.warehouse import Built, polars_schema
+    from marketing_assets.warehouse.writing import MANY_ROWS
+
+    store = Store.model_validate({
+        "name": "many", "timezone": "UTC", "currency": "EUR", "first_day": "2026-01-01", "threads": 2,
+        "sources": {"events": {"files": "{date}.csv", "columns": {"*": "*"}}},
+    })  # fmt: skip
+    keys = pl.DataFrame({"as_of_date": [store.first_day] * MANY_ROWS, "feature": [str(number) for number in range(MANY_ROWS)]})
+    bad = keys.select(name if name in keys.columns else pl.lit("no number").alias(name) for name in polars_schema("profile_weights"))
+    with open_warehouse(store, in_memory=True) as warehouse:
+        with pytest.raises(duckdb.ConversionException, match="no number"), warehouse.transaction():
+            warehouse.replace_window("profiles", ["profile_weights"], [store.first_day], Built({"profile_weights": bad}))
+        assert warehouse.connection.execute("SELECT current_setting('threads')").fetchone() == (2,)

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from marketing_assets.config import Store
+from marketing_assets.evaluation.ad_log import enumerated
 from marketing_assets.evaluation.what_if import numbered
 from marketing_assets.replay import (
     DONE,
@@ -87,9 +88,11 @@ def seen(day: date) -> pl.DataFrame:
     """impressions(day) as evaluation's log shows them: an order of 20 follows each click at once."""
     shown = impressions(day)
     clicked = pl.col("is_clicked")
+    texts = {name: enumerated(values) for name, values in (("cluster", shown["user_id"]), ("placement_id", shown["placement_id"]),
+             ("creative_id", shown["creative_id"]), ("audience_id", pl.repeat("unknown", shown.height, eager=True)))}  # fmt: skip
     return numbered(shown.select(
-        "impression_id", "impression_date", "landed_date", "placement_id", "logging_propensity", "is_clicked", "creative_id",
-        cluster="user_id", fold=pl.col("user_id").rank("dense") % 2, audience_id=pl.lit("unknown"), block=pl.col("hour") // 6,
+        "impression_date", "landed_date", "logging_propensity", "is_clicked", **texts, impression=pl.col("impression_id").rank("dense"),
+        fold=pl.col("user_id").rank("dense") % 2, block=pl.col("hour") // 6,
         credited_date=pl.when(clicked).then("impression_date"),
         conversions=pl.when(clicked).then(1), revenue=pl.when(clicked).then(20.0),
     ))  # fmt: skip

@@ -615,7 +615,7 @@ def test_a_refused_plan_is_the_first_thing_said() -> None:
     frames["ad_plan_runs"] = conform("ad_plan_runs", [refused])
     frames["ad_plan"] = frames["ad_plan"].filter(pl.col("as_of_date") < LAST)
     text = " ".join(Reading(page_of(shop(), frames)).text)
-    assert "No plan for tomorrow: clicks: 9 predicted, 90 observed" in text and "Run the plan" not in text
+    assert "No plan for tomorrow. Clicks: 9 predicted, 90 observed." in text and "Run the plan" not in text
 
 
 def test_the_file_is_written_whole_and_is_the_same_again(tmp_path: Path) -> None:
@@ -673,3 +673,21 @@ def test_sparkline_skips_gaps_and_needs_three_points() -> None:
     tile = Tile("l", "1", "", "plain", "", "", [1.0, None, 3.0, 2.0])
     assert tile.points == "0.0,22.0 66.7,2.0 100.0,12.0"
     assert Tile("l", "1", "", "plain", "", "", [1.0, None, 2.0]).points == ""
+
+
+def test_notes_of_a_plan_are_said_in_chinese() -> None:
+    """They are written in English where they arise; one reworded there would come through untranslated."""
+    import re
+
+    from marketing_assets.config import REPOSITORY_ROOT
+    from marketing_assets.report.words import NOTES, Words
+
+    folder = REPOSITORY_ROOT / "marketing_assets" / "ad_planning"
+    written = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    for pattern, _ in NOTES:
+        for part in re.split(r"\(\\S\+\)", pattern.replace("\\.", ".")):
+            assert part.strip() in written, f"{part!r} is no longer what a plan's note says"
+    chinese = Words(shop(language="zh"))
+    note = "no plan meets every limit; relaxed: budget +2.00. By itself would do: budget +2.00; whole impressions change the value by -0.5"
+    assert chinese.note(note) == "没有计划能满足所有限制；已放宽：budget +2.00。单独放宽其一即可：budget +2.00；展示次数取整使价值变化 -0.5。"
+    assert Words(shop()).note("no cell is worth anything") == "No cell is worth anything."

@@ -183,6 +183,113 @@ def test_text_has_contrast(browser: Any, pages: dict[str, Path], scheme: str) ->
     assert browser.execute_script(_CONTRAST) == []
 
 
+_OBJECTIONS = """
+const found = [];
+const named = e => e.getAttribute('aria-label') || e.closest('label')?.textContent || e.textContent.trim() || e.title;
+let level = 0;
+for (const h of document.querySelectorAll('h1, h2, h3, h4')) {
+  const n = Number(h.tagName[1]);
+  if (n > level + 1) found.push('heading skips a level: ' + h.textContent);
+  level = n;
+}
+if (document.querySelectorAll('h1').length !== 1 || document.querySelectorAll('main').length !== 1) found.push('one h1, one main');
+for (const e of document.querySelectorAll('[role=img]')) {
+  if ((e.getAttribute('aria-label') || '').length < 20) found.push('picture without words: ' + e.id);
+  if (!e.closest('figure').querySelector('details.data table')) found.push('picture without its table: ' + e.id);
+}
+for (const t of document.querySelectorAll('table')) {
+  if (!t.closest('#vg-tooltip-element') && !(t.caption && t.querySelector('thead th[scope=col]'))) found.push('table without caption or heads');
+}
+const controls = [...document.querySelectorAll('a, button, select, summary, [tabindex="0"]')].filter(e => e.offsetParent);
+for (const e of controls) {
+  if (!named(e)) found.push('control without a name: ' + e.outerHTML.slice(0, 80));
+  if (e.matches('button, select') && e.getBoundingClientRect().height < 24) found.push('small target: ' + e.outerHTML.slice(0, 80));
+}
+const ids = [...document.querySelectorAll('[id]')].map(e => e.id);
+for (const id of ids) if (ids.indexOf(id) !== ids.lastIndexOf(id)) found.push('id twice: ' + id);
+for (const e of document.querySelectorAll('[aria-labelledby]')) {
+  if (!document.getElementById(e.getAttribute('aria-labelledby'))) found.push('label that is not there');
+}
+for (const a of document.querySelectorAll('a[href^="#"]')) {
+  if (!document.getElementById(a.getAttribute('href').slice(1))) found.push('link to nowhere: ' + a.textContent);
+}
+for (const li of document.querySelectorAll('.actions li.bad, .actions li.warn')) {
+  if (!li.querySelector('.unseen')) found.push('urgency told by colour alone');
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "en"), ("zh", "zh-Hans")])
+def test_nothing_to_object_to_for_those_who_do_not_see_or_point(browser: Any, pages: dict[str, Path], language: str, said: str) -> None:
+    """Order of headings, words and a table for every picture, names of controls, nothing told by colour alone."""
+    view(browser, 1280)
+    opened(browser, pages[language])
+    browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    assert browser.execute_script("return document.documentElement.lang") == said
+    assert browser.execute_script(_OBJECTIONS) == []
+
+
+def test_the_page_can_be_used_by_keys_alone(browser: Any, pages: dict[str, Path]) -> None:
+    """Tab reaches everything with a visible ring, first a link past the contents; a button that goes hands its focus on."""
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    view(browser, 1280)
+    opened(browser, pages["en"])
+    active = "const e = document.activeElement; return [e.className, e.tagName, getComputedStyle(e).outlineStyle]"
+    seen: list[list[str]] = []
+    while not seen or seen[-1][1] != "BODY":  # once around
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+        seen.append(browser.execute_script(active))
+    assert seen[0][0] == "skip" and {"A", "BUTTON", "SELECT", "SUMMARY"} <= {tag for _, tag, _ in seen}
+    assert not [one for one in seen[:-1] if one[2] == "none"], "where the focus is can be seen"
+    button = browser.find_element("css selector", "button.all")
+    browser.execute_script("arguments[0].focus()", button)
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    assert browser.execute_script("return document.activeElement.className").startswith("scroll")
+    theme = browser.find_element("id", "theme")
+    before = theme.get_attribute("aria-pressed")
+    theme.click()
+    assert {before, theme.get_attribute("aria-pressed")} == {"true", "false"}
+    theme.click()
+
+
+def test_it_reflows_at_four_times_the_size(browser: Any, pages: dict[str, Path]) -> None:
+    """WCAG 2.2, 1.4.10: 320 pixels wide without scrolling sideways; tables scroll within themselves."""
+    view(browser, 320)
+    opened(browser, pages["en"])
+    browser.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 320
+
+
+def test_colours_of_charts_have_contrast() -> None:
+    """WCAG 2.2, 1.4.11: 3 to 1 against the card for lines, bars and controls, 4.5 for text, in both themes and in print."""
+    import re
+
+    from marketing_assets.report.page import _FOLDER
+
+    style = (_FOLDER / "report.css").read_text(encoding="utf-8")
+    pairs = re.findall(r"--([\w-]+): light-dark\((#[0-9a-f]+), (#[0-9a-f]+)\)", style)
+    themes = [{name: colours[number] for name, *colours in pairs} for number in (0, 1)]
+    printed = re.findall(r"--([\w-]+): (#[0-9a-f]+);", style[style.index("@media print") :])
+    themes.append(themes[0] | dict(printed))
+    assert len(pairs) > 20 and printed
+
+    def light(code: str) -> float:
+        code = code[1:] if len(code) == 7 else "".join(2 * one for one in code[1:])
+        parts = [int(code[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+        return sum(w * (v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4) for w, v in zip((0.2126, 0.7152, 0.0722), parts, strict=True))
+
+    wanted = dict.fromkeys(["ink", "ink-2", "muted", "accent", "good", "bad", "warn"], 4.5)
+    wanted |= {f"series-{number}": 3.0 for number in range(1, 7)}
+    for theme in themes:
+        for name, least in wanted.items():
+            for ground in ("card", "page"):
+                one, other = sorted((light(theme[name]), light(theme[ground])))
+                assert (other + 0.05) / (one + 0.05) >= least, (name, ground, theme["page"])
+
+
 def test_print_is_light_and_without_controls(browser: Any, pages: dict[str, Path]) -> None:
     view(browser, 1000, scheme="dark", media="print")
     opened(browser, pages["en"])

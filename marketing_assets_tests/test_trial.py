@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_trial_reports_every_arm_and_leaves_only_its_files(finished: Path) -> None:
     summary = json.loads((finished / "trial.json").read_text())
-    assert sorted(path.name for path in finished.iterdir()) == ["seeds", "trial.html", "trial.json", "trial.md"]
+    assert sorted(path.name for path in finished.iterdir()) == ["seeds", "trial.html", "trial.json", "trial.md", "trial.queries.json"]
     assert set(summary["figures"]["ad_revenue"]["arms"]) == {"common_practice", "system", "oracle"}
     assert {row["figure"] for row in summary["claims"]} == {"session_conversion_rate", "ad_revenue"}
     assert summary["seeds"] == 1 and summary["days"] == DAYS
@@ -135,6 +135,9 @@ def test_the_true_plan_buys_the_best_cells_within_the_budget() -> None:
     found = plan.sort("placement_id").select("placement_id", "creative_id", "planned_impressions").rows()
     assert found == [("p", "x", 100.0), ("q", "x", 20.0)]
     assert float(plan["planned_spend"].sum()) == pytest.approx(1.2)
+    # one who knows the truth is held to the campaign's budget for the day as the system is
+    within = true_plan(cells, None, _store().first_day, store, {"k": 0.7})
+    assert within.select("placement_id", "creative_id", "planned_impressions").rows() == [("p", "x", 70.0)]
 
 
 def test_taking_lists_or_ads_away_leaves_the_rest() -> None:

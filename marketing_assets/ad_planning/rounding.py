@@ -17,7 +17,8 @@ def whole_impressions(x: Floats, cells: Cells, blocks: list[Block], relaxed: lis
     Systematic rounding with one random start (Madow 1949) over cells in order of group: a cell's chance of an extra
     impression is its fraction, so that what is bought to learn is not rounded away. Limits of the form <= then lose the
     least valuable impressions until they hold; those of the form >= (target, exploration) hold within an impression of each
-    run, which is why the rounded plan can be worth a little more than the exact one. x: impressions per cell; seed: of the random start. Returns whole numbers.
+    run, which is why the rounded plan can be worth a little more than the exact one. x: impressions per cell; seed: of the
+    random start. Returns whole numbers.
     """
     order = np.lexsort((np.arange(cells.n), cells.group))
     start = float(np.random.default_rng([seed, 77]).random())

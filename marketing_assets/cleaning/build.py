@@ -14,6 +14,7 @@ from marketing_assets.cleaning.identities import as_persons, persons
 from marketing_assets.cleaning.impressions import clean_impressions
 from marketing_assets.cleaning.typed import mapped_columns, typed
 from marketing_assets.config import Store
+from marketing_assets.privacy.marks import check_retained
 from marketing_assets.schemas import INPUTS, TABLES
 from marketing_assets.sources.engine import Staging, rows_in
 from marketing_assets.warehouse import Built, polars_schema
@@ -30,10 +31,11 @@ def build_cleaning(reader: Reader, days: Sequence[date], store: Store) -> Built:
     Reads: every raw table of the window; raw_identities from the beginning; clean_events and clean_impressions of the
     last LATE_DAYS landed days (clicks attribution_window_days longer); where refunds landed, purchases in clean_events and
     credits in attributed_conversions refund_match_days back. Returns Ibis expressions over temporary tables of the
-    reader's connection, valid until the next call.
+    reader's connection, valid until the next call. Raises Expired where rows of these days were deleted after retention_days.
     """
     import ibis
 
+    check_retained(store, "cleaning", days, ("clean_events", "clean_impressions"))
     start, end = days[0], days[-1]
     staging = Staging(reader, "cleaning")
     inputs = [name for name in INPUTS if reader.has_source(name)]

@@ -17,9 +17,10 @@ from typing import Any
 import polars as pl
 
 from marketing_assets.config import Store
+from marketing_assets.drift.verdict import JUDGED_DAYS, LAG_DAYS, WATCHED_DAYS
 from marketing_assets.evaluation.queries import Tables, query
 from marketing_assets.intervals import normal_quantile
-from marketing_assets.warehouse import Reader
+from marketing_assets.warehouse import Reader, days_between
 
 HISTORY = pl.Schema(
     {
@@ -41,8 +42,6 @@ is tested: count (observed against expected), rate (counts out of trials, agains
 level (against its own past, no sampling model), distance (already a distance from the reference, such as PSI) or volume
 (against the same weekdays)."""
 
-HISTORY_DAYS = 112
-"""Days of history a verdict looks at."""
 INPUT_WINDOW_DAYS = 7
 REFERENCE_LAG_DAYS = 7
 
@@ -165,18 +164,18 @@ def read_quality(reader: Reader, start: date, end: date, sources: Sequence[str])
 def read_inputs(reader: Reader, start: date, end: date) -> pl.DataFrame:
     """Counts by landed day, feature and bin: landed_date, source, feature, bin, rows, people.
 
-    people counts users (rows without a user one each): PSI on it is not swayed by a few busy users.
+    people counts users (rows without a user one each): PSI on it is not swayed by a few busy users. Not for features of which only
+    the volume is watched.
     """
-    frames = [
-        events_query(reader, feature, start, end).with_columns(source=pl.lit("events"), feature=pl.lit(feature))
-        for feature in EVENT_FEATURES
-    ]
+    features = [("events", events_query, name) for name in EVENT_FEATURES]
     if reader.has_source("impressions"):
-        frames += [
-            impressions_query(reader, feature, start, end).with_columns(source=pl.lit("impressions"), feature=pl.lit(feature))
-            for feature in IMPRESSION_FEATURES
-        ]
-    return pl.concat(frames).select("landed_date", "source", "feature", "bin", "rows", "people")
+        features += [("impressions", impressions_query, name) for name in IMPRESSION_FEATURES]
+    frames = [
+        counted(reader, name, name in (*SHIFTS, *NULLS), start, end).with_columns(source=pl.lit(source), feature=pl.lit(name))
+        for source, counted, name in features
+    ]
+    rows = pl.concat(frames, how="diagonal_relaxed")
+    return rows.select("landed_date", "source", "feature", "bin", "rows", pl.col("people").fill_null(0))
 
 
 EVENT_FEATURES = ("event_type", "device", "channel", "price_band", "buying_device", "cart_device", "view_device")
@@ -185,7 +184,7 @@ _DEVICE_OF = {"buying_device": "purchase", "cart_device": "add_to_cart", "view_d
 
 
 @query
-def events_query(table: Tables, feature: str, start: date, end: date) -> Any:
+def events_query(table: Tables, feature: str, with_people: bool, start: date, end: date) -> Any:
     import ibis
 
     events = table("clean_events")
@@ -198,11 +197,13 @@ def events_query(table: Tables, feature: str, start: date, end: date) -> Any:
         value = (events.unit_price.cast("float64").log2() / 2).floor().cast("int64").cast("string")
     else:
         value = events[feature]
-    return _counted(events, value, ibis.coalesce(events.user_id, events.session_id, events.event_id))
+    counted = events.mutate(bin=value, person=ibis.coalesce(events.user_id, events.session_id, events.event_id))
+    people = {"people": lambda t: t.person.nunique()} if with_people else {}
+    return counted.group_by("landed_date", "bin").agg(rows=lambda t: t.count(), **people)
 
 
 @query
-def impressions_query(table: Tables, feature: str, start: date, end: date) -> Any:
+def impressions_query(table: Tables, feature: str, with_people: bool, start: date, end: date) -> Any:
     import ibis
 
     shown = table("clean_impressions")
@@ -212,12 +213,10 @@ def impressions_query(table: Tables, feature: str, start: date, end: date) -> An
         value = ibis.coalesce(shown.context.cast("json")["device"].str, "(none)")
     else:
         value = shown.placement_id if feature == "placement" else shown.audience_id
-    return _counted(shown, value, ibis.coalesce(shown.user_id, shown.impression_id))
-
-
-def _counted(table: Any, value: Any, person: Any) -> Any:
-    counted = table.mutate(bin=value, person=person).group_by("landed_date", "bin")
-    return counted.agg(rows=lambda t: t.count(), people=lambda t: t.person.nunique())
+    counted = shown.mutate(bin=value).group_by("landed_date", "bin")
+    # an impression without a user is a person of its own, and there are far more of those than users to tell apart
+    people = {"people": lambda t: t.user_id.nunique() + t.user_id.isnull().sum()} if with_people else {}
+    return counted.agg(rows=lambda t: t.count(), **people)
 
 
 @query
@@ -376,13 +375,15 @@ def read_stock(reader: Reader, start: date, end: date) -> pl.DataFrame:
 
 
 def read_history(reader: Reader, days: Sequence[date], store: Store) -> pl.DataFrame:
-    """All watched series from HISTORY_DAYS before the first day to the last."""
-    start = days[0] - timedelta(days=HISTORY_DAYS)
+    """All watched series as far back as a verdict on the first day looks, to the last day."""
+    start = days[0] - timedelta(days=JUDGED_DAYS - 1)
     concepts = tuple(sorted({entry[0] for entry in _EVALUATED}))
     metrics = {entry[1].format(k=store.evaluation.at_k[0]) for entry in _EVALUATED} | {"impressions_delivery_ratio"}
     rows = evaluation_query(reader, concepts, tuple(sorted(metrics)), start, days[-1])
-    every_day = [start + timedelta(days=offset) for offset in range((days[-1] - start).days + 1)]
-    counts = read_inputs(reader, start - timedelta(days=INPUT_WINDOW_DAYS + 28), days[-1])
+    # distances are watched as they are, or against their own past: no others count, and each takes five weeks to make
+    compared = days[0] - timedelta(days=WATCHED_DAYS + LAG_DAYS + store.drift.reference_days)
+    every_day = days_between(max(start, compared), days[-1])
+    counts = read_inputs(reader, min(start, every_day[0] - timedelta(days=INPUT_WINDOW_DAYS + 27)), days[-1])
     sources = [source for source in ("events", "impressions", "conversions", "ad_reports") if reader.has_source(source)]
     parts = [
         evaluated(rows, store),

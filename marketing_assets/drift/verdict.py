@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -23,6 +22,7 @@ import polars as pl
 
 from marketing_assets.config import DriftSettings
 from marketing_assets.drift.causes import begun, classify, money, remedy, without_echoes
+from marketing_assets.drift.panels import Panel, Series
 
 Floats = npt.NDArray[np.float64]
 
@@ -96,15 +96,17 @@ def thresholds(settings: DriftSettings) -> dict[str, float]:
 
 
 def judge(
-    history: pl.DataFrame, settings: DriftSettings, day: date, earlier: pl.DataFrame | None = None, propensity_days: int = 30
+    history: pl.DataFrame | Series, settings: DriftSettings, day: date, earlier: pl.DataFrame | None = None, propensity_days: int = 30
 ) -> pl.DataFrame:
     """drift_report rows of `day`.
 
-    history: signals.HISTORY rows; only those known by `day` count. earlier: drift_report rows of days before `day`: their
-    verdicts reset the series they named, and while one of the last cool_down_days is open its cause raises no new one.
+    history: signals.HISTORY rows, or those laid out for judging many days; only those known by `day` count. earlier:
+    drift_report rows of days before `day`: their verdicts reset the series they named, and while one of the last cool_down_days
+    is open its cause raises no new one.
     propensity_days: horizon of the propensities; so long after a refit their outcomes are still those of the old ones.
     """
     past = pl.DataFrame(schema=REPORT) if earlier is None else earlier.filter(pl.col("as_of_date") < day)
+    history = Series.of(history)
     watched = watch(history, settings, day, _resets(past, propensity_days))
     rows = decide(watched, settings, day, past, _daily_money(history, day))
     return pl.concat([rows, sound_again(pl.concat([past, rows]), settings, day)])
@@ -116,10 +118,9 @@ def sound_again(reports: pl.DataFrame, settings: DriftSettings, day: date) -> pl
     reports: drift_report rows up to `day`. The row is repeated for two more cool-downs, in case nobody acted; it does nothing to
     a table that was not stopped, or was stopped by hand.
     """
-    broken = reports.filter(pl.col("action") == "stop_learning", "is_drifted")
-    if broken.is_empty():
+    if not (reports["action"] == "stop_learning").any():
         return pl.DataFrame(schema=REPORT)
-    broken = broken.select("as_of_date", asset=pl.col("assets_to_refresh").str.split(","))
+    broken = reports.filter(pl.col("action") == "stop_learning", "is_drifted").select("as_of_date", asset=pl.col("assets_to_refresh").str.split(","))
     last = broken.explode("asset").drop_nulls().group_by("asset").agg(pl.col("as_of_date").max()).sort("asset")
     rows = []
     for asset, newest in last.iter_rows():
@@ -137,6 +138,8 @@ def _resets(past: pl.DataFrame, propensity_days: int) -> dict[str, date]:
 
     What a refit makes anew is made anew for every segment, so it resets all series of a metric: 'ads.ctr_calibration_ratio[]'.
     """
+    if past.is_empty():
+        return {}
     named = past.filter("is_drifted").group_by("verdict_id").agg(
         pl.col("metric").unique(), first=pl.col("as_of_date").min(), action=pl.col("action").first()
     )
@@ -153,66 +156,20 @@ def _all_segments(metric: str) -> str:
     return metric.split("[")[0] + "[]"
 
 
-def _daily_money(history: pl.DataFrame, day: date) -> float | None:
+def _daily_money(history: Series, day: date) -> float | None:
     """Mean daily revenue of the four weeks before, for saying what a relative loss costs."""
-    revenue = history.filter(
-        pl.col("metric") == "shop.revenue", pl.col("known_date") <= day, pl.col("date") > day - timedelta(days=28)
-    )
-    return None if revenue.height == 0 else float(revenue["value"].sum()) / 28
+    volumes = history.by_shape.get("volume")
+    panel = None if volumes is None else volumes.of_days(day - timedelta(days=27), 28)
+    if panel is None or "shop.revenue" not in panel.heads["metric"]:
+        return None
+    return float(np.nansum(panel.value[panel.heads["metric"].index("shop.revenue")])) / 28
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """Series of one shape side by side: metrics x days, nan where nothing is known."""
-
-    heads: dict[str, list[str]]
-    value: Floats
-    observed: Floats
-    expected: Floats
-    variance: Floats
-    first_day: date
-
-    @property
-    def days(self) -> int:
-        return int(self.value.shape[1])
-
-    @property
-    def families(self) -> list[str]:
-        return self.heads["family"]
-
-
-def _panels(history: pl.DataFrame, first: date) -> dict[str, _Panel]:
-    """Shape -> panel of JUDGED_DAYS from `first`. history: sorted by metric."""
-    names = history["metric"].to_numpy()
-    begins = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-    row = np.repeat(np.arange(begins.size), np.diff(np.r_[begins, names.size]))
-    column = (history["date"] - first).dt.total_days().to_numpy()
-    grids = []
-    for name in ("value", "observed", "expected", "variance"):
-        grid = np.full((begins.size, JUDGED_DAYS), np.nan)
-        grid[row, column] = history[name].to_numpy()
-        grids.append(grid)
-    heads = {name: history[name].gather(begins).to_list() for name in ("metric", "family", "segment_type", "segment")}
-    shapes = history["shape"].gather(begins).to_list()
-    panels = {}
-    for shape in sorted(set(shapes)):
-        rows = [number for number, of in enumerate(shapes) if of == shape]
-        panels[shape] = _Panel(
-            {name: [values[number] for number in rows] for name, values in heads.items()},
-            grids[0][rows],
-            grids[1][rows],
-            grids[2][rows],
-            grids[3][rows],
-            first,
-        )
-    return panels
-
-
-def watch(history: pl.DataFrame, settings: DriftSettings, day: date, resets: Mapping[str, date]) -> pl.DataFrame:
+def watch(history: pl.DataFrame | Series, settings: DriftSettings, day: date, resets: Mapping[str, date]) -> pl.DataFrame:
     """Every watched series as of `day`: newest value, reference, threshold, and whether it is beyond since when."""
     first = day - timedelta(days=JUDGED_DAYS - 1)
-    known = history.filter(pl.col("known_date") <= day, pl.col("date") >= first, pl.col("date") <= day).sort("metric", "date")
-    if known.height == 0:
+    panels = Series.of(history).panels(first, JUDGED_DAYS)
+    if not panels:
         return pl.DataFrame(schema=WATCHED)
     tests = {
         "count": _watch_counts,
@@ -223,7 +180,7 @@ def watch(history: pl.DataFrame, settings: DriftSettings, day: date, resets: Map
         "volume": _watch_volumes,
     }
     columns: dict[str, list[Any]] = {name: [] for name in WATCHED}
-    for shape, panel in _panels(known, first).items():
+    for shape, panel in panels.items():
         earliest = JUDGED_DAYS - WATCHED_DAYS
         spent = [
             max(resets.get(name, date.min), resets.get(_all_segments(name), date.min)) for name in panel.heads["metric"]
@@ -234,7 +191,7 @@ def watch(history: pl.DataFrame, settings: DriftSettings, day: date, resets: Map
     return pl.DataFrame(columns, schema=WATCHED).sort("metric")
 
 
-def _thresholds(panel: _Panel, settings: DriftSettings) -> Floats:
+def _thresholds(panel: Panel, settings: DriftSettings) -> Floats:
     by_family = thresholds(settings)
     return np.array([by_family[family] for family in panel.families])
 
@@ -279,7 +236,7 @@ def _sides(families: Sequence[str]) -> npt.NDArray[np.bool_]:
 
 
 def _conclude(
-    panel: _Panel,
+    panel: Panel,
     settings: DriftSettings,
     steps: Floats,
     start: npt.NDArray[np.int64],
@@ -315,7 +272,7 @@ def _newest(values: Floats) -> Floats:
 
 
 def _rows(
-    panel: _Panel,
+    panel: Panel,
     value: Floats,
     reference: Floats,
     threshold: Floats,
@@ -348,7 +305,7 @@ def _overdispersion(squares: Floats) -> Floats:
     return np.where(count >= MINIMUM_REFERENCE, np.maximum(mean, 1.0), 4.0)
 
 
-def _watch_counts(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+def _watch_counts(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
     """Observed against predicted counts: Poisson log-likelihood ratios, O * shift - E * (exp(shift) - 1)."""
     observed, expected = panel.observed, panel.expected
     threshold = _thresholds(panel, settings)
@@ -359,7 +316,7 @@ def _watch_counts(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.
     return _conclude(panel, settings, steps, start, observed, expected, np.ones_like(observed))
 
 
-def _watch_rates(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+def _watch_rates(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
     """Counts out of trials against the pooled past: as counts against what the past rate would have brought.
 
     A normal likelihood would take a thin day without a success for certain knowledge of a rate near 0.
@@ -373,7 +330,7 @@ def _watch_rates(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.i
     return _conclude(panel, settings, steps, start, panel.observed, expected, reference)
 
 
-def _pooled_past(panel: _Panel, settings: DriftSettings) -> Floats:
+def _pooled_past(panel: Panel, settings: DriftSettings) -> Floats:
     """Quotient of sums over the reference days that end LAG_DAYS before each day; nan where too few are known."""
     days = settings.reference_days
     known = np.isfinite(panel.value) & np.isfinite(panel.observed) & np.isfinite(panel.expected)
@@ -385,7 +342,7 @@ def _pooled_past(panel: _Panel, settings: DriftSettings) -> Floats:
     return past
 
 
-def _watch_means(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+def _watch_means(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
     """Means against their own pooled past: normal log-likelihood ratios for relative shifts."""
     reference = _pooled_past(panel, settings)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -400,7 +357,7 @@ def _watch_means(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.i
     return _conclude(panel, settings, steps, start, panel.value * weight, reference * weight, reference)
 
 
-def _watch_levels(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+def _watch_levels(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
     """Levels without a sampling model: distance from the median of their reference days, on consecutive known days.
 
     Calibration and promises are ratios that should be 1 and whose distance is a log ratio, counted where it leads away from 1: a
@@ -428,13 +385,13 @@ def _lagged_medians(values: Floats, days: int) -> Floats:
     return medians
 
 
-def _watch_distances(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+def _watch_distances(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
     """Series that are distances from a reference already."""
     return _consecutive(panel, settings, start, panel.value, np.zeros_like(panel.value))
 
 
 def _consecutive(
-    panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64], distance: Floats, reference: Floats
+    panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64], distance: Floats, reference: Floats
 ) -> dict[str, list[Any]]:
     """Beyond where the newest `consecutive_days` known distances all exceed the threshold."""
     threshold = _thresholds(panel, settings)
@@ -456,7 +413,7 @@ def _consecutive(
     )
 
 
-def _watch_volumes(panel: _Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
+def _watch_volumes(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
     """Counts and sums against the same weekday of the four weeks before: outside their whole range, and not by noise."""
     # after a bin was first seen, no row means none; a row without a value is a closed day, which says nothing
     has_row = np.isfinite(panel.observed)
@@ -496,7 +453,7 @@ def decide(
             "as_of_date": day,
             "is_drifted": False,
         }
-        for row in watched.iter_rows(named=True)
+        for row in watched.select("metric", "value", "reference_value", "threshold", "since_date").iter_rows(named=True)
     }
     for branch in sorted({_branch(cause, metric) for metric, cause in causes.items()}):
         cause = branch[0]
@@ -527,6 +484,8 @@ def _branch(cause: str, metric: str) -> tuple[str, str]:
 
 def _open(past: pl.DataFrame, settings: DriftSettings, day: date) -> dict[tuple[str, str], str]:
     """Cause and branch -> verdict still cooling down: the same cause stays that verdict and asks for nothing twice."""
+    if past.is_empty():
+        return {}
     firsts = past.filter("is_drifted").group_by("cause", "verdict_id").agg(
         first=pl.col("as_of_date").min(), metric=pl.col("metric").min()
     )

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from marketing_assets.config import Store
+from marketing_assets.evaluation.ad_log import AdLog, enumerated
 from marketing_assets.evaluation.queries import Tables, query
 from marketing_assets.evaluation.windows import (
     CELL,
     DELAY_HISTORY_DAYS,
-    Arrival,
+    Cells,
+    Increments,
     Ratio,
     arrival,
     changes,
@@ -33,25 +37,18 @@ from marketing_assets.evaluation.windows import (
     same_weekday_totals,
     scored_windows,
     stack,
+    together,
 )
-from marketing_assets.intervals import clustered
-from marketing_assets.response.audience import entries_since, with_audience
+from marketing_assets.intervals import clustered_sums
 from marketing_assets.warehouse import Reader, polars_schema
 
 DIMENSIONS = ("event_date", "cluster", "audience", "placement", "category", "device", "campaign", "policy", "is_planned")
 SEGMENTS = {"audience": "audience", "placement": "placement", "category": "category", "device": "device", "campaign": "campaign"}
-SHOWN = (
-    "impressions",
-    "clicks",
-    "spend",
-    "predicted_clicks",
-    "scored_clicks",
-    "log_loss",
-    "scored_impressions",
-    "predicted_conversions",
-)
-CONVERTED = ("conversions", "ad_revenue", "margin", "scored_conversions")
-MEASURES = (*SHOWN, *CONVERTED)
+NAMED = ("audience", "placement", "item_id", "campaign", "device", "policy", "is_planned")
+PROMPT = ("impressions", "clicks", "spend", "predicted_clicks", "scored_clicks", "log_loss", "scored_impressions")
+CREDITED = ("conversions", "ad_revenue", "margin", "unknown_margin", "scored_conversions")
+LATE = ("clicks", "spend", "predicted_conversions", *CREDITED)
+"""Measures of figures that are whole once impressions landed, those of conversions, and those of figures that wait for them."""
 
 PROMPT_METRICS = (
     Ratio("ctr", pl.col("clicks"), pl.col("impressions"), "rate"),
@@ -73,162 +70,87 @@ def look_back(store: Store) -> int:
     return DELAY_HISTORY_DAYS + store.maturity_days + 4
 
 
-def read_increments(reader: Reader, start: date, first: date, end: date) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Increments (event_date is the day shown) landed in [start, end]: by user for days shown from `first` on, in total for
-    those before, and the delays of conversions.
+@dataclass(frozen=True)
+class LogIncrements:
+    """What impressions and conversions added (event_date is the day shown): one row each, with category.
 
-    Sums are made in the engine; only days whose windows may still be stated come back user by user.
+    shown: of the days asked for, with what was predicted. clicked and paid (conversions and refunds): of days from `first` on,
+    with cvr. spent: spend of those days. before: impressions, clicks and spend of all days; paid_before: conversions of all.
     """
-    anchor, since = reader.store.anchor.isoformat(), entries_since(reader, start)
-    log = (since, anchor, start, end)
-    rates_from = first - timedelta(days=1)
-    rows = [shown_query(reader, rates_from, first, *log), converted_query(reader, rates_from, first, *log)]
-    older = [shown_before_query(reader, first, *log), converted_before_query(reader, first, *log)]
-    numbers = [name for name in MEASURES if name != "margin"]
 
-    def together(frames: list[pl.DataFrame]) -> pl.DataFrame:
-        filled = pl.concat(frames, how="diagonal").with_columns(
-            pl.lit(None, pl.Float64).alias(name) for name in numbers if not any(name in frame.columns for frame in frames)
+    first: date
+    rates: pl.DataFrame
+    items: pl.DataFrame
+    log: AdLog
+
+    @staticmethod
+    def read(reader: Reader, log: AdLog, first: date, end: date) -> LogIncrements:
+        """first: the oldest day whose figures may still be stated; only those are added up user by user."""
+        rates = rates_query(reader, first - timedelta(days=1), end).with_columns(event_date=pl.col("as_of_date").dt.offset_by("1d"))
+        return LogIncrements(first, rates.drop("as_of_date"), read_items(reader, log.shown, end), log)
+
+    def rated(self, shown: pl.DataFrame) -> pl.DataFrame:
+        """Add ctr and cvr issued for an impression's cell the evening before, null where there were none."""
+        cell = ("audience", "creative", "placement")
+        # cells of which nothing was shown have names the log does not know
+        known = self.rates.with_columns(pl.col(name).cast(shown.schema[name], strict=False) for name in cell).drop_nulls(cell)
+        joined = shown.join(known, on=[*cell, "hour", "event_date"], how="left", maintain_order="left")
+        return joined.with_columns(ctr=pl.col("ctr").clip(1e-9, 1 - 1e-9))
+
+    def shown(self, days: pl.Series) -> pl.DataFrame:
+        """PROMPT measures of the impressions shown on `days`."""
+        rows = self.rated(self.log.shown.filter(pl.col("event_date").is_in(days.implode())))
+        ctr, one = pl.col("ctr"), pl.col("is_clicked").cast(pl.Float64)
+        rows = rows.select(
+            "landed_date", "event_date", "cluster", *NAMED,
+            impressions=pl.lit(1.0), clicks=one, spend="cost", predicted_clicks=ctr.fill_null(0.0),
+            scored_clicks=pl.when(ctr.is_not_null()).then(one).otherwise(0.0),
+            log_loss=pl.when("is_clicked").then(-ctr.log()).otherwise(-(1 - ctr).log()).fill_null(0.0),
+            scored_impressions=ctr.is_not_null().cast(pl.Float64),
+        )  # fmt: skip
+        return with_item(rows, self.items)
+
+    def paid(self) -> pl.DataFrame:
+        """CREDITED measures of every conversion and refund, on the day it landed."""
+        rows = self.rated(self.log.shown.join(self.log.credited.select("impression").unique(), on="impression", how="semi"))
+        new = pl.col("conversions").cast(pl.Float64)
+        rows = self.log.credited.join(rows.drop("landed_date"), on="impression").select(
+            "landed_date", "event_date", "cluster", *NAMED,
+            conversions=new, ad_revenue="value", scored_conversions=pl.when(pl.col("cvr").is_not_null()).then(new).otherwise(0.0),
+        )  # fmt: skip
+        return with_margin(with_item(rows, self.items))
+
+    def late(self, paid: pl.DataFrame) -> Increments:
+        """LATE measures of days from `first` on."""
+        shown = self.log.shown.filter(pl.col("event_date") >= self.first)
+        clicked = self.rated(shown.filter("is_clicked")).with_columns(
+            clicks=pl.lit(1.0), predicted_conversions=pl.col("cvr").fill_null(0.0)
         )
-        return add_margin(reader, filled.with_columns(pl.col(numbers).cast(pl.Float64).fill_null(0.0)), end)
+        return together(
+            [
+                stack(with_item(shown.rename({"cost": "spend"}), self.items), SEGMENTS, ["spend"], "policy"),
+                stack(with_item(clicked, self.items), SEGMENTS, ["clicks", "predicted_conversions"], "policy"),
+                stack(paid.filter(pl.col("event_date") >= self.first), SEGMENTS, CREDITED, "policy"),
+            ]
+        )
 
-    # users are grouped and sorted by their place in the order of ids, not by their ids
-    users = pl.Enum(pl.concat([frame["cluster"] for frame in rows]).unique().sort())
-    rows = [frame.with_columns(pl.col("cluster").cast(users)) for frame in rows]
-    delays = pl.concat([frame.select("event_date", "landed_date", "conversions") for frame in (rows[1], older[1])])
-    delays = delays.group_by("event_date", "landed_date").agg(rows=pl.col("conversions").sum())
-    return together(rows), together(older), delays
-
-
-_KEYS = ["event_date", "audience", "placement", "item_id", "device", "campaign", "policy", "is_planned"]
-
-
-def _shown(table: Tables, since: date, anchor: str, start: date, end: date, credited: Any = None) -> Any:
-    """Impressions landed in [start, end] with their audience, by the names of the segments; of conversions credited, theirs only.
-
-    anchor: the day keyframes count from, as text: it need not be among the days a window may see.
-    """
-    import ibis
-
-    entries = table("audiences")
-    shown = table("clean_impressions")
-    shown = shown.filter(shown.landed_date.between(start, end))
-    if credited is not None:
-        shown = shown.semi_join(credited, "impression_id")
-    shown = shown.select(
-        "impression_id", "landed_date", "impression_date", "user_id", "audience_id", "creative_id", "item_id", "placement_id", "hour",
-        "is_clicked", device=shown.context.cast("json")["device"].str, campaign=shown.campaign_id, policy=shown.policy_id,
-        cluster=ibis.coalesce(shown.user_id, shown.opportunity_id, shown.impression_id), is_planned=shown.plan_id.notnull(),
-        cost=ibis.coalesce(shown.spend, 0).cast("float64"),
-    )  # fmt: skip
-    shown = with_audience(shown, entries.filter(entries.as_of_date.between(since, end)), date.fromisoformat(anchor))
-    return shown.mutate(event_date=shown.impression_date, audience=shown.audience_id, placement=shown.placement_id)
+    def in_total(self, paid: pl.DataFrame) -> Increments:
+        """Impressions, clicks, spend and CREDITED measures of all days, without users."""
+        measures = ["impressions", "clicks", "spend"]
+        shown = self.log.shown.select(
+            "landed_date", "event_date", *NAMED,
+            impressions=pl.lit(1.0), clicks=pl.col("is_clicked").cast(pl.Float64), spend="cost",
+        )  # fmt: skip
+        shown = with_item(shown.group_by("landed_date", "event_date", *NAMED).agg(pl.col(measures).sum()), self.items)
+        return together([stack(shown, SEGMENTS, measures, "policy"), stack(paid.drop("cluster"), SEGMENTS, CREDITED, "policy")])
 
 
-def _scored(
-    table: Tables, rates_from: date, first: date, since: date, anchor: str, start: date, end: date, credited: Any = None
-) -> Any:
-    """Impressions shown from `first` on with the rates issued for their cell the day before."""
-    import ibis
-
-    shown = _shown(table, since, anchor, start, end, credited)
-    shown = shown.filter(shown.impression_date >= first)
-    shown = shown.mutate(creative=ibis.coalesce(shown.creative_id, shown.item_id))
+@query
+def rates_query(table: Tables, start: date, end: date) -> Any:
     rates = table("response_rates")
-    rates = rates.filter(rates.as_of_date.between(rates_from, end)).select(
-        "ctr", "cvr", rated_audience=rates.audience_id, rated_creative=rates.creative_id, rated_placement=rates.placement_id,
-        rated_hour=rates.hour, plan_date=rates.as_of_date + ibis.interval(days=1),
-    )  # fmt: skip
-    joined = shown.left_join(
-        rates,
-        [
-            shown.audience == rates.rated_audience,
-            shown.creative == rates.rated_creative,
-            shown.placement == rates.rated_placement,
-            shown.hour == rates.rated_hour,
-            shown.impression_date == rates.plan_date,
-        ],
+    return rates.filter(rates.as_of_date.between(start, end)).select(
+        "as_of_date", "hour", "ctr", "cvr", audience=rates.audience_id, creative=rates.creative_id, placement=rates.placement_id
     )
-    return joined.mutate(ctr=joined.ctr.clip(lower=1e-9, upper=1 - 1e-9))
-
-
-@query
-def shown_query(table: Tables, rates_from: date, first: date, since: date, anchor: str, start: date, end: date) -> Any:
-    import ibis
-
-    base = _scored(table, rates_from, first, since, anchor, start, end)
-    one = ibis.ifelse(base.is_clicked, 1, 0)
-    scored = base.ctr.notnull()
-    return base.group_by(["landed_date", "cluster", *_KEYS]).agg(
-        impressions=base.count(),
-        clicks=one.sum(),
-        spend=base.cost.sum(),
-        predicted_clicks=base.ctr.sum(),
-        scored_clicks=ibis.ifelse(scored, one, 0).sum(),
-        log_loss=ibis.ifelse(base.is_clicked, -base.ctr.ln(), -(1 - base.ctr).ln()).sum(),
-        scored_impressions=ibis.ifelse(scored, 1, 0).sum(),
-        predicted_conversions=ibis.ifelse(base.is_clicked, base.cvr, 0).sum(),
-    )
-
-
-def _credited(table: Tables, start: date, end: date) -> Any:
-    """Conversions and refunds credited in [start, end]; new: 1 for a conversion."""
-    import ibis
-
-    credited = table("attributed_conversions")
-    return credited.filter(credited.landed_date.between(start, end)).select(
-        "impression_id", "conversion_value", "landed_date", new=ibis.ifelse(credited.is_refunded, 0, 1)
-    )
-
-
-@query
-def converted_query(table: Tables, rates_from: date, first: date, since: date, anchor: str, start: date, end: date) -> Any:
-    import ibis
-
-    credited = _credited(table, start, end)
-    shown = _scored(table, rates_from, first, since, anchor, start, end, credited)
-    paid = credited.inner_join(shown.drop("landed_date"), "impression_id")
-    return paid.group_by(["landed_date", "cluster", *_KEYS]).agg(
-        conversions=paid.new.sum(),
-        ad_revenue=paid.conversion_value.sum().cast("float64"),
-        scored_conversions=ibis.ifelse(paid.cvr.notnull(), paid.new, 0).sum(),
-    )
-
-
-@query
-def shown_before_query(table: Tables, first: date, since: date, anchor: str, start: date, end: date) -> Any:
-    import ibis
-
-    base = _shown(table, since, anchor, start, end)
-    base = base.filter(base.impression_date < first)
-    return base.group_by(["landed_date", *_KEYS]).agg(
-        impressions=base.count(), clicks=ibis.ifelse(base.is_clicked, 1, 0).sum(), spend=base.cost.sum()
-    )
-
-
-@query
-def converted_before_query(table: Tables, first: date, since: date, anchor: str, start: date, end: date) -> Any:
-    credited = _credited(table, start, end)
-    shown = _shown(table, since, anchor, start, end, credited)
-    paid = credited.inner_join(shown.filter(shown.impression_date < first).drop("landed_date"), "impression_id")
-    return paid.group_by(["landed_date", *_KEYS]).agg(
-        conversions=paid.new.sum(), ad_revenue=paid.conversion_value.sum().cast("float64")
-    )
-
-
-@query
-def spent_query(table: Tables, first: date, start: date, end: date) -> Any:
-    """Spend by user, day shown and day landed, in all and of what a plan bought."""
-    import ibis
-
-    shown = table("clean_impressions")
-    shown = shown.filter(shown.landed_date.between(start, end), shown.impression_date >= first)
-    cost, planned = ibis.coalesce(shown.spend, 0).cast("float64"), shown.plan_id.notnull()
-    cluster = ibis.coalesce(shown.user_id, shown.opportunity_id, shown.impression_id)
-    return shown.group_by("landed_date", event_date=shown.impression_date, cluster=cluster).agg(
-        impressions=shown.count(), planned_impressions=planned.sum(),
-        spend=cost.sum(), planned_spend=ibis.ifelse(planned, cost, 0.0).sum(),
-    )  # fmt: skip
 
 
 @query
@@ -239,24 +161,34 @@ def items_query(table: Tables, start: date, end: date) -> Any:
     )
 
 
-def add_margin(reader: Reader, rows: pl.DataFrame, end: date) -> pl.DataFrame:
-    """Add category and margin: ad revenue times 1 - unit_cost / unit_price of the item advertised, null where unknown."""
-    if rows.height == 0:
-        return rows.with_columns(category=pl.lit(None, pl.String), margin=pl.lit(0.0))
-    first = reader.keyframe_before(max(rows["landed_date"].min(), reader.store.first_day))  # type: ignore[type-var, arg-type]
-    known = items_query(reader, first, end)
-    known = known.select(
+def read_items(reader: Reader, shown: pl.DataFrame, end: date) -> pl.DataFrame:
+    """Catalogue entries from the keyframe before the first impression on: as_of_date, item_id, category, and share: 1 - cost / price."""
+    landed: date = shown["landed_date"].min() or end  # type: ignore[assignment]
+    known = items_query(reader, reader.keyframe_before(max(landed, reader.store.first_day)), end)
+    return known.select(
         "as_of_date",
         "item_id",
-        "category",
+        enumerated(known["category"]),
         share=pl.when(pl.col("unit_price") > 0).then(1 - pl.col("unit_cost") / pl.col("unit_price")),
+    ).sort("as_of_date", "item_id")
+
+
+def with_item(rows: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
+    """Add category and share of the item advertised as the catalogue had them when the row landed."""
+    wanted = rows.select("landed_date", "item_id").unique().drop_nulls().sort("landed_date", "item_id")
+    found = wanted.with_columns(name=pl.col("item_id").cast(pl.String)).join_asof(
+        items.rename({"item_id": "name"}), left_on="landed_date", right_on="as_of_date", by="name", check_sortedness=False
     )
-    joined = rows.sort("landed_date").join_asof(
-        known.sort("as_of_date", "item_id"), left_on="landed_date", right_on="as_of_date", by="item_id", check_sortedness=False
+    return rows.join(found.select("landed_date", "item_id", "category", "share"), on=["landed_date", "item_id"], how="left")
+
+
+def with_margin(paid: pl.DataFrame) -> pl.DataFrame:
+    """Add margin: ad revenue times the item's share, and revenue whose share is not known in a column of its own."""
+    known = pl.col("share").is_not_null()
+    return paid.with_columns(
+        margin=pl.when(known).then(pl.col("ad_revenue") * pl.col("share")).otherwise(0.0),
+        unknown_margin=pl.when(known).then(0.0).otherwise("ad_revenue"),
     )
-    return joined.with_columns(
-        margin=pl.when(pl.col("ad_revenue") == 0).then(0.0).otherwise(pl.col("ad_revenue") * pl.col("share"))
-    ).drop("as_of_date", "share", strict=False)
 
 
 def report_increments(reader: Reader, start: date, end: date) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -278,86 +210,78 @@ def report_increments(reader: Reader, start: date, end: date) -> tuple[pl.DataFr
         policy=pl.lit(None, pl.String),
         is_planned=pl.lit(False),
         ad_revenue="conversion_value",
-        margin=pl.lit(None, pl.Float64),
-        **{name: pl.lit(0.0) for name in (*SHOWN[3:], "scored_conversions")},
+        unknown_margin="conversion_value",
+        **{name: pl.lit(0.0) for name in (*PROMPT[3:], "predicted_conversions", "margin", "scored_conversions")},
     )
-    rows = changes(dimensioned, entity, DIMENSIONS, MEASURES)
+    rows = changes(dimensioned, entity, DIMENSIONS, (*PROMPT, *LATE[2:]))
     delays = by_key.group_by(event_date="date", landed_date="landed_date").agg(rows=pl.len())
     return rows, delays
 
 
-def score_ads(reader: Reader, days: Sequence[date], store: Store, _seen: Arrival) -> pl.DataFrame:
+def score_ads(reader: Reader, days: Sequence[date], store: Store, log: AdLog | None) -> pl.DataFrame:
     """Report rows of the concepts 'ads' and 'plan'; empty where the shop has neither an ad log nor reports.
 
-    Impressions and conversions have delays of their own, so those of events do not matter here.
+    log: what landed from look_back days before the window on; None where the shop has none.
     """
-    start = days[0] - timedelta(days=look_back(store))
-    first = days[0] - timedelta(days=store.maturity_days)
-    has_log = reader.has_source("impressions")
-    if not has_log and not reader.has_source("ad_reports"):
-        return empty_report()
-    if has_log:
-        rows, older, delays = read_increments(reader, start, first, days[-1])
+    if log is not None:
+        read = LogIncrements.read(reader, log, days[0] - timedelta(days=store.maturity_days), days[-1])
+        paid = read.paid()
+        late, in_total = read.late(paid), read.in_total(paid)
+        delays = paid.group_by("event_date", "landed_date").agg(rows=pl.col("conversions").sum())
+    elif reader.has_source("ad_reports"):
+        rows, delays = report_increments(reader, days[0] - timedelta(days=look_back(store)), days[-1])
+        late = stack(rows, SEGMENTS, (*PROMPT, *LATE[2:]), "policy")
+        in_total = late.in_total(("impressions", *LATE))
     else:
-        rows, delays = report_increments(reader, start, days[-1])
-        older = rows.clear().drop("cluster")
-    late = arrival(delays, days, store, is_cold_start_mature=False)
-    landing = pl.concat([frame.select("event_date", "landed_date", "impressions") for frame in (rows, older)])
-    landing = landing.filter(pl.col("impressions") > 0).group_by("event_date", "landed_date").agg(rows=pl.col("impressions").sum())
-    prompt_windows = scored_windows(days, [1], arrival(landing, days, store, is_cold_start_mature=True), store.first_day)
-    late_windows = scored_windows(days, [1], late, store.first_day)
-    measures = [*MEASURES, "unknown_margin"]
-    rows, older = (_with_unknown_margin(frame) for frame in (rows, older))
-    stacked = stack(rows, SEGMENTS, measures, "policy")
-    before = stack(older.with_columns(cluster=pl.lit("")), SEGMENTS, measures, "policy")
-    in_total = pl.concat([part.drop("cluster") for part in (stacked, before)])
-    frames = []
-    for windows, metrics in ((prompt_windows, PROMPT_METRICS), (late_windows, LATE_METRICS)):
-        cells = expand(stacked, windows, measures)
-        baselines = same_weekday_totals(in_total, windows, measures)
-        frames.append(report("ads", metrics, cells, windows, store, baselines))
-        if metrics is LATE_METRICS:
-            # where an item's cost is unknown its revenue earns the margin of the cell's other revenue
-            known = pl.col("ad_revenue") - pl.col("unknown_margin")
-            pooled = pl.when(known.sum().over(CELL) != 0).then(pl.col("margin").sum().over(CELL) / known.sum().over(CELL))
-            filled = cells.with_columns(margin=pl.col("margin") + pl.col("unknown_margin") * pooled).drop_nulls("margin")
-            frames.append(report("ads", [ROI], filled, windows, store))
-        if has_log:
-            frames.append(score_calibration(cells, windows, store, is_late=metrics is LATE_METRICS))
-    if has_log:
-        frames.append(score_plan(reader, rows, days, store, prompt_windows, late_windows))
+        return empty_report()
+    landing = in_total.only((pl.col("segment_type") == "all") & (pl.col("policy_id") == "all")).rows
+    landing = landing.filter(pl.col("impressions") > 0).select("event_date", "landed_date", rows="impressions")
+    windows = scored_windows(days, [1], arrival(landing, days, store, is_cold_start_mature=True), store.first_day)
+    shown = read.shown(windows["outcome_date"].unique()) if log is not None else None
+    prompt = late if shown is None else stack(shown, SEGMENTS, PROMPT, "policy")
+    cells = expand(prompt, windows, PROMPT)
+    totals = same_weekday_totals(in_total, windows, ["impressions", "clicks", "spend"])
+    frames = [report("ads", PROMPT_METRICS, cells, windows, store, totals)]
+    late_windows = scored_windows(days, [1], arrival(delays, days, store, is_cold_start_mature=False), store.first_day)
+    late_cells = expand(late, late_windows, LATE)
+    totals = same_weekday_totals(in_total, late_windows, ["clicks", "spend", *CREDITED])
+    frames.append(report("ads", LATE_METRICS, late_cells, late_windows, store, totals))
+    # where an item's cost is unknown its revenue earns the margin of the cell's other revenue
+    known = pl.col("ad_revenue") - pl.col("unknown_margin")
+    pooled = pl.when(known.sum().over("cell") != 0).then(pl.col("margin").sum().over("cell") / known.sum().over("cell"))
+    filled = late_cells.rows.with_columns(margin=pl.col("margin") + pl.col("unknown_margin") * pooled).drop_nulls("margin")
+    frames.append(report("ads", [ROI], late_cells.with_rows(filled), late_windows, store))
+    if log is not None and shown is not None:
+        frames += [score_clicks(cells, windows, store), score_conversions(late_cells, late_windows, store)]
+        frames.append(score_plan(reader, log, days, store, (windows, prompt, shown), (late_windows, late, paid)))
     return pl.concat(frames)
 
 
-def _with_unknown_margin(rows: pl.DataFrame) -> pl.DataFrame:
-    """Revenue whose margin is not known, in a column of its own."""
-    unknown = pl.when(pl.col("margin").is_null()).then("ad_revenue").otherwise(0.0)
-    return rows.with_columns(pl.col("margin").fill_null(0.0), unknown_margin=unknown)
+def score_conversions(cells: Cells, windows: pl.DataFrame, store: Store) -> pl.DataFrame:
+    """Predicted over observed conversions of clicks in cells whose rate had been issued the day before."""
+    cells = cells.only(pl.col("segment_type").is_in(["all", "placement", "audience"]) & (pl.col("policy_id") == "all"))
+    rows = cells.rows.filter(pl.col("predicted_conversions").sum().over("cell") > 0)
+    return report("ads", [CVR_CALIBRATION], cells.with_rows(rows), windows, store).with_columns(
+        baseline=pl.lit("calibrated"), baseline_value=pl.lit(1.0)
+    )
 
 
-def score_calibration(cells: pl.DataFrame, windows: pl.DataFrame, store: Store, *, is_late: bool) -> pl.DataFrame:
-    """Predicted over observed positives of impressions served in cells whose rate had been issued the day before."""
-    kept = cells.filter(pl.col("segment_type").is_in(["all", "placement", "audience"]), pl.col("policy_id") == "all")
-    kept = kept.filter(pl.col("scored_impressions").sum().over(CELL) > 0)
-    if is_late:
-        kept = kept.filter(pl.col("predicted_conversions").sum().over(CELL) > 0)
-        return report("ads", [CVR_CALIBRATION], kept, windows, store).with_columns(
-            baseline=pl.lit("calibrated"), baseline_value=pl.lit(1.0)
-        )
-    ratio = report("ads", [CTR_CALIBRATION], kept, windows, store).with_columns(
+def score_clicks(cells: Cells, windows: pl.DataFrame, store: Store) -> pl.DataFrame:
+    """Predicted over observed clicks, and log-loss, of impressions served in cells whose rate had been issued the day before."""
+    cells = cells.only(pl.col("segment_type").is_in(["all", "placement", "audience"]) & (pl.col("policy_id") == "all"))
+    rows = cells.rows.filter(pl.col("scored_impressions").sum().over("cell") > 0)
+    ratio = report("ads", [CTR_CALIBRATION], cells.with_rows(rows), windows, store).with_columns(
         baseline=pl.lit("calibrated"), baseline_value=pl.lit(1.0)
     )
     loss = Ratio("click_log_loss", pl.col("log_loss"), pl.col("scored_impressions"), "ratio")
-    observed = pl.col("numerator") / pl.col("denominator")
+    rate = rows.group_by("cell").agg(rate=pl.col("scored_clicks").sum() / pl.col("scored_impressions").sum())
+    observed = pl.col("rate")
     entropy = -(observed * observed.log() + (1 - observed) * (1 - observed).log())
-    rate = clustered(
-        kept.select(*CELL, "cluster", num="scored_clicks", den="scored_impressions"),
-        CELL,
-        "rate",
-        level=store.evaluation.interval,
-    ).select(*CELL, entropy=pl.when((observed > 0) & (observed < 1)).then(entropy).otherwise(0.0))
+    rate = cells.names.join(rate, on="cell").select(
+        *CELL, entropy=pl.when((observed > 0) & (observed < 1)).then(entropy).otherwise(0.0)
+    )
     losses = (
-        report("ads", [loss], kept, windows, store)
+        report("ads", [loss], cells.with_rows(rows), windows, store)
         .join(rate, on=CELL, how="left")
         .with_columns(baseline=pl.lit("constant_rate"), baseline_value="entropy")
         .drop("entropy")
@@ -375,17 +299,17 @@ def exports_query(table: Tables, name: str, start: date, end: date) -> Any:
     return exports.filter(exports.table_name == name, exports.partition_date.between(start, end))
 
 
-def exported_or_issued(reader: Reader, name: str, start: date, end: date) -> pl.DataFrame:
+def exported_or_issued(reader: Reader, name: str, start: date, end: date, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """A decision table's rows; of days whose decision was exported, the newest exported version.
 
-    An export's decision is its rows as a JSON list of objects.
+    An export's decision is its rows as a JSON list of objects. columns: as_of_date and others; all where left out.
     """
-    frame = reader.window(name, start, end)
+    frame = reader.window(name, start, end, columns)
     kept = exports_query(reader, name, start, end)
     if kept.height == 0:
         return frame
     newest = kept.sort("partition_date", "exported_at", "export_id").unique("partition_date", keep="last", maintain_order=True)
-    schema: dict[str, Any] = polars_schema(name)
+    schema: dict[str, Any] = {column: kind for column, kind in polars_schema(name).items() if column in frame.columns}
     parts = [frame.filter(~pl.col("as_of_date").is_in(newest["partition_date"].implode()))]
     for text in newest["decision"]:
         rows = pl.DataFrame(json.loads(text), infer_schema_length=None)
@@ -399,7 +323,7 @@ def exported_or_issued(reader: Reader, name: str, start: date, end: date) -> pl.
                 ]
             )
         )
-    return pl.concat(parts)
+    return pl.concat([part.select(frame.columns) for part in parts])
 
 
 PROMISES = {
@@ -411,46 +335,44 @@ PROMISES = {
 }
 
 
-def score_plan(
-    reader: Reader, rows: pl.DataFrame, days: Sequence[date], store: Store, prompt: pl.DataFrame, late: pl.DataFrame
-) -> pl.DataFrame:
+Served = tuple[pl.DataFrame, Increments, pl.DataFrame]
+"""Scored windows, what was served in them added up by part and user, and the same row by row."""
+
+
+def score_plan(reader: Reader, log: AdLog, days: Sequence[date], store: Store, prompt: Served, late: Served) -> pl.DataFrame:
     """Outcome over promise of the plan for each day, and pacing: month's spend to date over planned to date.
 
     1 means the promise was kept. Where impressions carry a plan_id, only those count; else all of the day.
     """
     start = days[0] - timedelta(days=store.maturity_days + 33)
-    plan = exported_or_issued(reader, "ad_plan", start, days[-1] - timedelta(days=1))
+    promises = [promise for _, promise in PROMISES.values()]
+    columns = ["as_of_date", "plan_date", "audience_id", "placement_id", "campaign_id", *promises]
+    plan = exported_or_issued(reader, "ad_plan", start, days[-1] - timedelta(days=1), columns)
     if plan.height == 0:
         return empty_report()
-    promises = [promise for _, promise in PROMISES.values()]
-    planned = plan.select(
-        "as_of_date",
-        "plan_date",
-        audience="audience_id",
-        placement="placement_id",
-        campaign="campaign_id",
-        **{name: pl.col(name) for name in promises},
-    )
-    keyed = planned.with_columns(
-        event_date="plan_date", landed_date="as_of_date", cluster=pl.lit("plan"), policy=pl.lit(None, pl.String)
-    )
-    segments = {"audience": "audience", "placement": "placement", "campaign": "campaign"}
-    promised = stack(keyed, segments, promises)
-    names = tuple(PROMISES)
-    split = rows.with_columns(pl.when("is_planned").then(name).otherwise(0.0).alias(f"planned_{name}") for name in names)
-    both = [*names, *(f"planned_{name}" for name in names)]
-    outcome = stack(split, segments, both)
+    segments = {name: name for name in ("audience", "placement", "campaign")}
+    promised = stack(
+        plan.select(
+            *[pl.col(name).cast(pl.Float64) for name in promises], event_date="plan_date", landed_date="as_of_date",
+            audience="audience_id", placement="placement_id", campaign="campaign_id",
+        ),
+        segments,
+        promises,
+    )  # fmt: skip
+    under_plan = log.shown.filter("is_planned").select("event_date", "landed_date").unique()
     frames = []
-    for windows, chosen in ((prompt, names[:3]), (late, names[3:])):
+    for (windows, stacked, rows), names in ((prompt, list(PROMISES)[:3]), (late, list(PROMISES)[3:])):
         totals = expand(promised, windows, promises, by_cluster=False)
-        cells = only_planned(expand(outcome, windows, both), names)
-        for name in chosen:
+        promise_of = totals.names.join(totals.rows, on="cell").drop("cell")
+        has_plan, has_none = by_plan(windows, under_plan)
+        every = stacked.only(pl.col("segment_type").is_in(["all", *segments]) & (pl.col("policy_id") == "all"))
+        planned = every if rows["is_planned"].all() else stack(rows.filter("is_planned"), segments, names)
+        served = [expand(planned, has_plan, names), expand(every, has_none, names)]
+        for name in names:
             metric, promise = PROMISES[name]
-            actual = clustered(
-                cells.select(*CELL, "cluster", num=name, den=pl.lit(0.0)), CELL, "total", level=store.evaluation.interval
-            )
+            actual = pl.concat([_totals(cells, name, store.evaluation.interval) for cells in served])
             ratio = (
-                totals.filter(pl.col(promise) > 0)
+                promise_of.filter(pl.col(promise) > 0)
                 .select(*CELL, promised=promise)
                 .join(actual, on=CELL, how="left")
                 .with_columns(pl.col("numerator").fill_null(0.0), pl.col("n").fill_null(0))
@@ -470,22 +392,30 @@ def score_plan(
                     windows,
                 )
             )
-    month = days[0].replace(day=1)
-    spent = spent_query(reader, month, month - timedelta(days=1), days[-1]).with_columns(
-        segment_type=pl.lit("all"), segment=pl.lit("all"), policy_id=pl.lit("all")
-    )
-    frames.append(score_pacing(promised, spent, prompt, store))
+    frames.append(score_pacing(promised, log, days, prompt[0], under_plan))
     return pl.concat(frames)
 
 
-def only_planned(cells: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
-    """What was served under a plan, or everything in windows where nothing carries a plan_id."""
-    has_plan = pl.col("planned_impressions").sum().over("as_of_date", "outcome_date", "horizon_days") > 0
-    return cells.with_columns(pl.when(has_plan).then(f"planned_{name}").otherwise(name).alias(name) for name in names)
+def by_plan(windows: pl.DataFrame, under_plan: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Windows in which something was known to be served under a plan, and the others. under_plan: event_date, landed_date of that."""
+    dates = windows.with_columns(event_date=pl.date_ranges("start_date", "outcome_date")).explode("event_date")
+    served = dates.join(under_plan, on="event_date").filter(pl.col("landed_date") <= pl.col("as_of_date"))
+    key = ["as_of_date", "outcome_date", "horizon_days"]
+    return windows.join(served, on=key, how="semi"), windows.join(served, on=key, how="anti")
 
 
-def score_pacing(promised: pl.DataFrame, spent: pl.DataFrame, windows: pl.DataFrame, store: Store) -> pl.DataFrame:
-    """Spend to date over planned spend to date of the calendar month, over the days that had a plan."""
+def _totals(cells: Cells, measure: str, level: float) -> pl.DataFrame:
+    """Sum of a measure by cell, with its interval over users: CELL, numerator, ci_low, ci_high, n."""
+    rows = cells.rows.select("cell", "cluster", measure).sort("cell", "cluster")
+    values = rows[measure].cast(pl.Float64).to_numpy()
+    found = clustered_sums(rows["cell"], rows["cluster"], values, np.zeros(values.size), "total", level=level)
+    return cells.names.join(found, on="cell").select(*CELL, "numerator", "ci_low", "ci_high", "n")
+
+
+def score_pacing(
+    promised: Increments, log: AdLog, days: Sequence[date], windows: pl.DataFrame, under_plan: pl.DataFrame
+) -> pl.DataFrame:
+    """Spend to date over planned spend to date of the calendar month, over the days that had a plan; n: users it was spent on."""
     month = (
         windows.filter(pl.col("outcome_date") == pl.col("as_of_date"))
         .with_columns(
@@ -493,18 +423,22 @@ def score_pacing(promised: pl.DataFrame, spent: pl.DataFrame, windows: pl.DataFr
         )
         .with_columns(issued_date=pl.col("start_date").dt.offset_by("-1d"))
     )
-    whole = promised.filter(pl.col("segment_type") == "all")
-    days_with_plan = whole["event_date"].unique().implode()
-    plan = expand(whole, month, ["planned_spend"], by_cluster=False)
-    measures = ["impressions", "planned_impressions", "spend", "planned_spend"]
-    served = spent.filter(pl.col("event_date").is_in(days_with_plan))
-    cells = only_planned(expand(served, month, measures), ["spend"])
-    actual = clustered(
-        cells.select(*CELL, "cluster", num="spend", den=pl.lit(0.0)), CELL, "total", level=store.evaluation.interval
+    whole = promised.only(pl.col("segment_type") == "all")
+    paid = log.shown.filter(pl.col("event_date") >= days[0].replace(day=1), pl.col("event_date").is_in(whole.rows["event_date"].implode()))
+    served = zip((paid.filter("is_planned"), paid), by_plan(month, under_plan), strict=True)
+    spent = pl.concat(
+        [
+            cells.names.join(cells.rows, on="cell")
+            .group_by(CELL)
+            .agg(numerator=pl.col("spend").sum(), n=(pl.col("spend") != 0).sum().cast(pl.Int64))
+            for cells in (expand(stack(rows.rename({"cost": "spend"}), {}, ["spend"]), of, ["spend"]) for rows, of in served)
+        ]
     )
+    plan = expand(whole, month, ["planned_spend"], by_cluster=False)
     ratio = (
-        plan.filter(pl.col("planned_spend") > 0)
-        .join(actual, on=CELL, how="left")
+        plan.names.join(plan.rows, on="cell")
+        .filter(pl.col("planned_spend") > 0)
+        .join(spent, on=CELL, how="left")
         .with_columns(pl.col("numerator").fill_null(0.0), pl.col("n").fill_null(0))
     )
     return finish(

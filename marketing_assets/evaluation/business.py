@@ -20,6 +20,7 @@ from marketing_assets.evaluation.queries import Tables, query
 from marketing_assets.evaluation.windows import (
     DELAY_HISTORY_DAYS,
     Arrival,
+    Increments,
     Ratio,
     arrival,
     changes,
@@ -29,6 +30,7 @@ from marketing_assets.evaluation.windows import (
     same_weekday_totals,
     scored_windows,
     stack,
+    together,
 )
 from marketing_assets.warehouse import Reader
 
@@ -134,11 +136,11 @@ def order_increments(purchases: pl.DataFrame, order_key: Sequence[str] = ("event
     return pl.concat([money, counted])
 
 
-def order_cells(purchases: pl.DataFrame) -> pl.DataFrame:
+def order_cells(purchases: pl.DataFrame) -> Increments:
     """Stacked order increments: whole, device and channel by order, category by order and category."""
     whole = stack(order_increments(purchases), {"device": "device", "channel": "channel"}, ORDER_MEASURES)
     split = stack(order_increments(purchases, ("event_date", "order_id", "category")), {"category": "category"}, ORDER_MEASURES)
-    return pl.concat([whole, split.filter(pl.col("segment_type") == "category")])
+    return together([whole, split.only(pl.col("segment_type") == "category")])
 
 
 ORDER_MEASURES = ("orders", "revenue", "gross_revenue", "refunded")
@@ -170,7 +172,7 @@ def score_shop(reader: Reader, days: Sequence[date], store: Store, seen: Arrival
             expand(stacked, windows, measures),
             windows,
             store,
-            same_weekday_totals(stacked, windows, measures),
+            same_weekday_totals(stacked.in_total(measures), windows, measures),
         )
     )
 
@@ -182,7 +184,7 @@ def score_shop(reader: Reader, days: Sequence[date], store: Store, seen: Arrival
             expand(stacked, windows, ORDER_MEASURES),
             windows,
             store,
-            same_weekday_totals(stacked, windows, ORDER_MEASURES),
+            same_weekday_totals(stacked.in_total(ORDER_MEASURES), windows, ORDER_MEASURES),
         )
     )
     return pl.concat(frames)
@@ -240,7 +242,7 @@ def score_satisfaction(reader: Reader, days: Sequence[date], store: Store, seen:
                 expand(stacked, windows, measures),
                 windows,
                 store,
-                same_weekday_totals(stacked, windows, measures),
+                same_weekday_totals(stacked.in_total(measures), windows, measures),
             )
         )
     answers = reader.accepted("surveys", start, days[-1])
@@ -259,7 +261,7 @@ def score_satisfaction(reader: Reader, days: Sequence[date], store: Store, seen:
                 expand(stacked, windows, measures),
                 windows,
                 store,
-                same_weekday_totals(stacked, windows, measures),
+                same_weekday_totals(stacked.in_total(measures), windows, measures),
             )
         )
     return pl.concat(frames) if frames else empty_report()

@@ -21,7 +21,7 @@ import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.evaluation.queries import Tables, query
-from marketing_assets.evaluation.windows import REPORT, Arrival, empty_report, finish, frame_of, scored_windows
+from marketing_assets.evaluation.windows import REPORT, Arrival, empty_report, finish, scored_windows
 from marketing_assets.intervals import normal_quantile
 from marketing_assets.schemas import M5_QUANTILES, QUANTILE_COLUMNS
 from marketing_assets.warehouse import Reader
@@ -35,6 +35,8 @@ CHUNK_DAYS = 112
 """Days whose history of units is held at once."""
 FORECAST_CHUNK_DAYS = 28
 """Days whose forecasts are held at once."""
+KEY_MARK = "\x1f"
+"""Between an item and its location in a series' key."""
 ISSUE_LOOK_BACK = 35
 """A forecast is written at least this often; older ones no longer reach the day scored."""
 ESTABLISHED = {"selling_days": 10, "first_sale_days": 56, "last_sale_days": 28}
@@ -158,7 +160,6 @@ def _score_chunk(reader: Reader, days: Sequence[date], store: Store, seen: Arriv
     windows = _windows(reader, days, store, seen)
     if windows.height == 0:
         return empty_report()
-    table = reader.table("demand_forecasts")
     issues = windows["issue"].unique().sort().to_list()
     forecast = forecast_items_query(reader, issues[0], issues[-1])
     has_location = forecast["location_id"].is_not_null().any()
@@ -171,16 +172,8 @@ def _score_chunk(reader: Reader, days: Sequence[date], store: Store, seen: Arriv
         blocks.setdefault((issue - issues[0]).days // FORECAST_CHUNK_DAYS, []).append(issue)
     for block in blocks.values():
         scored = windows.filter(pl.col("issue").is_in(block))
-        chosen = table.filter(
-            table.as_of_date.isin(block),
-            table.date.between(scored["start_date"].min(), scored["outcome_date"].max()),
-            table.date <= table.as_of_date + ibis_days(ISSUE_LOOK_BACK),
-        ).select("as_of_date", "level", "series_id", "item_id", "location_id", "date", "demand_mean", *QUANTILE_COLUMNS.values())
-        parts = (
-            frame_of(chosen)
-            .with_columns(key=pl.when(pl.col("level") == "item").then(_item_key(has_location)).otherwise("series_id"))
-            .partition_by("as_of_date", "level", as_dict=True)
-        )
+        said = forecasts_query(reader, has_location, block[0], block[-1], scored["start_date"].min(), scored["outcome_date"].max())
+        parts = said.filter(pl.col("as_of_date").is_in(block)).partition_by("as_of_date", "level", as_dict=True)
         for issue, level in sorted(parts):
             of_issue = scored.filter(pl.col("issue") == issue).sort("as_of_date", "outcome_date", "horizon_days").to_dicts()
             rows += _score_issue(reader, issue, level, parts[issue, level], of_issue, sales, groups, z)
@@ -190,16 +183,26 @@ def _score_chunk(reader: Reader, days: Sequence[date], store: Store, seen: Arriv
     return finish(frame.with_columns(concept=pl.lit("demand"), policy_id=pl.lit("all")), windows)
 
 
-def ibis_days(count: int) -> Any:
-    import ibis
-
-    return ibis.interval(days=count)
-
-
 @query
 def issues_query(table: Tables, start: date, end: date) -> Any:
     forecasts = table("demand_forecasts")
     return forecasts.filter(forecasts.as_of_date.between(start, end)).select(issue="as_of_date").distinct()
+
+
+@query
+def forecasts_query(table: Tables, has_location: bool, first_issue: date, last_issue: date, start: date, end: date) -> Any:
+    """Issues of [first_issue, last_issue] for dates of [start, end]; key: the item (and location) or the series."""
+    import ibis
+
+    forecasts = table("demand_forecasts")
+    chosen = forecasts.filter(
+        forecasts.as_of_date.between(first_issue, last_issue),
+        forecasts.date.between(start, end),
+        forecasts.date <= forecasts.as_of_date + ibis.interval(days=ISSUE_LOOK_BACK),
+    )
+    item = chosen.item_id + KEY_MARK + ibis.coalesce(chosen.location_id, "") if has_location else chosen.item_id
+    key = ibis.ifelse(chosen.level == "item", item, chosen.series_id)
+    return chosen.select("as_of_date", "level", "date", "demand_mean", *QUANTILE_COLUMNS.values(), key=key)
 
 
 @query
@@ -287,14 +290,14 @@ def _score_issue(
 
 
 def _item_key(has_location: bool) -> pl.Expr:
-    return pl.concat_str("item_id", pl.col("location_id").fill_null(""), separator="\x1f") if has_location else pl.col("item_id")
+    return pl.concat_str("item_id", pl.col("location_id").fill_null(""), separator=KEY_MARK) if has_location else pl.col("item_id")
 
 
 def _category_of(reader: Reader, issue: date, index: pl.DataFrame, keys: pl.DataFrame) -> npt.NDArray[np.int64]:
     """Row of each item's category as the catalogue had it at issue; -1 where it has none that was forecast."""
     catalogue = reader.log_as_of("items", issue, ["item_id", "category"])
     joined = (
-        index.with_columns(item_id=pl.col("key").str.split("\x1f").list.first())
+        index.with_columns(item_id=pl.col("key").str.split(KEY_MARK).list.first())
         .join(catalogue, on="item_id", how="left")
         .join(keys.rename({"row": "group", "key": "category"}), on="category", how="left")
         .sort("row")

@@ -27,7 +27,7 @@ from marketing_assets.warehouse import Reader, polars_schema
 Ints = npt.NDArray[np.int64]
 
 PERIOD_DAYS = 84
-BEFORE_DAYS = 28
+BEFORE_DAYS = 84
 MINIMUM_USERS = 20
 """Fewest users of an arm for a comparison to be reported."""
 
@@ -157,7 +157,8 @@ def compare_day(trial: Trial, start: date, day: date, share: float, experiment: 
 
     bought, before = per_user(after, trial.orders), per_user(earlier, trial.orders)
     outcomes = {
-        "conversion": ((bought > 0).astype(float), (before > 0).astype(float)),
+        # how often someone bought says more of whether they will again than that they did
+        "conversion": ((bought > 0).astype(float), np.log1p(before)),
         "orders": (bought, before),
         "revenue": (per_user(after, trial.revenue), per_user(earlier, trial.revenue)),
     }

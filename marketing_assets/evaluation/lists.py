@@ -18,13 +18,13 @@ import numpy as np
 import polars as pl
 
 from marketing_assets.config import KEYFRAME_DAYS, UNKNOWN_USER, Store
+from marketing_assets.evaluation.ad_log import enumerated
 from marketing_assets.evaluation.queries import Tables, query
 from marketing_assets.evaluation.windows import CELL, Arrival, empty_report, finish, frame_of, scored_windows
 from marketing_assets.intervals import clustered_means
 from marketing_assets.warehouse import Reader
 
 POPULARITY_DAYS = 90
-WINDOW = ["as_of_date", "outcome_date", "issued_date", "horizon_days"]
 
 
 def look_back(store: Store) -> int:
@@ -33,37 +33,39 @@ def look_back(store: Store) -> int:
 
 
 def score_lists(reader: Reader, days: Sequence[date], store: Store, seen: Arrival) -> pl.DataFrame:
-    """Report rows of the concept 'recommendations'."""
+    """Report rows of the concept 'recommendations'.
+
+    Windows, users, items and lists are numbers from here on: a user's purchase counts in many windows.
+    """
     windows = scored_windows(days, store.evaluation.list_windows_days, seen, store.first_day)
-    windows = windows.filter(pl.col("issued_date") >= store.first_day)
+    windows = windows.filter(pl.col("issued_date") >= store.first_day).with_row_index("window")
     if windows.height == 0:
         return empty_report()
     bought = read_bought(reader, days, store)
+    bought = bought.with_columns(enumerated(bought[name]) for name in ("user_id", "item_id"))
     relevant = (
-        windows.with_columns(event_date=pl.date_ranges("start_date", "outcome_date"))
+        windows.select("window", "as_of_date", event_date=pl.date_ranges("start_date", "outcome_date"))
         .explode("event_date")
         .join(bought, on="event_date", how="inner")
         .filter(pl.col("landed_date") <= pl.col("as_of_date"))
-        .select(*WINDOW, "user_id", "item_id")
+        .select("window", "user_id", "item_id")
         .unique()
     )
     if relevant.height == 0:
         return empty_report()
-    users = relevant.select(*WINDOW, "user_id").unique()
-    entries = entries_in_force(reader, users, store)
-    if entries.height == 0:
+    people = relevant.group_by("window", "user_id").agg(bought=pl.len().cast(pl.Int64))
+    served, names = lists_in_force(reader, people.join(windows.select("window", "issued_date"), on="window"))
+    if served.height == 0:
         return empty_report()
-    lists = read_lists(reader, entries)
+    lists = read_lists(reader, names)
     ks = store.evaluation.at_k
+    hits = lists.with_columns(pl.col("item_id").cast(bought.schema["item_id"], strict=False)).drop_nulls()
     # one user in both roles: the list served, and the popularity list as the baseline
-    served = entries.with_columns(list_user=pl.when("is_known").then("user_id").otherwise(pl.lit(UNKNOWN_USER)))
-    scores = list_scores(relevant, served, lists, ks)
-    popular = entries.filter(pl.col("popular_entry").is_not_null()).with_columns(
-        list_user=pl.lit(UNKNOWN_USER), entry="popular_entry"
-    )
-    baseline = list_scores(relevant, popular, lists, ks)
-    details = novelty_and_coverage(reader, served, lists, days, store, ks)
-    return assemble(scores, baseline, details, windows, store)
+    scores = list_scores(relevant, served, hits, ks)
+    popular = served.filter(pl.col("popular").is_not_null()).with_columns(list="popular")
+    baseline = list_scores(relevant, popular, hits, ks)
+    details = novelty_and_coverage(reader, served.filter("is_known"), lists, days, ks)
+    return assemble(scores, baseline, *details, windows, store)
 
 
 def read_bought(reader: Reader, days: Sequence[date], store: Store) -> pl.DataFrame:
@@ -107,67 +109,52 @@ def catalogue_query(table: Tables, start: date, end: date) -> Any:
     return items.filter(items.as_of_date.between(start, end), ~items.is_service).select("as_of_date", "item_id").distinct()
 
 
-def entries_in_force(reader: Reader, users: pl.DataFrame, store: Store) -> pl.DataFrame:
-    """For each window and user, the day of the list entry in force at issued_date.
+def lists_in_force(reader: Reader, users: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """For each window and user the list in force at issued_date; those without one get that of unknown users.
 
-    Adds entry (null where there is none and no list of unknown users either), is_known, popular_entry, policy_id.
+    users: window, user_id (an Enum), issued_date, bought. Returns these with list, is_known, popular (null where there is no list
+    of unknown users) and policy_id, of users with either list; and list, user_id, as_of_date of the lists named.
     """
     first, last = users["issued_date"].min(), users["issued_date"].max()
-    start = reader.keyframe_before(first)  # type: ignore[arg-type]
-    heads = heads_query(reader, start, last).sort("as_of_date", "user_id")
+    heads = heads_query(reader, reader.keyframe_before(first), last)  # type: ignore[arg-type]
+    heads = heads.sort("as_of_date", "user_id").with_row_index("list")
     issues = users.select("issued_date").unique().sort("issued_date")
-    keyframes = issues.with_columns(
+    issues = issues.with_columns(
         keyframe=pl.Series([reader.keyframe_before(day) for day in issues["issued_date"]], dtype=pl.Date)
     )
+    dated = heads.select("list", "user_id", "policy_id", listed="as_of_date")
     popular = issues.join_asof(
-        heads.filter(pl.col("user_id") == UNKNOWN_USER).select(
-            popular_entry="as_of_date", listed="as_of_date", popular_policy="policy_id"
-        ),
+        dated.filter(pl.col("user_id") == UNKNOWN_USER).select("listed", popular="list", popular_policy="policy_id", since="listed"),
         left_on="issued_date",
         right_on="listed",
-    ).drop("listed", strict=False)
+    )
+    popular = popular.with_columns(pl.when(pl.col("since") >= pl.col("keyframe")).then(pl.col("popular", "popular_policy")))
+    own = dated.with_columns(pl.col("user_id").cast(users.schema["user_id"], strict=False), since="listed").drop_nulls("user_id")
     joined = (
         users.sort("issued_date", "user_id")
-        .join_asof(
-            heads.select("user_id", "policy_id", listed="as_of_date", entry="as_of_date"),
-            left_on="issued_date",
-            right_on="listed",
-            by="user_id",
-            check_sortedness=False,
-        )
-        .drop("listed", strict=False)
-    )
-    joined = (
-        joined.join(keyframes, on="issued_date", how="left")
-        .join(popular, on="issued_date", how="left")
+        .join_asof(own, left_on="issued_date", right_on="listed", by="user_id", check_sortedness=False)
+        .join(popular.select("issued_date", "keyframe", "popular", "popular_policy"), on="issued_date", how="left")
+        .with_columns(is_known=(pl.col("since") >= pl.col("keyframe")).fill_null(False))
         .with_columns(
-            entry=pl.when(pl.col("entry") >= pl.col("keyframe")).then("entry"),
-            popular_entry=pl.when(pl.col("popular_entry") >= pl.col("keyframe")).then("popular_entry"),
+            list=pl.when("is_known").then("list").otherwise("popular"),
+            policy_id=pl.when("is_known").then("policy_id").otherwise("popular_policy"),
         )
+        .filter(pl.col("list").is_not_null())
+        .select("window", "user_id", "issued_date", "bought", "list", "is_known", "popular", "policy_id")
     )
-    return (
-        joined.with_columns(
-            is_known=pl.col("entry").is_not_null(),
-            entry=pl.coalesce("entry", "popular_entry"),
-            policy_id=pl.when(pl.col("entry").is_not_null()).then("policy_id").otherwise("popular_policy"),
-        )
-        .filter(pl.col("entry").is_not_null())
-        .drop("keyframe", "popular_policy")
-    )
+    named = pl.concat([joined["list"], joined["popular"].drop_nulls()]).unique()
+    return joined, heads.filter(pl.col("list").is_in(named.implode())).select("list", "user_id", "as_of_date")
 
 
-def read_lists(reader: Reader, entries: pl.DataFrame) -> pl.DataFrame:
-    """The lists named by the entries: list_user, entry, rank, item_id."""
+def read_lists(reader: Reader, names: pl.DataFrame) -> pl.DataFrame:
+    """The lists named: list, rank, item_id. names: list, user_id, as_of_date."""
     import ibis
 
-    known = entries.filter("is_known").select(user_id="user_id", as_of_date="entry")
-    popular = entries.select(as_of_date="popular_entry").drop_nulls().unique().with_columns(user_id=pl.lit(UNKNOWN_USER))
-    needed = pl.concat([known, popular.select("user_id", "as_of_date")]).unique()
     table = reader.table("recommendations")
-    chosen = table.filter(table.as_of_date >= needed["as_of_date"].min(), table.item_id.notnull()).semi_join(
-        ibis.memtable(needed.to_arrow()), ["user_id", "as_of_date"]
+    chosen = table.filter(table.as_of_date >= names["as_of_date"].min(), table.item_id.notnull()).inner_join(
+        ibis.memtable(names.with_columns(pl.col("list").cast(pl.Int64)).to_arrow()), ["user_id", "as_of_date"]
     )
-    return frame_of(chosen.select(list_user="user_id", entry="as_of_date", rank="rank", item_id="item_id"))
+    return frame_of(chosen.select("list", "rank", "item_id")).with_columns(pl.col("list").cast(pl.UInt32))
 
 
 def list_scores(relevant: pl.DataFrame, served: pl.DataFrame, lists: pl.DataFrame, ks: Sequence[int]) -> pl.DataFrame:
@@ -176,9 +163,8 @@ def list_scores(relevant: pl.DataFrame, served: pl.DataFrame, lists: pl.DataFram
     recall@k = hits / min(k, bought); nDCG@k with gain 1 and the ideal list of min(k, bought) hits (Järvelin and Kekäläinen
     2002); precision@k = hits / k.
     """
-    by = [*WINDOW, "user_id"]
-    bought = relevant.group_by(by).agg(bought=pl.len())
-    hits = relevant.join(served, on=by, how="inner").join(lists, on=["list_user", "entry", "item_id"], how="inner")
+    by = ["window", "user_id"]
+    hits = relevant.join(served.select(*by, "list"), on=by, how="inner").join(lists, on=["list", "item_id"], how="inner")
     gain = 1 / (pl.col("rank") + 1).log(2)
     found = hits.group_by(by).agg(
         *[(pl.col("rank") <= k).sum().alias(f"hits_{k}") for k in ks],
@@ -186,8 +172,7 @@ def list_scores(relevant: pl.DataFrame, served: pl.DataFrame, lists: pl.DataFram
     )
     ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, max(ks) + 2)))])
     table = (
-        served.select(*by, "policy_id", "is_known")
-        .join(bought, on=by, how="left")
+        served.select(*by, "policy_id", "is_known", "bought")
         .join(found, on=by, how="left")
         .with_columns(pl.col([f"hits_{k}" for k in ks]).fill_null(0), pl.col([f"dcg_{k}" for k in ks]).fill_null(0.0))
     )
@@ -206,22 +191,20 @@ def list_scores(relevant: pl.DataFrame, served: pl.DataFrame, lists: pl.DataFram
 
 
 def novelty_and_coverage(
-    reader: Reader, served: pl.DataFrame, lists: pl.DataFrame, days: Sequence[date], store: Store, ks: Sequence[int]
-) -> pl.DataFrame:
-    """Per window, user and k: mean self-information of the items listed, in bits; and per window the share of items listed.
+    reader: Reader, served: pl.DataFrame, lists: pl.DataFrame, days: Sequence[date], ks: Sequence[int]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Per window and user: mean self-information of the items listed, in bits; and per window the share of items listed.
 
     novelty = mean of -log2((orders of the item + 1) / (orders of all items + items)) over POPULARITY_DAYS of landed item days
     up to issued_date (Vargas and Castells 2011). coverage = distinct items in the scored lists / items known by then.
-    Returns long rows: window, user_id (null for coverage), metric, num, den.
+    served: rows of `lists_in_force` of known users. Returns window, user_id, novelty_at_k; and window, metric, num, den.
     """
-    last = days[-1]
-    first = served["issued_date"].min()
-    start = first - timedelta(days=POPULARITY_DAYS)  # type: ignore[operator]
-    sold = (
-        sold_query(reader, start, last)
-        .sort("landed_date", "item_id")
-        .with_columns(total=pl.col("orders").cum_sum().over("item_id"))
-    )
+    if served.height == 0:
+        novelty = served.select("window", "user_id", *[pl.lit(0.0).alias(f"novelty_at_{k}") for k in ks])
+        return novelty, pl.DataFrame(schema={"window": pl.UInt32, "metric": pl.String, "num": pl.Float64, "den": pl.Float64})
+    lists = lists.with_columns(enumerated(lists["item_id"]))
+    first: date = served["issued_date"].min()  # type: ignore[assignment]
+    sold = sold_query(reader, first - timedelta(days=POPULARITY_DAYS), days[-1]).sort("landed_date", "item_id")
     issues = served.select("issued_date").unique().sort("issued_date")
     issue_days = issues["issued_date"].to_numpy()
     catalogue = issues.with_columns(catalogue=pl.Series(catalogue_sizes(reader, issues["issued_date"].to_list()), dtype=pl.Int64))
@@ -235,13 +218,14 @@ def novelty_and_coverage(
     catalogue = catalogue.with_columns(all_orders=pl.Series(in_window).cast(pl.Int64))
 
     # popularity of the items in each list at each issue day: running totals at both ends of the trailing window
-    shown = served.select("issued_date", "list_user", "entry").unique().join(lists, on=["list_user", "entry"], how="inner")
+    shown = served.select("issued_date", "list").unique().join(lists, on="list", how="inner")
     pairs = (
         shown.select("issued_date", "item_id")
         .unique()
         .with_columns(oldest=pl.col("issued_date").dt.offset_by(f"-{POPULARITY_DAYS}d"))
     )
-    totals = sold.select("landed_date", "item_id", "total")
+    totals = sold.select("landed_date", pl.col("item_id").cast(lists.schema["item_id"], strict=False), "orders").drop_nulls()
+    totals = totals.select("landed_date", "item_id", total=pl.col("orders").cum_sum().over("item_id"))
     for column, name in (("issued_date", "upper"), ("oldest", "lower")):
         pairs = (
             pairs.sort(column, "item_id")
@@ -258,36 +242,22 @@ def novelty_and_coverage(
             / (pl.col("all_orders") + pl.max_horizontal("catalogue", pl.lit(1)))
         ).log(2),
     )
-    shown = shown.join(popularity, on=["issued_date", "item_id"], how="left")
-    frames = []
-    for k in ks:
-        top = shown.filter(pl.col("rank") <= k)
-        of_list = top.group_by("issued_date", "list_user", "entry").agg(num=pl.col("bits").sum(), den=pl.len().cast(pl.Float64))
-        per_user = served.filter("is_known").join(of_list, on=["issued_date", "list_user", "entry"], how="inner")
-        frames.append(
-            per_user.select(
-                *WINDOW, "user_id", metric=pl.lit(f"novelty_at_{k}"), num=pl.col("num") / pl.col("den"), den=pl.lit(1.0)
-            )
-        )
-        listed = (
-            served.filter("is_known")
-            .select(*WINDOW, "list_user", "entry")
-            .unique()
-            .join(top.select("list_user", "entry", "item_id").unique(), on=["list_user", "entry"], how="inner")
-            .group_by(WINDOW)
-            .agg(num=pl.col("item_id").n_unique().cast(pl.Float64))
-            .join(catalogue, on="issued_date", how="left")
-        )
-        frames.append(
-            listed.select(
-                *WINDOW,
-                user_id=pl.lit(None, pl.String),
-                metric=pl.lit(f"coverage_at_{k}"),
-                num="num",
-                den=pl.col("catalogue").cast(pl.Float64),
-            )
-        )
-    return pl.concat(frames)
+    top = [pl.col("rank") <= k for k in ks]
+    of_list = (
+        shown.join(popularity, on=["issued_date", "item_id"], how="left")
+        .group_by("issued_date", "list")
+        .agg(pl.col("bits").filter(chosen).mean().alias(f"novelty_at_{k}") for k, chosen in zip(ks, top, strict=True))
+    )
+    novelty = served.select("window", "user_id", "issued_date", "list").join(of_list, on=["issued_date", "list"], how="inner")
+    of_window = served.select("window", "list").unique().join(lists, on="list", how="inner")
+    of_window = of_window.group_by("window", "item_id").agg(pl.col("rank").min())
+    listed = of_window.group_by("window").agg(chosen.sum().cast(pl.Float64).alias(f"{k}") for k, chosen in zip(ks, top, strict=True))
+    sizes = served.select("window", "issued_date").unique().join(catalogue, on="issued_date", how="left")
+    sizes = sizes.select("window", den=pl.col("catalogue").cast(pl.Float64))
+    coverage = pl.concat(
+        [listed.select("window", metric=pl.lit(f"coverage_at_{k}"), num=pl.col(f"{k}")) for k in ks]
+    ).filter(pl.col("num") > 0)
+    return novelty.drop("issued_date", "list").drop_nulls(), coverage.join(sizes, on="window")
 
 
 def catalogue_sizes(reader: Reader, issues: Sequence[date]) -> list[int]:
@@ -304,53 +274,67 @@ def catalogue_sizes(reader: Reader, issues: Sequence[date]) -> list[int]:
 
 
 def assemble(
-    scores: pl.DataFrame, baseline: pl.DataFrame, details: pl.DataFrame, windows: pl.DataFrame, store: Store
+    scores: pl.DataFrame, baseline: pl.DataFrame, novelty: pl.DataFrame, coverage: pl.DataFrame, windows: pl.DataFrame, store: Store
 ) -> pl.DataFrame:
     """Means over users with intervals, beside the popularity list's mean over the same users."""
     metrics = [name for name in scores.columns if "_at_" in name]
-    by = [*WINDOW, "user_id"]
+    by = ["window", "user_id"]
     compared = baseline.select(*by, *[pl.col(name).alias(f"base_{name}") for name in metrics])
     table = scores.join(compared, on=by, how="left")
     known = table.filter("is_known")
-    parts = [
-        known.with_columns(segment_type=pl.lit("all"), segment=pl.lit("all"), policy_id=pl.lit("all")),
-        known.filter(pl.col("policy_id").is_not_null()).with_columns(segment_type=pl.lit("all"), segment=pl.lit("all")),
-        table.filter(~pl.col("is_known")).with_columns(
-            segment_type=pl.lit("user_type"), segment=pl.lit("new"), policy_id=pl.lit("all")
+    policies = known["policy_id"].drop_nulls().unique().sort()
+    # of every window: everyone with a list, those of each policy, and those without a list
+    parts = pl.DataFrame(
+        {
+            "part": range(policies.len() + 2),
+            "segment_type": ["all", *["all"] * policies.len(), "user_type"],
+            "segment": ["all", *["all"] * policies.len(), "new"],
+            "policy_id": ["all", *policies, "all"],
+        }
+    )
+    of_policy = parts[1:-1].select("policy_id", "part")
+    cells = pl.concat(
+        [
+            part.select(
+                (pl.col("window").cast(pl.Int64) * parts.height + pl.col("part")).alias("cell"),
+                pl.col("user_id").alias("cluster"),
+                *metrics,
+                *compared.columns[2:],
+            )
+            for part in (
+                known.with_columns(part=pl.lit(0)),
+                known.join(of_policy, on="policy_id"),
+                table.filter(~pl.col("is_known")).with_columns(part=pl.lit(parts.height - 1)),
+            )
+        ]
+    )
+    settings = store.evaluation
+
+    def means(of: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+        return clustered_means(
+            of, ["cell"], names, level=settings.interval, replicates=settings.bootstrap_replicates, seed=store.seed
+        )
+
+    base = (
+        cells.group_by("cell")
+        .agg(pl.col(f"base_{name}").mean().alias(name) for name in metrics)
+        .unpivot(metrics, index="cell", variable_name="metric", value_name="baseline_value")
+    )
+    of_window = pl.col("window").cast(pl.Int64) * parts.height
+    told = novelty.select(of_window.alias("cell"), pl.col("user_id").alias("cluster"), pl.exclude("window", "user_id"))
+    people = known.group_by("window").agg(n=pl.len().cast(pl.Int64))
+    covered = coverage.filter(pl.col("den") > 0).join(people, on="window")
+    frames = [
+        means(cells, metrics)
+        .join(base, on=["cell", "metric"], how="left")
+        .with_columns(baseline=pl.when(pl.col("baseline_value").is_not_null()).then(pl.lit("popularity"))),
+        means(told, sorted(told.columns[2:])),
+        covered.select(
+            of_window.alias("cell"), "metric", "n", numerator="num", denominator="den", value=pl.col("num") / pl.col("den")
         ),
     ]
-    cells = pl.concat([part.select(*CELL, *metrics, *[f"base_{name}" for name in metrics], cluster="user_id") for part in parts])
-    settings = store.evaluation
-    scored = clustered_means(
-        cells,
-        CELL,
-        metrics,
-        level=settings.interval,
-        replicates=settings.bootstrap_replicates,
-        seed=store.seed,
+    rows = pl.concat(frames, how="diagonal").with_columns(
+        window=(pl.col("cell") // parts.height).cast(pl.UInt32), part=pl.col("cell") % parts.height, concept=pl.lit("recommendations")
     )
-    means = (
-        cells.group_by(CELL)
-        .agg(pl.col(f"base_{name}").mean().alias(name) for name in metrics)
-        .unpivot(metrics, index=list(CELL), variable_name="metric", value_name="baseline_value")
-    )
-    frames = [
-        scored.join(means, on=[*CELL, "metric"], how="left").with_columns(
-            baseline=pl.when(pl.col("baseline_value").is_not_null()).then(pl.lit("popularity"))
-        )
-    ]
-    details = details.with_columns(segment_type=pl.lit("all"), segment=pl.lit("all"), policy_id=pl.lit("all"))
-    novelty = details.filter(pl.col("user_id").is_not_null()).rename({"user_id": "cluster"})
-    names = novelty["metric"].unique().sort().to_list()
-    wide = novelty.pivot("metric", index=[*CELL, "cluster"], values="num").drop_nulls()
-    frames.append(
-        clustered_means(wide, CELL, names, level=settings.interval, replicates=settings.bootstrap_replicates, seed=store.seed)
-    )
-    coverage = details.filter(pl.col("user_id").is_null(), pl.col("den") > 0)
-    people = known.group_by(WINDOW).agg(n=pl.len().cast(pl.Int64))
-    frames.append(
-        coverage.join(people, on=WINDOW, how="left").select(
-            *CELL, "metric", numerator="num", denominator="den", value=pl.col("num") / pl.col("den"), n="n"
-        )
-    )
-    return finish(pl.concat(frames, how="diagonal").with_columns(concept=pl.lit("recommendations")), windows)
+    named = rows.join(windows.select("window", *CELL[:4]), on="window").join(parts, on="part")
+    return finish(named.select(pl.exclude("window", "part", "cell")), windows)

@@ -11,6 +11,7 @@ creative over the logged one; so the value is per impression of the plan, and ti
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -19,11 +20,10 @@ import numpy.typing as npt
 import polars as pl
 
 from marketing_assets.config import Store
+from marketing_assets.evaluation.ad_log import AdLog, read_ad_log
 from marketing_assets.evaluation.ads import exported_or_issued
-from marketing_assets.evaluation.queries import Tables, query
 from marketing_assets.intervals import Floats
 from marketing_assets.off_policy import WITH_MODEL, WITHOUT_MODEL, Log, evaluate, support
-from marketing_assets.response.audience import entries_since, with_audience
 from marketing_assets.warehouse import Reader, polars_schema
 
 WINDOW_DAYS = 28
@@ -40,74 +40,57 @@ def look_back(store: Store) -> int:
 
 
 def read_log(reader: Reader, start: date, end: date) -> pl.DataFrame:
-    """Impressions with a propensity: impression_date, landed_date, cluster, cell, creative_id, logging_propensity, is_clicked,
-    and the conversions and value credited to them by day of landing (one row per impression and such day).
+    """`weighable` rows of what landed in [start, end]."""
+    return weighable(read_ad_log(reader, start, end))
 
-    fold: the half of the users one is in, by hash. is_first: whether a row is the first of its impression.
+
+def weighable(log: AdLog) -> pl.DataFrame:
+    """Impressions with a propensity: impression, impression_date, landed_date, cluster, cell, creative_id, logging_propensity,
+    is_clicked, and the conversions and value credited to them by day of landing (one row per impression and such day).
+
+    fold: the half of the users one is in. is_first: whether a row is the first of its impression. Sorted by day.
     """
-    log = numbered(shown_query(reader, entries_since(reader, start), reader.store.anchor.isoformat(), start, end))
-    log = log.join(paid_query(reader, start, end), on="impression_id", how="left").sort("impression_id", "credited_date")
-    return log.with_columns(is_first=pl.col("impression_id").ne_missing(pl.col("impression_id").shift(1)))
+    shown = log.shown.filter(pl.col("logging_propensity").is_not_null()).select(
+        "impression", "landed_date", "cluster", "fold", "logging_propensity", "is_clicked", impression_date="event_date",
+        audience_id="audience", placement_id="placement", creative_id="creative", block=pl.col("hour") // HOUR_BLOCK,
+    )  # fmt: skip
+    shown = numbered(shown).sort("impression_date", "cluster", "pair", "logging_propensity", "is_clicked", "landed_date")
+    credited = log.credited.group_by("impression", credited_date="landed_date").agg(
+        pl.col("conversions").sum(), revenue=pl.col("value").sum()
+    )
+    rows = shown.join(credited.sort("impression", "credited_date"), on="impression", how="left", maintain_order="left_right")
+    return rows.with_columns(is_first=pl.col("impression").ne_missing(pl.col("impression").shift(1)))
 
 
 def numbered(log: pl.DataFrame) -> pl.DataFrame:
-    """Numbers in place of names that would be compared over and over: cluster, in the order of ids, and pair, of cell and creative."""
+    """Numbers in place of names that would be compared over and over: cluster, in the order of ids, and pair, of cell and creative.
 
-    def code(name: str) -> tuple[pl.Series, int]:
-        names = log[name].drop_nulls().unique().sort()
-        return log[name].cast(pl.Enum(names)).to_physical().cast(pl.Int64).fill_null(names.len()), names.len() + 1
+    The names are Enums.
+    """
 
-    (audience, _), (placement, placements), (creative, creatives) = map(code, ("audience_id", "placement_id", "creative_id"))
-    pair = ((audience * placements + placement) * 24 + log["block"]) * creatives + creative
-    return log.with_columns(cluster=code("cluster")[0], pair=pair)
+    def code(name: str) -> pl.Expr:
+        return pl.col(name).to_physical().cast(pl.Int64).fill_null(size(name) - 1)
 
+    def size(name: str) -> int:
+        return len(log.schema[name].categories) + 1  # type: ignore[attr-defined]
 
-@query
-def shown_query(table: Tables, since: date, anchor: str, start: date, end: date) -> Any:
-    import ibis
-
-    entries = table("audiences")
-    shown = table("clean_impressions")
-    shown = shown.filter(shown.landed_date.between(start, end), shown.logging_propensity.notnull())
-    cluster = ibis.coalesce(shown.user_id, shown.opportunity_id, shown.impression_id)
-    shown = shown.select(
-        "impression_id",
-        "impression_date",
-        "landed_date",
-        "placement_id",
-        "logging_propensity",
-        "is_clicked",
-        "user_id",
-        "audience_id",
-        cluster=cluster,
-        fold=ibis.ifelse(cluster.hexdigest("md5").left(1) < "8", 0, 1),
-        creative_id=ibis.coalesce(shown.creative_id, shown.item_id),
-        block=shown.hour // HOUR_BLOCK,
-    )
-    return with_audience(shown, entries.filter(entries.as_of_date.between(since, end)), date.fromisoformat(anchor)).drop("user_id")
+    pair = (code("audience_id") * size("placement_id") + code("placement_id")) * 24 + pl.col("block")
+    return log.with_columns(cluster=code("cluster"), pair=pair * size("creative_id") + code("creative_id"))
 
 
-@query
-def paid_query(table: Tables, start: date, end: date) -> Any:
-    credited = table("attributed_conversions")
-    credited = credited.filter(credited.landed_date.between(start, end))
-    return credited.group_by("impression_id", credited_date=credited.landed_date).agg(
-        conversions=(~credited.is_refunded).sum(), revenue=credited.conversion_value.sum().cast("float64")
-    )
-
-
-def score_plans(reader: Reader, days: Sequence[date], store: Store) -> pl.DataFrame:
+def score_plans(reader: Reader, days: Sequence[date], store: Store, seen: AdLog | None) -> pl.DataFrame:
     """off_policy_report rows: on each day the plan issued the day before, valued on the WINDOW_DAYS of log before that.
 
-    Clicks use the newest days, conversions and revenue end maturity_days earlier.
+    Clicks use the newest days, conversions and revenue end maturity_days earlier. seen: what landed from look_back days before the
+    window on.
     """
     schema = polars_schema("off_policy_report")
-    if not reader.has_source("impressions"):
+    plans = exported_or_issued(reader, "ad_plan", days[0] - timedelta(days=1), days[-1] - timedelta(days=1))
+    if seen is None or plans.is_empty():
         return pl.DataFrame(schema=schema)
-    log = read_log(reader, days[0] - timedelta(days=look_back(store)), days[-1])
+    log = weighable(seen)
     if log.height == 0:
         return pl.DataFrame(schema=schema)
-    plans = exported_or_issued(reader, "ad_plan", days[0] - timedelta(days=1), days[-1] - timedelta(days=1))
     rows = []
     for day in days:
         plan = plans.filter(pl.col("as_of_date") == day - timedelta(days=1))
@@ -127,98 +110,124 @@ def what_if(reader: Reader, day: date, store: Store, plan: pl.DataFrame | None =
 
 
 def value_plan(log: pl.DataFrame, plan: pl.DataFrame, day: date, store: Store) -> list[dict[str, Any]]:
-    """Rows for one plan: each outcome by each estimator, with the logged value, interval and support."""
+    """Rows for one plan: each outcome by each estimator, with the logged value, interval and support. log: as from `weighable`."""
     rows = []
-    for outcome, end in (
-        ("clicks", day),
-        ("conversions", day - timedelta(days=store.maturity_days)),
-        ("revenue", day - timedelta(days=store.maturity_days)),
-    ):
+    settled = day - timedelta(days=store.maturity_days)
+    planned = float(plan["planned_impressions"].sum())
+    for end, outcomes in ((day, ("clicks",)), (settled, ("conversions", "revenue"))):
         start = end - timedelta(days=WINDOW_DAYS - 1)
-        window = log.filter(pl.col("landed_date") <= day, pl.col("impression_date").is_between(start, end))
+        first, last = log["impression_date"].search_sorted(start), log["impression_date"].search_sorted(end, side="right")
+        window = log[first:last].filter(pl.col("landed_date") <= day)
         shown = window.filter("is_first")
         if shown.height == 0:
             continue
-        if outcome == "clicks":
-            reward = shown["is_clicked"].cast(pl.Float64)
-        else:
-            credited = window.filter(pl.col("credited_date") <= day).group_by("impression_id").agg(reward=pl.col(outcome).sum())
-            joined = shown.select("impression_id").join(credited, on="impression_id", how="left", maintain_order="left")
-            reward = joined["reward"].cast(pl.Float64).fill_null(0.0)
-        seen, unsupported = weighted_log(shown.with_columns(reward=reward), plan)
-        diagnostics = support(seen, unsupported)
-        planned = float(plan["planned_impressions"].sum())
-        for estimate in evaluate(
-            seen,
-            [*WITHOUT_MODEL, *WITH_MODEL],
-            level=store.evaluation.interval,
-            replicates=store.evaluation.bootstrap_replicates,
-            seed=store.seed,
-        ):
-            finite = {
-                name: getattr(estimate, name) if np.isfinite(getattr(estimate, name)) else None
-                for name in ("value", "ci_low", "ci_high")
-            }
-            rows.append(
-                {
-                    "policy_id": plan["plan_id"][0],
-                    "outcome": outcome,
-                    "estimator": estimate.estimator,
-                    "start_date": start,
-                    "end_date": end,
-                    **finite,
-                    "value_per_day": None if finite["value"] is None else finite["value"] * planned,
-                    "logged_value": float(reward.to_numpy().mean()),
-                    "n": estimate.n,
-                    "users": estimate.clusters,
-                    "effective_sample_size": diagnostics.effective_sample_size,
-                    "mean_weight": diagnostics.mean_weight,
-                    "max_weight": diagnostics.max_weight,
-                    "unsupported_share": diagnostics.unsupported_share,
-                    "is_supported": diagnostics.is_supported,
+        position = np.cumsum(window["is_first"].to_numpy()) - 1
+        credited = (window["credited_date"] <= day).fill_null(False).to_numpy()
+        weighted = Weighted.of(shown, plan)
+        diagnostics = None
+        for outcome in outcomes:
+            if outcome == "clicks":
+                reward = shown["is_clicked"].cast(pl.Float64).to_numpy()
+            else:
+                reward = np.bincount(position[credited], window[outcome].cast(pl.Float64).to_numpy()[credited], shown.height).astype(float)
+            seen = weighted.log(reward)
+            diagnostics = diagnostics or support(seen, weighted.unsupported)
+            for estimate in evaluate(
+                seen,
+                [*WITHOUT_MODEL, *WITH_MODEL],
+                level=store.evaluation.interval,
+                replicates=store.evaluation.bootstrap_replicates,
+                seed=store.seed,
+            ):
+                finite = {
+                    name: getattr(estimate, name) if np.isfinite(getattr(estimate, name)) else None
+                    for name in ("value", "ci_low", "ci_high")
                 }
-            )
+                rows.append(
+                    {
+                        "policy_id": plan["plan_id"][0],
+                        "outcome": outcome,
+                        "estimator": estimate.estimator,
+                        "start_date": start,
+                        "end_date": end,
+                        **finite,
+                        "value_per_day": None if finite["value"] is None else finite["value"] * planned,
+                        "logged_value": float(reward.mean()),
+                        "n": estimate.n,
+                        "users": estimate.clusters,
+                        "effective_sample_size": diagnostics.effective_sample_size,
+                        "mean_weight": diagnostics.mean_weight,
+                        "max_weight": diagnostics.max_weight,
+                        "unsupported_share": diagnostics.unsupported_share,
+                        "is_supported": diagnostics.is_supported,
+                    }
+                )
     return rows
 
 
 def weighted_log(shown: pl.DataFrame, plan: pl.DataFrame) -> tuple[Log, float]:
     """The log as the plan sees it, and the share of the plan's impressions in cells and creatives the log never showed.
 
-    shown: rows of `read_log`, one per impression, with their reward; plan: ad_plan rows. Everything but the rewards is the same
-    for all impressions of a pair of cell and creative, so it is computed by pair.
+    shown: rows of `read_log`, one per impression, with their reward; plan: ad_plan rows.
     """
-    target = (
-        plan.with_columns(block=pl.col("hour") // HOUR_BLOCK)
-        .group_by(*CELL, "creative_id")
-        .agg(pl.col("planned_impressions").sum())
-    )
-    total = float(target["planned_impressions"].sum())
-    target = target.with_columns(
-        cell_share=pl.col("planned_impressions").sum().over(CELL) / total,
-        choice=pl.col("planned_impressions") / pl.col("planned_impressions").sum().over(CELL),
-    ).sort(*CELL, "creative_id")
-    pairs = shown.group_by("pair").agg(pl.col(*CELL, "creative_id").first(), rows=pl.len()).sort("pair")
-    missed = target.join(pairs, on=[*CELL, "creative_id"], how="anti")
-    unsupported = float(missed["planned_impressions"].sum()) / total
-    pairs = (
-        pairs.with_columns(logged_share=pl.col("rows").sum().over(CELL) / shown.height)
-        .join(target.select(*CELL, "creative_id", "choice"), on=[*CELL, "creative_id"], how="left", maintain_order="left")
-        .join(target.select(*CELL, "cell_share").unique(), on=CELL, how="left", maintain_order="left")
-        .with_columns(pl.col("choice", "cell_share").fill_null(0.0))
-    )
-    ratio = (pairs["cell_share"] / pairs["logged_share"]).to_numpy()
-    place = np.searchsorted(pairs["pair"].to_numpy(), shown["pair"].to_numpy())
-    fold, reward = shown["fold"].to_numpy(), shown["reward"].to_numpy().astype(float)
-    q_logged, q_target = _modelled(pairs, target, place, fold, reward)
-    log = Log(
-        reward=reward,
-        logging_propensity=shown["logging_propensity"].to_numpy(),
-        target_propensity=(pairs["choice"].to_numpy() * ratio)[place],
-        q_logged=q_logged[fold, place],
-        q_target=(q_target * ratio)[fold, place],
-        cluster=shown["cluster"].to_numpy(),
-    )
-    return log, unsupported
+    weighted = Weighted.of(shown, plan)
+    return weighted.log(shown["reward"].cast(pl.Float64).to_numpy()), weighted.unsupported
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A log as a plan sees it, before any reward.
+
+    Everything but the rewards is the same for all impressions of a pair of cell and creative, so it is computed by pair: pairs,
+    ratio of the plan's share of the cell to the log's, and choice, the plan's probability of the creative there. target: the plan
+    by cell and creative. place: the pair of each impression. unsupported: share of the plan the log never showed.
+    """
+
+    shown: pl.DataFrame
+    pairs: pl.DataFrame
+    target: pl.DataFrame
+    place: npt.NDArray[np.int64]
+    ratio: Floats
+    unsupported: float
+
+    @staticmethod
+    def of(shown: pl.DataFrame, plan: pl.DataFrame) -> Weighted:
+        """shown: rows of `weighable`, one per impression; plan: ad_plan rows."""
+        names = {name: shown.schema[name] for name in ("audience_id", "placement_id", "creative_id")}
+        target = (
+            plan.with_columns(block=pl.col("hour") // HOUR_BLOCK)
+            .group_by(*CELL, "creative_id")
+            .agg(pl.col("planned_impressions").sum())
+        )
+        total = float(target["planned_impressions"].sum())
+        target = target.with_columns(
+            cell_share=pl.col("planned_impressions").sum().over(CELL) / total,
+            choice=pl.col("planned_impressions") / pl.col("planned_impressions").sum().over(CELL),
+        ).sort(*CELL, "creative_id")
+        pairs = shown.group_by("pair").agg(pl.col(*CELL, "creative_id").first(), rows=pl.len()).sort("pair")
+        pairs = pairs.with_columns(pl.col(name).cast(pl.String) for name in names)
+        missed = target.join(pairs, on=[*CELL, "creative_id"], how="anti")
+        pairs = (
+            pairs.with_columns(logged_share=pl.col("rows").sum().over(CELL) / shown.height)
+            .join(target.select(*CELL, "creative_id", "choice"), on=[*CELL, "creative_id"], how="left", maintain_order="left")
+            .join(target.select(*CELL, "cell_share").unique(), on=CELL, how="left", maintain_order="left")
+            .with_columns(pl.col("choice", "cell_share").fill_null(0.0))
+        )
+        ratio = (pairs["cell_share"] / pairs["logged_share"]).to_numpy()
+        place = np.searchsorted(pairs["pair"].to_numpy(), shown["pair"].to_numpy())
+        return Weighted(shown, pairs, target, place, ratio, float(missed["planned_impressions"].sum()) / total)
+
+    def log(self, reward: Floats) -> Log:
+        fold = self.shown["fold"].to_numpy()
+        q_logged, q_target = _modelled(self.pairs, self.target, self.place, fold, reward)
+        return Log(
+            reward=reward,
+            logging_propensity=self.shown["logging_propensity"].to_numpy(),
+            target_propensity=(self.pairs["choice"].to_numpy() * self.ratio)[self.place],
+            q_logged=q_logged[fold, self.place],
+            q_target=(q_target * self.ratio)[fold, self.place],
+            cluster=self.shown["cluster"].to_numpy(),
+        )
 
 
 def _modelled(

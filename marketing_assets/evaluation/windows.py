@@ -19,7 +19,7 @@ import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.evaluation.queries import plain_numbers
-from marketing_assets.intervals import Kind, clustered
+from marketing_assets.intervals import Kind, clustered_sums
 
 CELL = ("as_of_date", "outcome_date", "issued_date", "horizon_days", "segment_type", "segment", "policy_id")
 REPORT = pl.Schema(
@@ -159,73 +159,144 @@ def changes(states: pl.DataFrame, entity: Sequence[str], dimensions: Sequence[st
     return pl.concat([ordered, removed.select(ordered.columns)]).select("landed_date", *dimensions, *measures)
 
 
-def stack(rows: pl.DataFrame, segments: Mapping[str, str], measures: Sequence[str], policy: str | None = None) -> pl.DataFrame:
+@dataclass(frozen=True)
+class Increments:
+    """What became known when, by part of the shop: the whole and each segment, every part under a number.
+
+    rows: event_date, landed_date, cluster (where kept by user), part, measures. parts: part, segment_type, segment, policy_id.
+    """
+
+    rows: pl.DataFrame
+    parts: pl.DataFrame
+
+    def only(self, chosen: pl.Expr) -> Increments:
+        """The parts of which `chosen` holds."""
+        kept = self.parts.filter(chosen)
+        return Increments(self.rows.join(kept, on="part", how="semi"), kept)
+
+    def in_total(self, measures: Sequence[str]) -> Increments:
+        """Without users."""
+        return Increments(self.rows.group_by("event_date", "landed_date", "part").agg(pl.col(*measures).sum()), self.parts)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Sums by scored window and part.
+
+    rows: cell, cluster (where kept by user; each once per cell), measures. names: CELL and its cell, which several may share.
+    """
+
+    rows: pl.DataFrame
+    names: pl.DataFrame
+
+    def only(self, chosen: pl.Expr) -> Cells:
+        """The cells of which `chosen` holds."""
+        kept = self.names.filter(chosen)
+        return Cells(self.rows.join(kept, on="cell", how="semi"), kept)
+
+    def with_rows(self, rows: pl.DataFrame) -> Cells:
+        return Cells(rows, self.names)
+
+
+def stack(rows: pl.DataFrame, segments: Mapping[str, str], measures: Sequence[str], policy: str | None = None) -> Increments:
     """Add up increments for the whole and for each segment.
 
-    rows: event_date, landed_date, cluster, segment columns, measures. segments: segment_type -> column. With `policy`,
-    each policy of that column also gets its own 'all' rows. Returns event_date, landed_date, cluster, segment_type,
-    segment, policy_id, measures.
+    rows: event_date, landed_date, cluster (unless in total), segment columns, measures. segments: segment_type -> column. With
+    `policy`, each policy of that column also gets its own 'all' part.
     """
-    base = ["event_date", "landed_date", "cluster"]
-    total = [pl.col(*measures).sum()]
-
-    def part(frame: pl.DataFrame, kind: str, column: str | None, policy_column: str | None) -> pl.DataFrame:
-        by = [*base, *([column] if column else []), *([policy_column] if policy_column else [])]
-        if column:
-            frame = frame.filter(pl.col(column).is_not_null())
-        if policy_column:
-            frame = frame.filter(pl.col(policy_column).is_not_null())
-        return (
-            frame.group_by(by)
-            .agg(total)
-            .select(
-                *base,
+    base = ["event_date", "landed_date", *(["cluster"] if "cluster" in rows.columns else [])]
+    asked = [("all", None), *segments.items(), *([("all", policy)] if policy else [])]
+    frames, names, count = [], [], 0
+    for kind, column in asked:
+        kept = rows if column is None else rows.filter(pl.col(column).is_not_null())
+        by = base if column is None else [*base, column]
+        summed = kept.group_by(by).agg(pl.col(*measures).sum())
+        if column is None:
+            part = pl.DataFrame({"name": ["all"], "part": [count]})
+            summed = summed.with_columns(part=pl.lit(count, pl.Int64))
+        else:
+            part = summed.select(column).unique().sort(column).with_row_index("part", offset=count).cast({"part": pl.Int64})
+            summed = summed.join(part, on=column)
+            part = part.select(name=pl.col(column).cast(pl.String), part="part")
+        frames.append(summed.select(*base, "part", *measures))
+        is_policy = policy is not None and column == policy
+        names.append(
+            part.select(
+                "part",
                 segment_type=pl.lit(kind),
-                segment=pl.col(column).cast(pl.String) if column else pl.lit("all"),
-                policy_id=pl.col(policy_column) if policy_column else pl.lit("all"),
-                **{name: pl.col(name) for name in measures},
+                segment=pl.lit("all") if is_policy else pl.col("name"),
+                policy_id=pl.col("name") if is_policy else pl.lit("all"),
             )
         )
-
-    parts = [part(rows, "all", None, None)]
-    parts += [part(rows, kind, column, None) for kind, column in segments.items()]
-    if policy:
-        parts.append(part(rows, "all", None, policy))
-    return pl.concat(parts)
+        count += part.height
+    return Increments(pl.concat(frames), pl.concat(names))
 
 
-def expand(stacked: pl.DataFrame, windows: pl.DataFrame, measures: Sequence[str], *, by_cluster: bool = True) -> pl.DataFrame:
-    """Sums of increments per scored window, segment and cluster, as known at as_of_date."""
+def together(stacks: Sequence[Increments]) -> Increments:
+    """Increments of several stacks as one, parts of the same name under one number; measures one of them lacks are 0 there."""
+    keys = ["segment_type", "segment", "policy_id"]
+    parts = pl.concat([each.parts.select(keys) for each in stacks]).unique().sort(keys)
+    parts = parts.with_row_index("part").select(pl.col("part").cast(pl.Int64), *keys)
+    frames = []
+    for each in stacks:
+        renamed = each.parts.join(parts.rename({"part": "number"}), on=keys).select("part", "number")
+        frames.append(each.rows.join(renamed, on="part").drop("part").rename({"number": "part"}))
+    rows = pl.concat(frames, how="diagonal_relaxed")
+    measures = [name for name in rows.columns if name not in ("event_date", "landed_date", "cluster", "part")]
+    return Increments(rows.with_columns(pl.col(measures).fill_null(0)), parts)
+
+
+def expand(stacked: Increments, windows: pl.DataFrame, measures: Sequence[str], *, by_cluster: bool = True) -> Cells:
+    """Sums of increments per scored window, part and cluster, as known at as_of_date.
+
+    A window that is stated on several days without anything new is one cell with several names.
+    """
     dates = windows.with_columns(event_date=pl.date_ranges("start_date", "outcome_date")).explode("event_date")
-    by = [*CELL, *(["cluster"] if by_cluster else [])]
-    return (
-        dates.join(stacked, on="event_date", how="inner")
+    landings = stacked.rows.select("event_date", "landed_date", "part").unique()
+    known = (
+        dates.join(landings, on="event_date", how="inner")
         .filter(pl.col("landed_date") <= pl.col("as_of_date"))
-        .group_by(by)
+        .group_by("as_of_date", "issued_date", "start_date", "outcome_date", "horizon_days", "part")
+        .agg(newest=pl.col("landed_date").max())
+    )
+    state = ["start_date", "outcome_date", "part", "newest"]
+    states = known.select(state).unique().sort(state).with_row_index("cell").cast({"cell": pl.Int64})
+    rows = (
+        states.with_columns(event_date=pl.date_ranges("start_date", "outcome_date"))
+        .explode("event_date")
+        .join(stacked.rows, on=["event_date", "part"], how="inner")
+        .filter(pl.col("landed_date") <= pl.col("newest"))
+        .group_by("cell", *(["cluster"] if by_cluster else []))
         .agg(pl.col(*measures).sum())
     )
+    names = known.join(states, on=state).join(stacked.parts, on="part")
+    return Cells(rows, names.select("cell", *CELL).sort(CELL))
 
 
-def same_weekday_totals(stacked: pl.DataFrame, windows: pl.DataFrame, measures: Sequence[str]) -> pl.DataFrame:
-    """What the same weekdays of the four weeks before brought, as known at as_of_date, per cell: summed measures, weeks seen."""
-    totals = stacked.group_by("event_date", "landed_date", "segment_type", "segment", "policy_id").agg(pl.col(*measures).sum())
+def same_weekday_totals(stacked: Increments, windows: pl.DataFrame, measures: Sequence[str]) -> pl.DataFrame:
+    """What the same weekdays of the four weeks before brought, as known at as_of_date, per cell: summed measures, weeks seen.
+
+    stacked: in total, without users.
+    """
     shifted = pl.concat(
         [
             windows.with_columns(
-                pl.col("start_date").dt.offset_by(f"-{lag}d"),
+                start=pl.col("start_date").dt.offset_by(f"-{lag}d"),
                 end=pl.col("outcome_date").dt.offset_by(f"-{lag}d"),
                 lag=pl.lit(lag),
             )
             for lag in SAME_WEEKDAY_LAGS
         ]
     )
-    dates = shifted.with_columns(event_date=pl.date_ranges("start_date", "end")).explode("event_date")
-    return (
-        dates.join(totals, on="event_date", how="inner")
+    dates = shifted.with_columns(event_date=pl.date_ranges("start", "end")).explode("event_date")
+    by = ["as_of_date", "outcome_date", "issued_date", "horizon_days", "part"]
+    rows = (
+        dates.join(stacked.rows, on="event_date", how="inner")
         .filter(pl.col("landed_date") <= pl.col("as_of_date"))
-        .group_by(CELL)
+        .group_by(by)
         .agg(pl.col(*measures).sum(), weeks=pl.col("lag").n_unique())
     )
+    return rows.join(stacked.parts, on="part").drop("part")
 
 
 @dataclass(frozen=True)
@@ -241,7 +312,7 @@ class Ratio:
 def report(
     concept: str,
     metrics: Sequence[Ratio],
-    cells: pl.DataFrame,
+    cells: Cells,
     windows: pl.DataFrame,
     store: Store,
     baselines: pl.DataFrame | None = None,
@@ -250,20 +321,25 @@ def report(
     """Report rows of metrics that share cells. `cells` as from `expand`, `baselines` as from `same_weekday_totals`."""
     frames = []
     settings = store.evaluation
-    # a cell's number stands for its seven columns while rows are grouped and sorted, once for every metric
-    names = cells.select(CELL).unique().sort(CELL).with_row_index("cell")
-    numbered = cells.join(names, on=list(CELL), nulls_equal=True).drop(CELL)
+    # sorted once for every metric
+    ordered = cells.rows.sort("cell", "cluster")
+    columns = ordered.select(
+        *[ratio.num.cast(pl.Float64).alias(f"{ratio.metric} num") for ratio in metrics],
+        *[(ratio.den if ratio.den is not None else pl.lit(0.0)).cast(pl.Float64).alias(f"{ratio.metric} den") for ratio in metrics],
+    )
     for ratio in metrics:
-        rows = numbered.select(
-            "cell",
-            "cluster",
-            num=ratio.num.cast(pl.Float64),
-            den=(ratio.den if ratio.den is not None else pl.lit(0.0)).cast(pl.Float64),
+        scored = clustered_sums(
+            ordered["cell"],
+            ordered["cluster"],
+            columns[f"{ratio.metric} num"].to_numpy(),
+            columns[f"{ratio.metric} den"].to_numpy(),
+            ratio.kind,
+            level=settings.interval,
+            replicates=settings.bootstrap_replicates,
+            seed=store.seed,
         )
-        scored = clustered(
-            rows, ["cell"], ratio.kind, level=settings.interval, replicates=settings.bootstrap_replicates, seed=store.seed
-        )
-        scored = names.join(scored, on="cell").drop("cell").with_columns(concept=pl.lit(concept), metric=pl.lit(ratio.metric))
+        scored = cells.names.join(scored, on="cell").drop("cell")
+        scored = scored.with_columns(concept=pl.lit(concept), metric=pl.lit(ratio.metric))
         if baselines is None:
             scored = scored.with_columns(baseline=pl.lit(None, pl.String), baseline_value=pl.lit(None, pl.Float64))
         else:

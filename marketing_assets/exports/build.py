@@ -113,7 +113,7 @@ def _decide(warehouse: Warehouse, reader: Reader, day: date, store: Store, kind:
     return decision
 
 
-def _content_hash(decision: Decision) -> str:
+def hash_of(decision: Decision) -> str:
     """Of what is frozen and of every file that does not merely restate it in another form."""
     return digest(
         decision.kind,
@@ -126,7 +126,7 @@ def _record(
     warehouse: Warehouse, decision: Decision, day: date, store: Store, exported_at: datetime, is_replacement: bool
 ) -> tuple[dict[str, Any], bool]:
     """Inside a transaction: freeze the decision, unless it is frozen already. Returns its manifest entry and whether it is new."""
-    content_hash = _content_hash(decision)
+    content_hash = hash_of(decision)
     export_id = digest(day, content_hash)[:12]
     earlier = warehouse.connection.execute(
         "SELECT export_id, content_hash, exported_at FROM exported_decisions WHERE table_name = ? AND partition_date = ? "
@@ -169,14 +169,14 @@ def _record(
         "table": decision.table,
         "content_hash": content_hash,
         **decision.facts,
-        "files": [_file_entry(file) for file in decision.files],
+        "files": [file_entry(file) for file in decision.files],
     }
     if approval is not None:
         entry["approved_by"], entry["approved_at"] = approval.approved_by, approval.approved_at
     return entry, is_new
 
 
-def _file_entry(file: ExportFile) -> dict[str, Any]:
+def file_entry(file: ExportFile) -> dict[str, Any]:
     return {"path": file.path, "rows": file.rows, "bytes": len(file.content), "sha256": file.sha256}
 
 
@@ -197,7 +197,12 @@ def _write(
         for stale in before.get(decision.kind, {}).get("files", []):
             if stale["path"] not in kept:
                 (folder / stale["path"]).unlink(missing_ok=True)
-    lines = sorted(f"{file['sha256']}  {file['path']}\n" for entry in exports.values() for file in entry["files"])
-    write_file(folder / CHECKSUMS, "".join(lines).encode())
-    write_file(path, (json.dumps(manifest, ensure_ascii=False, indent=2) + "\n").encode())
+    write_manifest(path, manifest)
     return manifest
+
+
+def write_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    """The manifest and, before it, the checksums of what it names."""
+    lines = sorted(f"{file['sha256']}  {file['path']}\n" for entry in manifest["exports"].values() for file in entry["files"])
+    write_file(path.with_name(CHECKSUMS), "".join(lines).encode())
+    write_file(path, (json.dumps(manifest, ensure_ascii=False, indent=2) + "\n").encode())

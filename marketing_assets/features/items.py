@@ -128,7 +128,8 @@ def catalogue_items(reader: Reader, start: date, end: date, store: Store) -> ir.
 
     rows = accepted_landed(reader, "items", start, end)
     rank = ibis.struct({"file": rows.source_file, "row": rows.source_row, "id": rows.raw_row_id})
-    given = {**{name: name for name in _GIVEN}, "list_price": "unit_price"}
+    mapped = mapped_columns(store, "items")
+    given = {name: column for name, column in {**{name: name for name in _GIVEN}, "list_price": "unit_price"}.items() if column in mapped}
     grouped = rows.group_by("item_id", day=rows.landed_date).agg(
         **{name: rows[column].argmax(ibis.ifelse(rows[column].notnull(), rank, None)) for name, column in given.items()}
     )

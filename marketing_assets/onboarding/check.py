@@ -326,6 +326,8 @@ def _landed(layout: _Layout) -> tuple[tuple[date, date] | None, int]:
 
 
 def _event_facts(reader: Any, store: Store) -> dict[str, str]:
+    import ibis
+
     table = reader.table("clean_events")
     kinds = dict(table.group_by("event_type").agg(rows=table.count()).to_polars().iter_rows())
     total = sum(kinds.values())
@@ -335,7 +337,9 @@ def _event_facts(reader: Any, store: Store) -> dict[str, str]:
             users=table.user_id.nunique(),
             nobody=table.user_id.isnull().sum(),
             items=table.item_id.nunique(),
-            orders=table.order_id.nunique(),
+            # as evaluation counts them
+            orders=ibis.coalesce(table.order_id, table.session_id, table.event_id).nunique(where=table.event_type == "purchase"),
+            unnamed=((table.event_type == "purchase") & table.order_id.isnull()).sum(),
             revenue=table.revenue.sum(),
             first=table.event_at.min(),
             last=table.event_at.max(),
@@ -359,6 +363,8 @@ def _event_facts(reader: Any, store: Store) -> dict[str, str]:
     }
     if kinds.get("purchase") or kinds.get("refund"):
         facts["sales"] = f"{row['orders']:,} orders, revenue {row['revenue']:,.2f} {store.currency}"
+        if row["unnamed"]:
+            facts["sales"] += f"; {row['unnamed']:,} purchases without an order_id, those of one visit taken for one order"
         if row["no_price"]:
             facts["sales"] += f"; no price in {row['no_price']:,} rows"
     if row["bots"]:

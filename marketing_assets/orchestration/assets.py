@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from marketing_assets.config import PAGES, PREVIEW_COLUMNS, PREVIEW_ROWS, Store
+from marketing_assets.config import PAGES, PREVIEW_COLUMNS, PREVIEW_ROWS, PRIVATE_COLUMNS, Store
 from marketing_assets.control import request_refit
 from marketing_assets.orchestration.checks import check_results, check_specs
 from marketing_assets.orchestration.partitions import daily_partitions, days_of
@@ -42,12 +42,13 @@ class RefitConfig(dg.Config):
 def _spec(store: Store, step: Step, table: str, made_by: dict[str, Step]) -> dg.AssetSpec:
     spec = TABLES[table]
     upstream = sorted(name for name in step.reads if name not in step.tables and name in made_by)
+    declared = spec.model.to_schema().columns
     metadata: dict[str, Any] = {
         "dagster/column_schema": dg.TableSchema(
             columns=[
                 dg.TableColumn(
                     name, str(kind).removeprefix("!"), description=spec.descriptions[name],
-                    constraints=dg.TableColumnConstraints(nullable=spec.model.to_schema().columns[name].nullable),
+                    constraints=dg.TableColumnConstraints(nullable=declared[name].nullable),
                 )
                 for name, kind in spec.columns.items()
             ]
@@ -154,7 +155,7 @@ def of_newest(shop: ShopResource, table: str, result: StepResult) -> dict[str, A
 def preview(shop: ShopResource, table: str, day: date) -> str:
     """The first rows of a partition as a markdown table; what would be read as markup is escaped."""
     spec = TABLES[table]
-    columns = list(spec.columns)[:PREVIEW_COLUMNS]
+    columns = [name for name in spec.columns if name not in PRIVATE_COLUMNS][:PREVIEW_COLUMNS]
     rows = shop.warehouse.reader(day).head(table, day, PREVIEW_ROWS, columns)
     if not rows:
         return f"no rows on {day}"

@@ -28,6 +28,8 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+LANDED_TAG = "marketing/landed"
+"""Of runs that landed files asked for: what had landed."""
 
 
 def _busy(instance: dg.DagsterInstance) -> str | None:
@@ -76,7 +78,12 @@ def sensors_of(store: Store, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
         if again := _unfinished_mend(context.instance):
             return again
         if found.new:
-            return _request("build_day", found.new, found.key, {"marketing/reason": found.reason})
+            tries = context.instance.get_runs(dg.RunsFilter(job_name="build_day", tags={LANDED_TAG: found.key}))
+            if len(tries) >= MEND_ATTEMPTS:
+                return dg.SkipReason(f"{found.reason}; {len(tries)} runs did not build it: a person has to look")
+            # a run that failed, or whose daemon was stopped, is asked for again under a key of its own
+            key = f"{found.key} {len(tries)}" if tries else found.key
+            return _request("build_day", found.new, key, {"marketing/reason": found.reason, LANDED_TAG: found.key})
         return dg.SkipReason(found.reason)
 
     @dg.sensor(
@@ -122,12 +129,12 @@ def sensors_of(store: Store, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
 
 
 def _is_live(instance: dg.DagsterInstance, ledger: Any, day: date) -> bool:
-    """Whether the day's verdict was made by a run of that day alone or by a catch-up, as the schedule and the landing sensor start them."""
+    """Whether the day's verdict was made by a run of that day alone, by landed files or by a catch-up, not by a backfill."""
     rows = ledger.filter((ledger["table_name"] == "drift_report") & (ledger["partition_date"] == day))
     run = instance.get_run_by_id(rows["run_id"][0]) if rows.height else None
     if run is None or "dagster/backfill" in run.tags:
         return False
-    return run.job_name == "catch_up_changes" or run.tags.get("dagster/partition") == day.isoformat()
+    return run.job_name == "catch_up_changes" or LANDED_TAG in run.tags or run.tags.get("dagster/partition") == day.isoformat()
 
 
 def _act(store: Store, day: date, verdicts: Sequence[dict[str, Any]], context: dg.SensorEvaluationContext) -> dg.SensorResult:

@@ -9,13 +9,14 @@ transactions.
 """
 
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from dagster import EventLogEntry
 from dagster._config import Field, StringSource
-from dagster._core.events import ASSET_EVENTS
+from dagster._core.events import ASSET_CHECK_EVENTS, ASSET_EVENTS
 from dagster._core.storage.event_log.base import EventLogStorage
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME, SqliteEventLogStorage
 from dagster._core.storage.sqlalchemy_compat import db_result
@@ -34,16 +35,24 @@ STORAGE_VARIABLE = "MARKETING_DAGSTER_STORAGE"
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH_SIZE))
 
 
+STORED_TOGETHER = ASSET_EVENTS | ASSET_CHECK_EVENTS
+
+
 class BatchedEventLog(SqliteEventLogStorage):
-    """SQLite event log that keeps its connections open and stores a batch of asset events of one run in two transactions."""
+    """SQLite event log that keeps its connections open and stores a batch of events of assets and checks of one run in two transactions."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         super().__init__(base_dir, inst_data)
         self._engines: dict[str, Engine] = {}
+        self._lent: tuple[int, Connection] | None = None
+        """Thread and connection of a transaction of the index that is under way."""
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[Connection]:
         """Like the base's, which opens a new engine for every event; the write-ahead log is synced at checkpoints."""
+        if shard == INDEX_SHARD_NAME and self._lent is not None and self._lent[0] == threading.get_ident():
+            yield self._lent[1]
+            return
         with self._db_lock:
             if shard not in self._engines:
                 made = create_engine(
@@ -67,10 +76,27 @@ class BatchedEventLog(SqliteEventLogStorage):
             made.dispose()
         self._engines.clear()
 
+    @contextmanager
+    def _lending(self) -> Iterator[Connection]:
+        """One transaction of the index: whatever this thread stores there meanwhile goes into it."""
+        with self.index_transaction() as connection:
+            self._lent = (threading.get_ident(), connection)
+            try:
+                yield connection
+            finally:
+                self._lent = None
+
+    def store_event(self, event: EventLogEntry) -> None:
+        """Like the base's; what it does of a check in three transactions is done in one."""
+        if event.is_dagster_event and event.dagster_event_type in ASSET_CHECK_EVENTS:
+            self.store_event_batch([event])
+        else:
+            super().store_event(event)
+
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Like `store_event` for each event, in order."""
         runs = {event.run_id for event in events}
-        if len(runs) != 1 or not all(event.is_dagster_event and event.dagster_event_type in ASSET_EVENTS for event in events):
+        if len(runs) != 1 or not all(event.is_dagster_event and event.dagster_event_type in STORED_TOGETHER for event in events):
             for one in events:
                 self.store_event(one)
             return
@@ -79,13 +105,18 @@ class BatchedEventLog(SqliteEventLogStorage):
             for statement in statements:
                 connection.execute(statement)
         newest: dict[Any, tuple[EventLogEntry, int]] = {}
-        with self.index_transaction() as connection:
-            ids = []
+        assets: list[tuple[EventLogEntry, int]] = []
+        with self._lending() as connection:
             for entry, statement in zip(events, statements, strict=True):
                 with db_result(connection, statement) as result:
-                    ids.append(result.inserted_primary_key[0])
-                newest[entry.get_dagster_event().asset_key] = (entry, ids[-1])
-            self._store_asset_event_tags(connection, events, ids)
+                    number = result.inserted_primary_key[0]
+                if entry.dagster_event_type in ASSET_CHECK_EVENTS:
+                    self.store_asset_check_event(entry, number)
+                else:
+                    assets.append((entry, number))
+                    newest[entry.get_dagster_event().asset_key] = assets[-1]
+            if assets:
+                self._store_asset_event_tags(connection, *map(list, zip(*assets, strict=True)))
             for entry, number in newest.values():  # the asset's row holds its newest event only
                 self._store_asset_event(connection, entry, number)
 

@@ -162,7 +162,7 @@ class PairCounts:
             change = sp.csr_array(change + more)
         back = sp.csr_array(change.T)
         back.sort_indices()
-        self._both = _without_zeros(self._both + change * BACK_WHOLE + back * round(how.backward * BACK_WHOLE))
+        self._both = _without_zeros(self._both + (change * BACK_WHOLE + back * round(how.backward * BACK_WHOLE)))
         self._visits, self._marks = visits, marks
         parts = np.rint(np.minimum(strength, 1.0) * WHOLE)
         self.occurs = np.bincount(item, weights=parts, minlength=self.items).astype(np.int64)

@@ -23,6 +23,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 HEAT = [f"var(--heat-{step})" for step in range(7)]
 SERIES = [f"var(--series-{number})" for number in range(1, 7)]
+DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2], [10, 4], [4, 4]]
 INK, MUTED, ACCENT, BAND, GOOD, BAD, WARN = (
     f"var(--{name})" for name in ("ink", "muted", "accent", "band", "good", "bad", "warn")
 )
@@ -54,7 +55,8 @@ def _spec(chart: Any) -> Spec:
 
 
 def _days(title: str | None = None) -> alt.Axis:
-    return alt.Axis(title=title, format="%-d %b", labelOverlap=True, grid=False, tickCount=8)
+    label = "hours(datum.value) == 0 ? timeFormat(datum.value, '%-d %b') : ''"  # on few days ticks lie within days, too
+    return alt.Axis(title=title, labelExpr=label, labelOverlap=True, grid=False, tickCount=8)
 
 
 def _tip(field: str, title: str, kind: str = "Q", number_format: str = ",.4~r") -> alt.Tooltip:
@@ -162,7 +164,7 @@ def bars(*, label: str, value: str, rows: int) -> Spec:
         .mark_bar(cornerRadiusEnd=2, height={"band": 0.7})
         .encode(
             x=alt.X("value:Q", title=value, axis=alt.Axis(tickCount=5)),
-            y=alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=210)),
+            y=alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=alt.ExprRef("width < 500 ? 170 : 300"))),
             color=alt.Color("tone:N", scale=None, legend=None),
             tooltip=[_tip("label", label, "N"), _tip("value", value)],
         )
@@ -170,43 +172,40 @@ def bars(*, label: str, value: str, rows: int) -> Spec:
     )
 
 
+def _by_day(base: Any, x: str, day: str, value: str, colour: alt.Color, *more: alt.Tooltip, step: float = 0, **channels: Any) -> Spec:
+    """Marks over days, in one colour per row's tone or kind. step: least distance of ticks, 1 for things that are counted."""
+    tooltip = [_tip("date", day, "T"), *more, _tip("value", value)]
+    y = alt.Y("value:Q", title=value, axis=alt.Axis(tickCount=5, tickMinStep=step))
+    return _spec(base.encode(x=alt.X(x, title=None, axis=_days()), y=y, color=colour, tooltip=tooltip, **channels).properties(height=200))
+
+
+def _kinds(order: tuple[str, ...], symbol: str = "square") -> alt.Color:
+    """A colour per kind, in this order, with a legend."""
+    scale = alt.Scale(domain=list(order), range=SERIES[: len(order)])
+    legend = alt.Legend(orient="bottom", columns=3, symbolType=symbol)
+    return alt.Color("kind:N", title=None, sort=list(order), scale=scale, legend=legend)
+
+
 @cache
 def columns(*, day: str, value: str) -> Spec:
     """rows: date, value, tone (a style). A bar per day."""
-    return _spec(
-        alt.Chart(_data())
-        .mark_bar(cornerRadiusEnd=2)
-        .encode(
-            x=alt.X("yearmonthdate(date):T", title=None, axis=_days()),
-            y=alt.Y("value:Q", title=value, axis=alt.Axis(tickCount=5)),
-            color=alt.Color("tone:N", scale=None, legend=None),
-            tooltip=[_tip("date", day, "T"), _tip("value", value)],
-        )
-        .properties(height=200)
-    )
+    bar = alt.Chart(_data()).mark_bar(cornerRadiusEnd=2)
+    return _by_day(bar, "yearmonthdate(date):T", day, value, alt.Color("tone:N", scale=None, legend=None))
 
 
 @cache
 def stacked_days(*, day: str, kind: str, value: str, order: tuple[str, ...]) -> Spec:
-    """rows: date, kind, value. Bars by day, stacked by kind in `order`."""
-    colour = alt.Color(
-        "kind:N",
-        title=None,
-        sort=list(order),
-        scale=alt.Scale(domain=list(order), range=SERIES[: len(order)]),
-        legend=alt.Legend(orient="bottom", columns=3),
-    )
-    return _spec(
-        alt.Chart(_data())
-        .mark_bar()
-        .encode(
-            x=alt.X("yearmonthdate(date):T", title=None, axis=_days()),
-            y=alt.Y("value:Q", title=value, axis=alt.Axis(tickCount=5)),
-            color=colour,
-            tooltip=[_tip("date", day, "T"), _tip("kind", kind, "N"), _tip("value", value)],
-        )
-        .properties(height=200)
-    )
+    """rows: date, kind, value (a count). Bars by day, stacked by kind in `order`."""
+    bar = alt.Chart(_data()).mark_bar(stroke="var(--card)", strokeWidth=1)
+    return _by_day(bar, "yearmonthdate(date):T", day, value, _kinds(order), _tip("kind", kind, "N"), step=1)
+
+
+@cache
+def lines(*, day: str, kind: str, value: str, order: tuple[str, ...]) -> Spec:
+    """rows: date, kind, value. A line per kind, told apart by dashes as well as by colour."""
+    line = alt.Chart(_data()).mark_line(point={"size": 30, "filled": True}, strokeWidth=1.8)
+    dash = alt.StrokeDash("kind:N", title=None, sort=list(order), scale=alt.Scale(domain=list(order), range=DASHES[: len(order)]))
+    return _by_day(line, "date:T", day, value, _kinds(order, "stroke"), _tip("kind", kind, "N"), strokeDash=dash)
 
 
 @cache
@@ -224,26 +223,3 @@ def intervals(*, label: str, value: str, low: str, high: str, rule: float, rows:
         x=alt.X("value:Q", scale=scale), y=y, color=tone, tooltip=tooltip
     )
     return _spec(alt.layer(_rule(rule, "x", scale), whisker, point).properties(height=max(70, 28 * rows + 10)))
-
-
-@cache
-def lines(*, day: str, kind: str, value: str, order: tuple[str, ...]) -> Spec:
-    """rows: date, kind, value. A line per kind."""
-    colour = alt.Color(
-        "kind:N",
-        title=None,
-        sort=list(order),
-        scale=alt.Scale(domain=list(order), range=SERIES[: len(order)]),
-        legend=alt.Legend(orient="bottom", columns=3),
-    )
-    return _spec(
-        alt.Chart(_data())
-        .mark_line(point={"size": 24, "filled": True}, strokeWidth=1.8)
-        .encode(
-            x=alt.X("date:T", title=None, axis=_days()),
-            y=alt.Y("value:Q", title=value, axis=alt.Axis(tickCount=5)),
-            color=colour,
-            tooltip=[_tip("date", day, "T"), _tip("kind", kind, "N"), _tip("value", value)],
-        )
-        .properties(height=200)
-    )

@@ -129,7 +129,10 @@ def _labels(words: Words) -> dict[str, str]:
         "more": words("Show all {n}", "显示全部 {n} 项", n="{n}"),
         "answer": words("Details", "详情"),
         "contents": words("On this page", "目录"),
-        "theme": words("Light or dark", "明暗切换"),
+        "theme": words("Dark", "深色"),
+        "skip": words("Skip to the figures", "跳到指标"),
+        "bad": words("Act now:", "立即处理："),
+        "warn": words("Look at:", "需关注："),
         "missing": words("Not available", "暂不可用"),
         "headlines": words("Headline figures", "核心指标"),
         "script": words(
@@ -179,6 +182,7 @@ def _tile(row: Mapping[str, Any], history: list[float | None], day: date, words:
         is_clear = low is not None and high is not None and usual is not None and not low <= usual <= high
         if is_clear and row["figure"] not in NO_DIRECTION:
             tone = "good" if (share > 0) != (row["figure"] in LESS_IS_BETTER) else "bad"
+            change += words(", beyond chance", "，超出正常波动")  # said, too, for those who do not see colours
     interval = ""
     if low is not None and high is not None:
         name = words("likely between", "可能介于") if row["figure"] == "expected_units" else words("interval", "区间")

@@ -19,7 +19,6 @@ from marketing_assets.report.needs import lacks
 from marketing_assets.report.pieces import Action, Block, Notes, Section
 from marketing_assets.report.plan_charts import (
     budget_chart,
-    capital,
     changes_table,
     heat_chart,
     limit_sentence,
@@ -77,7 +76,7 @@ def plan_actions(facts: PlanFacts, day: date, store: Store, words: Words) -> lis
     if run is None or run["status"] == "no_inputs":
         return []
     if run["status"] == "refused":
-        return [Action(words("No plan for tomorrow: {note}", "明天没有计划：{note}", note=run["note"] or ""), "plan", "bad")]
+        return [Action(words("No plan for tomorrow. {note}", "明天没有计划。{note}", note=words.note(run["note"] or "")), "plan", "bad")]
     plan = facts.plan
     tomorrow = plan["plan_date"][0] if plan.height else day
     text = words(
@@ -154,8 +153,8 @@ def plan_section(facts: PlanFacts, store: Store, words: Words) -> Section:
     if missing:
         return Section("plan", title, missing=missing)
     if facts.run is None or facts.plan.is_empty():
-        note = facts.run["note"] if facts.run else None
-        return Section("plan", title, words("There is no plan for tomorrow. {note}", "明天没有计划。{note}", note=note or ""))
+        note = words.note(facts.run["note"]) if facts.run and facts.run["note"] else ""
+        return Section("plan", title, words("There is no plan for tomorrow. {note}", "明天没有计划。{note}", note=note))
     run, plan = facts.run, facts.plan
     lead = words("Status: {status}.", "状态：{status}。", status=words.term(run["status"]))
     if run["gap"] is not None:
@@ -175,7 +174,7 @@ def plan_section(facts: PlanFacts, store: Store, words: Words) -> Section:
         approved = words(" Approved by {name}.", " 已由 {name} 批准。", name=facts.approved_by or "?")
         lead += approved if facts.is_approved else words(" Not approved yet.", " 尚未批准。")
     if run["note"]:
-        lead += f" {capital(run['note'])}."
+        lead += f" {words.note(run['note'])}"
     blocks: list[Block] = [heat_chart(plan, words)]
     if facts.scenarios.height > 1:
         blocks.append(budget_chart(facts.scenarios, store, words))

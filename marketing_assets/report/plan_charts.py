@@ -13,7 +13,7 @@ import polars as pl
 from marketing_assets.config import Store
 from marketing_assets.report.drawing import MAIN, curve, heat_map
 from marketing_assets.report.pieces import Cell, Chart, Grid
-from marketing_assets.report.words import Words
+from marketing_assets.report.words import Words, capital
 
 MOST_PLACEMENTS = 14
 MOST_AUDIENCES = 12
@@ -82,10 +82,6 @@ def limit_sentence(row: dict[str, Any], store: Store, words: Words) -> str:
         one=one,
         price=worth(price, store, words),
     )
-
-
-def capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def heat_chart(plan: pl.DataFrame, words: Words) -> Chart:

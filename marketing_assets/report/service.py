@@ -116,6 +116,8 @@ def _trend(tickets: pl.DataFrame, day: date, words: Words) -> Chart:
     counts = tickets.group_by("theme", date="as_of_date").agg(complaints=pl.len().cast(pl.Int64)).sort("date", "theme")
     present = [theme for theme in COMPLAINT_THEMES if theme in set(counts["theme"])]
     rows = [{"date": row["date"], "kind": words.term(row["theme"]), "value": row["complaints"]} for row in counts.to_dicts()]
+    # both ends of the period, so that the picture spans it however few days had a complaint
+    rows += [{"date": end, "kind": words.term(present[0]), "value": 0} for end in (days["date"][0], day)]
     shape = stacked_days(
         day=words("Day", "日期"),
         kind=words("About", "类别"),

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from marketing_assets.report.pieces import Action, Block, Cell, Grid, Section
-from marketing_assets.report.words import Words
+from marketing_assets.report.words import Words, capital
 from marketing_assets.warehouse import Reader
 
 MODEL_DAYS = 28
@@ -68,7 +68,7 @@ def verdict_sentence(verdict: dict[str, Any], words: Words) -> str:
     text = words(
         "{cause} since {since}, seen in {metrics}.",
         "自 {since} 起{cause}，见于 {metrics}。",
-        cause=_capital(words.term(verdict["cause"] or "alert")),
+        cause=capital(words.term(verdict["cause"] or "alert")),
         since=words.short_day(verdict["since"]) if verdict["since"] else "?",
         metrics=words.items(list(verdict["metrics"])),
     )
@@ -84,10 +84,6 @@ def verdict_sentence(verdict: dict[str, Any], words: Words) -> str:
     else:
         text += words(" Nothing is re-made; look into it.", " 不重新训练，请人工查看。")
     return text
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def watch_actions(facts: WatchFacts, words: Words) -> list[Action]:
@@ -118,7 +114,7 @@ def watch_section(facts: WatchFacts, day: date, words: Words) -> Section:
                     words("Since", "开始于"),
                     words("Seen in", "见于"),
                     words("Action", "措施"),
-                    words("Made again", "重训对象"),
+                    words("Concerns", "涉及"),
                     words("Money a day", "日影响"),
                 ],
                 [

@@ -6,7 +6,8 @@ in both languages).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 
@@ -120,6 +121,12 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "ads_holdout": ("ads", "广告"),
     "recommendations_holdout": ("recommendations", "推荐"),
     "conversion": ("conversion", "转化"),
+    # tables whose models learn
+    "response_rates": ("response rates", "响应率"),
+    "user_profiles": ("user profiles", "用户画像"),
+    "audiences": ("audiences", "受众"),
+    "demand_forecasts": ("demand forecasts", "需求预测"),
+    "service_tickets": ("service tickets", "客诉工单"),
     # models
     "first": ("first fit", "首次训练"),
     "cadence": ("on schedule", "按期"),
@@ -142,6 +149,24 @@ TERMS: Mapping[str, tuple[str, str]] = {
 }
 
 
+NOTES: Sequence[tuple[str, str]] = (
+    (r"no response rates: nothing is known of tomorrow's cells", "没有响应率：对明天的单元一无所知"),
+    (r"response rates do not meet what happened, so no plan rests on them: ", "响应率与实际不符，不据此制定计划："),
+    (r"no cell is on offer tomorrow, or all are excluded", "明天没有可投放单元，或全部被排除"),
+    (r"cautious: planned on the lower ends of the rates' (\S+) intervals", r"谨慎：按比率 \1 区间的下限计划"),
+    (r"no plan meets every limit; relaxed: ", "没有计划能满足所有限制；已放宽："),
+    (r"\. By itself would do: ", "。单独放宽其一即可："),
+    (r"whole impressions change the value by (\S+)", r"展示次数取整使价值变化 \1"),
+    (r"no cell is worth anything", "没有任何单元有价值"),
+    (r"overrides cost (\S+) of value: ", r"人工设定的代价为 \1："),
+)
+"""What ad_plan_runs.note may say, as patterns, and the same in Chinese."""
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
 class Words:
     """Says things in the shop's language and currency."""
 
@@ -162,6 +187,14 @@ class Words:
         if at and k.isdigit():
             return f"{'nDCG' if name == 'ndcg' else name.replace('_', ' ')}@{k}"
         return code.replace("_", " ")
+
+    def note(self, text: str) -> str:
+        """A note of ad_plan_runs, which are written in English, as a sentence of the page."""
+        if not self.is_chinese:
+            return f"{capital(text)}."
+        for pattern, said in NOTES:
+            text = re.sub(pattern, said, text)
+        return text.replace("; ", "；") + "。"
 
     def number(self, value: Number | None, digits: int | None = None) -> str:
         """1,234.5 with as many digits as the size deserves; '–' for nothing."""

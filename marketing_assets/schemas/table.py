@@ -6,6 +6,7 @@ What belongs here: what every model shares. What does not: any model (the other 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import ibis.expr.datatypes as dt
@@ -44,12 +45,12 @@ class Table:
     def one_row_per(self) -> str:
         return " ".join((self.model.__doc__ or "").split())
 
-    @property
+    @cached_property
     def columns(self) -> dict[str, dt.DataType]:
         """Column name -> Ibis type, in the table's order."""
         return {name: column.dtype.type for name, column in self.model.to_schema().columns.items()}
 
-    @property
+    @cached_property
     def descriptions(self) -> dict[str, str]:
         return {name: column.description or "" for name, column in self.model.to_schema().columns.items()}
 

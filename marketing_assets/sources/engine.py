@@ -76,7 +76,8 @@ class Staging:
         self.reader = reader
         self.prefix = f"staged_{prefix}_" if prefix else "staged_"
         self.counts: dict[str, int] = {}
-        for name in reader.ibis.list_tables(database=("temp", "main")):
+        found = reader.connection.execute("SELECT table_name FROM information_schema.tables WHERE table_catalog = 'temp'").fetchall()
+        for (name,) in found:
             if name.startswith(self.prefix):
                 self.drop(name)
 
@@ -87,6 +88,7 @@ class Staging:
 
     def keep(self, rows: Any, what: str) -> ir.Table:
         """Compute an expression (or take a frame) once and hold its rows."""
+        import ibis.expr.operations as ops
         import ibis.expr.types as ir
 
         name = self.name(what)
@@ -95,16 +97,19 @@ class Staging:
         from marketing_assets.compiled import compiled
 
         self.reader.connection.execute(f"CREATE TEMPORARY TABLE {name} AS {compiled(rows)}")
-        return self.reader.ibis.table(name, database=("temp", "main"))
+        # the expression knows its columns; asking the database for them takes longer than most of these queries
+        place = ops.Namespace(catalog="temp", database="main")
+        kept: ir.Table = ops.DatabaseTable(name=name, schema=rows.schema(), source=self.reader.ibis, namespace=place).to_expr()
+        return kept
 
     def drop(self, name: str) -> None:
         import contextlib
 
         import duckdb
 
-        for kind in (self.reader.ibis.drop_table, self.reader.ibis.drop_view):
+        for kind in ("TABLE", "VIEW"):
             with contextlib.suppress(duckdb.CatalogException):
-                kind(name, force=True)
+                self.reader.connection.execute(f"DROP {kind} IF EXISTS {name}")
                 return
 
 
@@ -117,7 +122,9 @@ def rows_in(table: ir.Table) -> int:
     """How many rows an expression has."""
     import ibis.expr.operations as ops
 
+    from marketing_assets.compiled import compiled
+
     operation = table.op()
-    if isinstance(operation, ops.DatabaseTable):  # staged: no expression to compile
-        return len(table.get_backend().con.table(operation.name))
-    return int(table.count().execute())
+    # staged: no expression to compile
+    text = operation.name if isinstance(operation, ops.DatabaseTable) else f"({compiled(table)})"
+    return int(table.get_backend().con.execute(f"SELECT count(*) FROM {text}").fetchone()[0])

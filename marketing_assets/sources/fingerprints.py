@@ -77,7 +77,8 @@ class _Held:
 
 @functools.lru_cache(maxsize=256)
 def _landed_content(sources: str, files: tuple[tuple[str, int, int], ...], held: _Held, source: str) -> dict[date, str]:
-    from marketing_assets.sources.landing import build_sources
+    from marketing_assets.sources.engine import Staging
+    from marketing_assets.sources.landing import landed_rows
 
     store = held.store
     undated = [block for block in source_blocks(store, source) if not block.is_dated]
@@ -86,7 +87,7 @@ def _landed_content(sources: str, files: tuple[tuple[str, int, int], ...], held:
     # every landed day of the file at once: the window spans all days there can be
     reader = reader_over({}, alone, last)
     days = [store.first_day + timedelta(days=offset) for offset in range((last - store.first_day).days + 1)]
-    rows = build_sources(reader, days, alone, source).tables[f"raw_{source}"]
+    rows = landed_rows(Staging(reader, f"landing_{source}"), days, alone, source)
     if isinstance(rows, pl.DataFrame):  # no rows at all
         return {}
     counted = rows.group_by("landed_date").agg(count=rows.count(), ids=rows.raw_row_id.hash().bit_xor())

@@ -22,6 +22,8 @@ import duckdb
 import polars as pl
 
 from marketing_assets.config import SourceBlock, Store
+from marketing_assets.privacy.marks import check_retained
+from marketing_assets.privacy.people import without_erased
 from marketing_assets.schemas import INPUTS, TABLES
 from marketing_assets.sources.engine import Staging, hexadecimal, json_kind, json_values, row_hash, rows_in
 from marketing_assets.sources.errors import SourceError
@@ -53,24 +55,30 @@ def build_sources(reader: Reader, days: Sequence[date], store: Store, source: st
     """raw_<source> for a contiguous window of days, from the landing files alone.
 
     Returns an Ibis expression over temporary tables of the reader's connection, valid until the next call for the same
-    input. A shop without the input gets an empty, degraded table. Raises SourceError naming file and what to do.
+    input. A shop without the input gets an empty, degraded table. People who were erased stay out. Raises SourceError naming
+    file and what to do, Expired where the rows of a day were deleted after retention_days.
     """
     name = f"raw_{source}"
-    blocks = source_blocks(store, source)
-    if not blocks:
+    if not source_blocks(store, source):
         empty = pl.DataFrame(schema={column: pl.String for column in TABLES[name].columns})
         return Built(
             {name: empty.cast({"landed_date": pl.Date, "source_row": pl.Int64})}, degraded={name: f"needs source '{source}'"}
         )
+    check_retained(store, name, days, (name,))
     staging = Staging(reader, f"landing_{source}")
+    return Built({name: without_erased(staging, landed_rows(staging, days, store, source), source)})
+
+
+def landed_rows(staging: Staging, days: Sequence[date], store: Store, source: str) -> ir.Table | pl.DataFrame:
+    """What the landing files themselves say of a window: every mapped row, whoever was erased since."""
     pieces: list[Piece] = []
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(source_blocks(store, source)):
         mapping = mapping_of(store, source, block)
         if block.rows is not None:
             pieces += _inline_pieces(staging, days, store, source, block, number)
         elif block.is_dated or INPUTS[source].landed_by or store.first_day in days:
             pieces += _file_pieces(staging, days, store, source, block, mapping, number)
-    return Built({name: _raw_rows(staging, pieces, source, days, store)})
+    return _raw_rows(staging, pieces, source, days, store)
 
 
 @dataclass

@@ -59,7 +59,13 @@ def _or_none(frame: pl.DataFrame) -> pl.DataFrame | None:
 
 
 def oracle_decisions(
-    oracle: Oracle, day: date, system: Decisions, stock: pl.DataFrame, dispersion: float, store: Store
+    oracle: Oracle,
+    day: date,
+    system: Decisions,
+    stock: pl.DataFrame,
+    dispersion: float,
+    store: Store,
+    budgets: Mapping[str, float] | None = None,
 ) -> Decisions:
     """Decisions for `day` by one who knows: true lists, true rates in the same plan solver, true demand in the same stock rule.
 
@@ -70,7 +76,7 @@ def oracle_decisions(
     if audiences is not None:
         audiences = audiences.with_columns(is_holdout=pl.lit(False))
     return Decisions(
-        ad_plan=true_plan(oracle.cell_rates(day, audiences), audiences, day, store),
+        ad_plan=true_plan(oracle.cell_rates(day, audiences), audiences, day, store, budgets),
         audiences=audiences,
         recommendations=oracle.recommendations(day, store.recommendations.list_length),
         item_recommendations=system.item_recommendations,
@@ -78,14 +84,17 @@ def oracle_decisions(
     )
 
 
-def true_plan(rates: pl.DataFrame, audiences: pl.DataFrame | None, day: date, store: Store) -> pl.DataFrame:
-    """The plan for `day` from true rates, within the limits of store.yaml; rows of ad_plan."""
+def true_plan(
+    rates: pl.DataFrame, audiences: pl.DataFrame | None, day: date, store: Store, budgets: Mapping[str, float] | None = None
+) -> pl.DataFrame:
+    """The plan for `day` from true rates, within the limits of store.yaml and the campaigns' daily budgets; rows of ad_plan."""
     settings = store.ad_planning
     frame = rates.filter(pl.col("available_impressions") > 0).sort("audience_id", "creative_id", "placement_id", "hour")
     if frame.is_empty():
         return pl.DataFrame(schema=polars_schema("ad_plan"))
     limits = Limits(
         budget=settings.daily_budget,
+        campaign_left=budgets or {},
         frequency_cap=settings.frequency_cap,
         audience_users=_people(audiences),
         hourly_share=settings.max_hourly_share,
@@ -149,6 +158,16 @@ def dispersion_of(reader: Reader, end: date) -> float:
     items = daily.group_by("item_id").agg(mean=pl.col("units_sold").sum() / days, square=(pl.col("units_sold") ** 2).sum() / days)
     mean = float(items["mean"].sum())
     return float((items["square"] - items["mean"] ** 2).sum()) / mean if mean > 0 else 1.0
+
+
+def daily_budgets_of(reader: Reader, day: date) -> dict[str, float]:
+    """Campaign -> its budget for a day, of campaigns that have one.
+
+    Budgets for a month or in total bind an arm by what it has spent itself, which a day's truth does not tell by campaign.
+    """
+    campaigns = reader.accepted("campaigns", None, day)
+    daily = campaigns.filter(pl.col("budget").is_not_null(), pl.col("budget_period").is_in(["day", "daily"]))
+    return {name: float(budget) for name, budget in daily.select("campaign_id", "budget").sort("campaign_id").iter_rows()}
 
 
 def stock_of(reader: Reader, day: date) -> pl.DataFrame:

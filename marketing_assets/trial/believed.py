@@ -14,12 +14,11 @@ from typing import Any
 
 import polars as pl
 
-from marketing_assets.evaluation.holdouts import Trial, compare_day, period_start, read_assignment, read_orders
+from marketing_assets.evaluation.holdouts import BEFORE_DAYS, Trial, compare_day, period_start, read_assignment, read_orders
 from marketing_assets.sample_shop import Shop
 from marketing_assets.warehouse import Reader
 
 _TABLES = {"ads_holdout": "audiences", "recommendations_holdout": "recommendations"}
-BEFORE_DAYS = 28
 
 
 def believed_effects(system: Reader, without: Reader, experiment: str, days: Sequence[date]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from marketing_assets.pipeline import run_days, run_step, step_of_table, steps_o
 from marketing_assets.sample_shop import Decisions, KnowingShop, Shop
 from marketing_assets.trial.arms import (
     SystemDecisions,
+    daily_budgets_of,
     dispersion_of,
     for_day,
     oracle_decisions,
@@ -112,6 +113,7 @@ def _live_arms(
     with opened(folder / SYSTEM, store) as warehouse:
         stock = _Stock(folder / ORACLE, plan) if ORACLE in arms else None
         decided = system.on(warehouse.reader(days[0] - timedelta(days=1)), days[0] - timedelta(days=1))
+        budgets = daily_budgets_of(warehouse.reader(days[0] - timedelta(days=1)), days[0] - timedelta(days=1))
         waiting: list[date] = []
         unjudged: list[date] = []
         deciding = [name for name in _names(store) if name not in JUDGING_STEPS]
@@ -129,7 +131,7 @@ def _live_arms(
             oracle = arms.get(ORACLE)
             if isinstance(oracle, KnowingShop) and stock is not None:
                 known = stock.on(day - timedelta(days=1))
-                oracle.live(day, oracle_decisions(oracle.oracle(), day, today, known, dispersion, store))
+                oracle.live(day, oracle_decisions(oracle.oracle(), day, today, known, dispersion, store, budgets))
             waiting.append(day)
             unjudged.append(day)
             if len(waiting) >= plan.renew_days or day == days[-1]:
@@ -141,6 +143,7 @@ def _live_arms(
                     for verdict in act_on_verdicts(warehouse, day, run_id, tell):
                         verdicts.append({**asdict(verdict), "day": day.isoformat(), "since": verdict.since.isoformat()})
                 decided = system.on(warehouse.reader(day), day)
+                budgets = daily_budgets_of(warehouse.reader(day), day)
             if (number + 1) % 10 == 0 or day == days[-1]:
                 tell(f"seed {seed}: {number + 1} of {len(days)} days")
         figures = believed_figures(warehouse.reader(days[-1]), days, arms[SYSTEM])

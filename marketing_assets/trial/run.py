@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from marketing_assets.compiled import texts_beside
 from marketing_assets.trial.figures import summarise
 from marketing_assets.trial.loop import Plan, live_seed
 from marketing_assets.trial.page import as_markdown, as_page
@@ -57,7 +58,8 @@ def run_trial(
         began, cpu = time.perf_counter(), time.process_time()
         folder = Path(tempfile.mkdtemp(prefix=f"seed-{seed}-", dir=out))
         try:
-            lived = live_seed(make, seed, plan, folder, tell)
+            with texts_beside(out / "trial"):
+                lived = live_seed(make, seed, plan, folder, tell)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}

@@ -38,7 +38,8 @@ def read_verdict_copy(store: Store) -> dict[str, Any] | None:
 def read_ledger_copy(store: Store) -> pl.DataFrame:
     """The ledger as last committed, without opening the warehouse; empty before the first run."""
     path = ledger_copy(store)
-    return pl.read_parquet(path) if path.exists() else pl.DataFrame(schema=LEDGER_SCHEMA)
+    # read whole at once: polars opens a path more than once, and a run may put another file in its place meanwhile
+    return pl.read_parquet(path.read_bytes()) if path.exists() else pl.DataFrame(schema=LEDGER_SCHEMA)
 
 
 LEDGER_SCHEMA: dict[str, Any] = {

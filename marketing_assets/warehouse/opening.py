@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -19,6 +20,9 @@ from marketing_assets.config import Store
 from marketing_assets.warehouse.copies import warehouse_path
 from marketing_assets.warehouse.errors import WarehouseBusy
 from marketing_assets.warehouse.writing import Warehouse
+
+FILE_VERSION = "v1.5.0"
+"""New files are written as this version of the engine does, whose texts take a quarter less time to write than those every version reads."""
 
 
 @contextlib.contextmanager
@@ -61,8 +65,9 @@ def open_warehouse(
     store: Store, holder: str = "marketing", wait_seconds: float = 900, tell: Callable[[str], None] = print, in_memory: bool = False
 ) -> Iterator[Warehouse]:
     """The shop's warehouse, locked for this process and with its ledger copy repaired."""
+    options: dict[str, Any] = {"threads": str(store.threads)}
     if in_memory:
-        connection = duckdb.connect(":memory:", config={"threads": str(store.threads)})
+        connection = duckdb.connect(":memory:", config=options)
         try:
             yield Warehouse(connection, store, None)
         finally:
@@ -72,7 +77,7 @@ def open_warehouse(
 
     path = warehouse_path(store)
     with warehouse_lock(path, holder, wait_seconds, tell), texts_beside(path):
-        connection = duckdb.connect(str(path), config={"threads": str(store.threads), "memory_limit": "4GB"})
+        connection = duckdb.connect(str(path), config=options | {"memory_limit": "4GB", "storage_compatibility_version": FILE_VERSION})
         try:
             warehouse = Warehouse(connection, store, path)
             warehouse.copy_ledger()

@@ -5,6 +5,7 @@ What belongs here: types, creating tables, and rules and hashes of rows as SQL. 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -49,17 +50,19 @@ def engine() -> Any:
     return ibis
 
 
-_SCHEMAS: dict[str, Any] = {}
-"""Types of published tables as the database has them; looked up once, since asking takes longer than most queries."""
+@functools.cache
+def _ibis_schema(name: str) -> Any:
+    """Types of a published table as the database has them; not asked of it, since asking takes longer than most queries."""
+    import ibis
+
+    return ibis.schema(TABLES[name].columns)
 
 
 def declared(backend: Any, name: str) -> ir.Table:
-    """A published table as an Ibis expression, without asking the database for its columns again."""
+    """A published table as an Ibis expression."""
     import ibis.expr.operations as ops
 
-    if name not in _SCHEMAS:
-        _SCHEMAS[name] = backend.table(name).schema()
-    expression: ir.Table = ops.DatabaseTable(name=name, schema=_SCHEMAS[name], source=backend).to_expr()
+    expression: ir.Table = ops.DatabaseTable(name=name, schema=_ibis_schema(name), source=backend).to_expr()
     return expression
 
 
@@ -96,6 +99,7 @@ def hash_terms(spec: Table, *without: str) -> list[str]:
     ]
 
 
+@functools.cache
 def verification_rules(spec: Table) -> dict[str, str]:
     """Rule name -> SQL condition of a row that breaks it, from the pandera model's own declarations."""
     comparisons = {

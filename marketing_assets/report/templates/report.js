@@ -3,13 +3,21 @@
   const root = document.documentElement;
   const kept = (() => { try { return localStorage.getItem("report-theme"); } catch { return null; } })();
   if (kept) root.dataset.theme = kept;
-  document.getElementById("theme").addEventListener("click", () => {
-    const isDark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-    root.dataset.theme = isDark ? "light" : "dark";
+  const isDark = () => root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+  const theme = document.getElementById("theme");
+  theme.setAttribute("aria-pressed", isDark());
+  theme.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    theme.setAttribute("aria-pressed", isDark());
     try { localStorage.setItem("report-theme", root.dataset.theme); } catch { /* a page opened from disk may have no storage */ }
   });
   for (const button of document.querySelectorAll("button.all")) {
-    button.addEventListener("click", () => { button.previousElementSibling.classList.add("open"); button.remove(); });
+    button.addEventListener("click", () => {
+      const table = button.previousElementSibling;
+      table.classList.add("open");
+      table.focus({ preventScroll: true }); // the button goes, and whoever pressed it by key goes on in the table
+      button.remove();
+    });
   }
 
   const locale = document.getElementById("locale");
