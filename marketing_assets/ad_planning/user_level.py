@@ -163,16 +163,26 @@ def polish(problem: UserProblem, prices: Prices, gap: float = GAP, steps: int = 
         margins, gain = _edges(problem, worth(problem, at))
         bound = _bound(problem, at, gain)
         gained = lowest - bound
-        if gained > 0:
-            best, lowest = at, bound
-        if step == steps or 0 <= gained < gap / 2 * abs(bound):
+        if step == steps or 0 <= gained < gap / 20 * abs(bound):
+            best = at if gained > 0 else best
             break
+        if gained < 0:  # too far: the bound is convex, nearer to the best prices it falls
+            at = _between(best, at, 0.25)
+            continue
+        best, lowest = at, bound
         width = _first_width(problem, margins, share)
         if width <= 0:
             break
         at = _newton_step(problem, at, margins.ravel(), width)
         share = max(share * 0.8, 0.02)
     return best
+
+
+def _between(one: Prices, other: Prices, share: float) -> Prices:
+    def mixed(a: Any, b: Any) -> Any:
+        return a + share * (b - a)
+
+    return Prices(mixed(one.slot, other.slot), mixed(one.money, other.money), mixed(one.conversion, other.conversion))
 
 
 def _newton_step(problem: UserProblem, at: Prices, margins: Floats, width: float) -> Prices:
@@ -188,8 +198,6 @@ def _newton_step(problem: UserProblem, at: Prices, margins: Floats, width: float
     excess = np.bincount(slot_of[taken], minlength=slots + 1)[:slots] - problem.inventory
     of_near = slot_of[near]
     count = np.bincount(of_near, minlength=slots + 1)[:slots]
-    # a limit that is not used up and costs nothing stays so
-    curve = np.where(((at.slot <= 0) & (excess <= 0)) | (count == 0), np.inf, count)
     price, over, take = [], [], []
     for use, limit, now in (
         (problem.cost, problem.budget, at.money),
@@ -199,22 +207,30 @@ def _newton_step(problem: UserProblem, at: Prices, margins: Floats, width: float
             price.append(now)
             over.append(float(use.ravel()[taken].sum()) - limit)
             take.append(use.ravel()[near])
-    is_moved = [now > 0 or beyond > 0 for now, beyond in zip(price, over, strict=True)]
     border = np.array([np.bincount(of_near, weights=one, minlength=slots + 1)[:slots] for one in take]).reshape(-1, slots)
     corner = np.array([[float(one @ other) for other in take] for one in take]).reshape(len(take), len(take))
-    complement = corner - border @ (border / curve).T
-    wanted = np.array(over) - border @ (excess / curve)
-    shared = np.zeros(len(take))
-    shared[is_moved] = np.linalg.lstsq(complement[np.ix_(is_moved, is_moved)], wanted[is_moved], rcond=None)[0]
+    # slots so little used that they would cost less than nothing cost nothing, whatever becomes of the other prices
+    is_idle = (excess <= 0) & (at.slot * count + 2 * width * excess <= 0)
+    curve = np.where(is_idle | (count == 0), np.inf, count)
+    complement, wanted = corner - border @ (border / curve).T, np.array(over) - border @ (excess / curve)
+    prices, shared, is_moved = np.array(price), np.zeros(len(take)), np.ones(len(take), dtype=bool)
+    while is_moved.any():
+        shared[is_moved] = np.linalg.lstsq(complement[np.ix_(is_moved, is_moved)], wanted[is_moved], rcond=None)[0]
+        is_below = is_moved & (prices + 2 * width * shared < 0)
+        if not is_below.any():
+            break
+        # the first whose price would fall below nothing stays at none, and the other is solved for again without it
+        first = min(np.flatnonzero(is_below), key=lambda place: -prices[place] / shared[place])
+        is_moved[first], shared[first] = False, 0.0
     moves = (excess - shared @ border) / curve
     change = np.append(moves, 0.0)[of_near] + sum(one * move for one, move in zip(take, shared, strict=True))
     # no further than the band reaches in which the curvature was seen
     scale = 2 * width * DAMPING
     reach = float(np.quantile(np.abs(change), 0.9)) * scale if near.size else 0.0
     scale *= min(1.0, 2 * width / reach) if reach > 0 else 1.0
-    new = [max(now + scale * move, 0.0) for now, move in zip(price, shared, strict=True)]
+    new = [max(now + scale * move, 0.0) if moved else 0.0 for now, move, moved in zip(price, shared, is_moved, strict=True)]
     money = new.pop(0) if problem.budget is not None else 0.0
-    return Prices(np.maximum(at.slot + scale * moves, 0.0), money, new[0] if new else 0.0)
+    return Prices(np.where(is_idle, 0.0, np.maximum(at.slot + scale * moves, 0.0)), money, new[0] if new else 0.0)
 
 
 def _target_penalty(problem: UserProblem) -> float:
