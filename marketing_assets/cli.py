@@ -190,8 +190,8 @@ def _account(rows: dict[str, int]) -> None:
 
 
 def erase(given: argparse.Namespace) -> int:
-    from marketing_assets.privacy.compact import compact
     from marketing_assets.privacy.erase import erase_users
+    from marketing_assets.warehouse.compacting import compact
 
     with _opened(given) as (store, warehouse):
         done = erase_users(warehouse, given.user_id, datetime.now(UTC).date(), progress)
@@ -214,8 +214,8 @@ def erase(given: argparse.Namespace) -> int:
 
 
 def expire(given: argparse.Namespace) -> int:
-    from marketing_assets.privacy.compact import compact
     from marketing_assets.privacy.expire import expire as delete_expired
+    from marketing_assets.warehouse.compacting import compact
 
     with _opened(given) as (store, warehouse):
         done = delete_expired(warehouse, progress)

@@ -37,8 +37,8 @@ RANKED_WEEKS = 26
 """How many past weeks the ranking model of lists learns from."""
 PAGES = 7
 """Pages of so many newest days are written by a run; older ones when somebody asks."""
-PREVIEW_ROWS, PREVIEW_COLUMNS = 5, 10
-"""What the UI shows of a partition."""
+PREVIEW_ROWS, PREVIEW_COLUMNS, PREVIEW_CHARACTERS = 5, 10, 40
+"""What the UI shows of a partition, and of a value in it."""
 PRIVATE_COLUMNS = frozenset({"email", "phone", "review_text", "row"})
 """Never shown there: previews stay in Dagster's history."""
 MEND_ATTEMPTS = 3
@@ -378,6 +378,11 @@ def store_path(environment: Mapping[str, str] = os.environ) -> Path:
     """MARKETING_STORE, or the sample shop's file; relative paths resolve from the repository root."""
     path = Path(environment.get("MARKETING_STORE", "data/sample_shop/store.yaml"))
     return path if path.is_absolute() else REPOSITORY_ROOT / path
+
+
+def dagster_folder(folder: Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """Where Dagster keeps the history of the shop in `folder`: MARKETING_DAGSTER_STORAGE, or dagster/ in it."""
+    return Path(environment.get("MARKETING_DAGSTER_STORAGE") or folder / "dagster")
 
 
 def _allowed_keys(location: tuple[Any, ...]) -> str:

@@ -328,6 +328,26 @@ def test_the_drift_sensor_requests_what_the_verdict_names_once(shop_at: Callable
         assert not again.run_requests and len(read_requests(request_file(store, LAST))) == 1
 
 
+def test_a_refit_whose_run_ended_half_way_is_asked_for_again_but_not_for_ever(shop_at: Callable[..., Store]) -> None:
+    """The request is written once; without another run the models it names would never be made."""
+    store = shop_at()
+    job = definitions_of(store).resolve_job_def("build_day")
+    with dg.DagsterInstance.ephemeral() as instance:
+        live_ledger(store, instance, {"dagster/partition": LAST.isoformat()})
+        write_verdict(store, LAST, "refit", "response_rates")
+        keys = []
+        for _ in range(3):
+            (asked,) = tick(store, "drift_verdicts", instance).run_requests
+            keys.append(asked.run_key)
+            instance.create_run_for_job(job, tags=asked.tags, status=dg.DagsterRunStatus.FAILURE)
+        assert len(set(keys)) == 3 and len(read_requests(request_file(store, LAST))) == 1
+        assert not tick(store, "drift_verdicts", instance).run_requests
+    with dg.DagsterInstance.ephemeral() as instance:
+        live_ledger(store, instance, {"dagster/partition": LAST.isoformat()})
+        instance.create_run_for_job(job, tags={"marketing/verdict": "abc"}, status=dg.DagsterRunStatus.SUCCESS)
+        assert not tick(store, "drift_verdicts", instance).run_requests
+
+
 def test_an_exported_plan_stays_and_the_request_is_for_tomorrow(shop_at: Callable[..., Store]) -> None:
     store = shop_at()
     manifest = store.folder / "exports" / LAST.isoformat() / "manifest.json"

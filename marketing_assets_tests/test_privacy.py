@@ -22,7 +22,6 @@ from marketing_assets.pipeline import Fingerprints, mend, run_days, run_step, st
 from marketing_assets.privacy import erase as erase_module
 from marketing_assets.privacy import expire as expire_module
 from marketing_assets.privacy.beside import erase_from_history
-from marketing_assets.privacy.compact import compact
 from marketing_assets.privacy.erase import erase_users
 from marketing_assets.privacy.expire import expire
 from marketing_assets.privacy.marks import Expired, PrivacyError, check_retained, marks_path, read_marks
@@ -30,6 +29,7 @@ from marketing_assets.privacy.people import BLANKED, REMOVED
 from marketing_assets.report import write_report
 from marketing_assets.schemas import INPUTS, TABLES
 from marketing_assets.warehouse import days_between, open_warehouse, read_ledger_copy, warehouse_path
+from marketing_assets.warehouse.compacting import compact
 from marketing_assets_tests.conftest import FIRST
 
 pytestmark = pytest.mark.timeout(600)

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from marketing_assets.config import PAGES, PREVIEW_COLUMNS, PREVIEW_ROWS, PRIVATE_COLUMNS, Store
+from marketing_assets.config import PAGES, PREVIEW_CHARACTERS, PREVIEW_COLUMNS, PREVIEW_ROWS, PRIVATE_COLUMNS, Store
 from marketing_assets.control import request_refit
 from marketing_assets.orchestration.checks import check_results, check_specs
 from marketing_assets.orchestration.partitions import daily_partitions, days_of
@@ -168,7 +168,7 @@ def _cell(value: object) -> str:
         return ""
     text = value.isoformat(sep=" ", timespec="seconds") if isinstance(value, datetime) else str(value)
     text = f"{value:.4g}" if isinstance(value, float) else text
-    text = text if len(text) <= 40 else text[:39] + "…"
+    text = text if len(text) <= PREVIEW_CHARACTERS else text[: PREVIEW_CHARACTERS - 1] + "…"
     for sign, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("[", "\\["), ("`", "'"), ("\n", " ")):
         text = text.replace(sign, safe)
     return text

@@ -28,13 +28,25 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.CANCELING,
 ]
 _RANGE_START, _RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
-LANDED_TAG = "marketing/landed"
-"""Of runs that landed files asked for: what had landed."""
+LANDED_TAG, VERDICT_TAG = "marketing/landed", "marketing/verdict"
+"""Of runs that landed files, or a verdict, asked for: which."""
 
 
 def _busy(instance: dg.DagsterInstance) -> str | None:
     runs = instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS), limit=1)
     return f"run {runs[0].run_id[:8]} is in progress" if runs else None
+
+
+def _next_try(instance: dg.DagsterInstance, tag: str, value: str) -> tuple[str | None, bool]:
+    """Run key for another run of what this tag asks for, None after MEND_ATTEMPTS; and whether the newest one ended without success.
+
+    Dagster starts no second run under a key: what was lost with a run, or with the daemon that was starting it, needs a new one.
+    """
+    tries = instance.get_runs(dg.RunsFilter(tags={tag: value}))
+    is_lost = bool(tries) and tries[0].status in (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+    if len(tries) >= MEND_ATTEMPTS:
+        return None, is_lost
+    return (f"{value} {len(tries)}" if tries else value), is_lost
 
 
 def _unfinished_mend(instance: dg.DagsterInstance) -> dg.RunRequest | None:
@@ -78,11 +90,9 @@ def sensors_of(store: Store, jobs: Sequence[Any]) -> list[dg.SensorDefinition]:
         if again := _unfinished_mend(context.instance):
             return again
         if found.new:
-            tries = context.instance.get_runs(dg.RunsFilter(job_name="build_day", tags={LANDED_TAG: found.key}))
-            if len(tries) >= MEND_ATTEMPTS:
-                return dg.SkipReason(f"{found.reason}; {len(tries)} runs did not build it: a person has to look")
-            # a run that failed, or whose daemon was stopped, is asked for again under a key of its own
-            key = f"{found.key} {len(tries)}" if tries else found.key
+            key, _ = _next_try(context.instance, LANDED_TAG, found.key)
+            if key is None:
+                return dg.SkipReason(f"{found.reason}; {MEND_ATTEMPTS} runs did not build it: a person has to look")
             return _request("build_day", found.new, key, {"marketing/reason": found.reason, LANDED_TAG: found.key})
         return dg.SkipReason(found.reason)
 
@@ -144,11 +154,13 @@ def _act(store: Store, day: date, verdicts: Sequence[dict[str, Any]], context: d
     requests = []
     for row in verdicts:
         verdict = _verdict(row, day)
-        if request_verdict(store, day, verdict, is_given_out=is_given_out):
+        key, is_lost = _next_try(context.instance, VERDICT_TAG, verdict.verdict_id)
+        is_new = request_verdict(store, day, verdict, is_given_out=is_given_out)
+        if (is_new or is_lost) and key is not None:
             requests.append(dg.RunRequest(
-                run_key=verdict.verdict_id, partition_key=day.isoformat(),
+                run_key=key, partition_key=day.isoformat(),
                 asset_selection=[dg.AssetKey(table) for table in refit_selection(store, verdict.assets)],
-                tags={"marketing/verdict": verdict.verdict_id, "marketing/reason": str(verdict.reason)[:250], "marketing/action": verdict.action},
+                tags={VERDICT_TAG: verdict.verdict_id, "marketing/reason": str(verdict.reason)[:250], "marketing/action": verdict.action},
             ))
         if verdict.verdict_id not in told:
             text = f"{store.name} {day}: {verdict.reason}; {verdict.action} {', '.join(verdict.assets)}".strip()

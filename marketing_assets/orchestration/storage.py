@@ -26,11 +26,10 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import SingletonThreadPool
 
-from marketing_assets.config import store_path
+from marketing_assets.config import dagster_folder, store_path
 
 BATCH_SIZE = 500
 MOST_ENGINES = 20
-STORAGE_VARIABLE = "MARKETING_DAGSTER_STORAGE"
 
 os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(BATCH_SIZE))
 
@@ -134,7 +133,7 @@ class ShopStorage(DagsterSqliteStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> "ShopStorage":
-        base = config_value.get("base_dir") or os.environ.get(STORAGE_VARIABLE) or str(store_path().parent / "dagster")
+        base = config_value.get("base_dir") or str(dagster_folder(store_path().parent))
         return cls.from_local(base, inst_data)
 
     @property

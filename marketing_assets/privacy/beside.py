@@ -6,7 +6,6 @@ What belongs here: finding ids in those files and taking them out. What does not
 from __future__ import annotations
 
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Collection, Sequence
@@ -15,21 +14,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from marketing_assets.config import Store
+from marketing_assets.config import PREVIEW_CHARACTERS, Store, dagster_folder
 from marketing_assets.warehouse import Warehouse
 
-STORAGE_VARIABLE = "MARKETING_DAGSTER_STORAGE"
 _HISTORY = (("event_logs", "id", "event"), ("asset_keys", "id", "last_materialization"))
 """Tables of Dagster's event log that hold metadata: table, key, column with JSON."""
 
 
-_SHOWN = 39
-"""Characters of a value that a preview surely shows."""
-
 
 def _named(ids: Collection[str]) -> re.Pattern[str]:
     """Any of these ids as a word of its own; of a long one what a preview shows of it. A line too many does no harm there."""
-    parts = [re.escape(one[:_SHOWN]) + ("" if len(one) > _SHOWN else r"(?![\w-])") for one in sorted(ids, key=len, reverse=True)]
+    shown = PREVIEW_CHARACTERS - 1
+    parts = [re.escape(one[:shown]) + ("" if len(one) > shown else r"(?![\w-])") for one in sorted(ids, key=len, reverse=True)]
     return re.compile(r"(?<![\w-])(?:" + "|".join(parts) + ")")
 
 
@@ -52,9 +48,8 @@ def rewrite_pages(warehouse: Warehouse, days: Sequence[date]) -> None:
 
 def erase_from_history(store: Store, ids: Collection[str]) -> int:
     """Take lines of previews that name one of these ids out of Dagster's SQLite files; returns how many lines."""
-    folder = Path(os.environ.get(STORAGE_VARIABLE) or store.folder / "dagster")
     pattern = _named(ids)
-    return sum(_erase_from(path, pattern) for path in sorted(folder.rglob("*.db")))
+    return sum(_erase_from(path, pattern) for path in sorted(dagster_folder(store.folder).rglob("*.db")))
 
 
 def _erase_from(path: Path, pattern: re.Pattern[str]) -> int:

@@ -151,10 +151,8 @@ class Day:
 class Pool:
     """The window's log, coded once; `on(day)` sums what had landed by it."""
 
-    def __init__(self, log: Log, store: Store, changes: Changes | None = None, items: pl.DataFrame | None = None) -> None:
-        self.log, self.store = log, store
-        self.changes = changes or Changes()
-        self.items = pl.DataFrame(schema=ITEMS) if items is None else items
+    def __init__(self, log: Log, store: Store, changes: Changes, items: pl.DataFrame) -> None:
+        self.log, self.store, self.changes, self.items = log, store, changes, items
         shown, converted = log.shown, log.converted
         keys = [*CELL, "position"]
         self.cells = pl.concat([shown.select(keys), converted.select(keys)]).unique().sort(keys)

@@ -50,6 +50,10 @@ def engine() -> Any:
     return ibis
 
 
+def text_literal(value: object) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
 @functools.cache
 def _ibis_schema(name: str) -> Any:
     """Types of a published table as the database has them; not asked of it, since asking takes longer than most queries."""
@@ -117,7 +121,7 @@ def verification_rules(spec: Table) -> dict[str, str]:
                 statistic, opposite = comparisons[check.name]
                 rules[f"{name} {check.error}"] = f"{name} {opposite} {check.statistics[statistic]}"
             elif check.name == "isin":
-                allowed = ", ".join("'" + str(value).replace("'", "''") + "'" for value in check.statistics["allowed_values"])
+                allowed = ", ".join(map(text_literal, check.statistics["allowed_values"]))
                 rules[f"{name} {check.error}"] = f"{name} NOT IN ({allowed})"
             else:
                 raise InvalidTable(f"table {spec.name}, column {name}: no rule known for pandera check {check.name!r}")

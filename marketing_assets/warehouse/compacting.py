@@ -11,8 +11,9 @@ from collections.abc import Callable
 import duckdb
 
 from marketing_assets.config import Store
-from marketing_assets.warehouse import warehouse_path
-from marketing_assets.warehouse.opening import warehouse_lock
+from marketing_assets.warehouse.copies import warehouse_path
+from marketing_assets.warehouse.opening import FILE_VERSION, warehouse_lock
+from marketing_assets.warehouse.tables import text_literal
 
 
 def compact(store: Store, holder: str, wait_seconds: float = 900, tell: Callable[[str], None] = print) -> None:
@@ -22,16 +23,12 @@ def compact(store: Store, holder: str, wait_seconds: float = 900, tell: Callable
     with warehouse_lock(path, holder, wait_seconds, tell):
         try:
             with duckdb.connect(config={"threads": str(store.threads), "memory_limit": "4GB"}) as connection:
-                connection.execute(f"ATTACH {_literal(path)} AS old")
+                connection.execute(f"ATTACH {text_literal(path)} AS old")
                 connection.execute("CHECKPOINT old")
-                connection.execute(f"ATTACH {_literal(temporary)} AS new")
+                connection.execute(f"ATTACH {text_literal(temporary)} AS new (STORAGE_VERSION '{FILE_VERSION}')")
                 connection.execute("COPY FROM DATABASE old TO new")
                 connection.execute("DETACH new")
                 connection.execute("DETACH old")
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _literal(path: object) -> str:
-    return "'" + str(path).replace("'", "''") + "'"
