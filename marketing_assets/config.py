@@ -149,6 +149,11 @@ class RecommendationSettings(Settings):
     list_length: PositiveInt = 20
     cadence_days: PositiveInt = Field(28, description="days between fits of the ranking model")
     half_life_days: PositiveInt = 28
+    objective: Literal["conversion", "purchases"] = Field(
+        "conversion",
+        description="order lists by what showing an item brings (needs views and carts or orders; without them as 'purchases'), or by "
+        "what the user will buy next",
+    )
     excluded_categories: tuple[str, ...] = ()
     minimum_margin_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     promoted_share: Share = Field(0.0, description="share of each list reserved for items on promotion")

@@ -15,6 +15,7 @@ import polars as pl
 from marketing_assets.config import Store
 from marketing_assets.recommendations.history import STRENGTHS, Flags, Floats, Integers, item_day_counts, ordinal, ordinals
 from marketing_assets.recommendations.lists import Singles
+from marketing_assets.recommendations.worth import turn_rates
 
 if TYPE_CHECKING:
     from marketing_assets.warehouse import Reader
@@ -172,6 +173,21 @@ class Catalogue:
         rate = float(done.sum()) / float(seen.sum())
         return np.asarray(np.round((done + PRIOR_ORDERS) / (seen * rate + PRIOR_ORDERS), 9), dtype=np.float64)
 
+    def turn(self, day: date) -> Floats:
+        """Per item how often a look turns into a cart (an order, where the shop sees more of those), over the shop's rate; 0
+        throughout where lists are not ordered by it, or there were fewer than LEAST_TURNED."""
+        if self.store.recommendations.objective == "purchases":
+            return np.zeros(len(self.items))
+        rows, kept = self._rows(day)
+        item = self._count_item[rows][kept]
+
+        def counted(kind: str) -> Floats:
+            counts = self._counts[kind].to_numpy()[rows][kept]
+            return np.bincount(item, weights=counts, minlength=len(self.items)).astype(np.float64)
+
+        turned = max(counted("carts"), counted("orders"), key=lambda of: float(of.sum()))
+        return turn_rates(counted("views"), turned * (turned.sum() >= LEAST_TURNED), self.category)
+
     def everyone(self, day: date) -> Floats:
         """Per category its share of all interest of the last POPULARITY_DAYS."""
         rows, kept = self._rows(day)
@@ -195,6 +211,8 @@ PRIOR_VIEWS = 30.0
 PRIOR_ORDERS = 10.0
 """What an item pulls is drawn to what the shop's items do as by so many orders."""
 CART_PULL = 0.3
+LEAST_TURNED = 300
+"""Carts or orders that tell one item's rate from another's; a shop with fewer goes by popularity."""
 DECIMALS = 5
 
 

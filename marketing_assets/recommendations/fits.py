@@ -26,6 +26,7 @@ from marketing_assets.recommendations.looks import look, with_factor
 from marketing_assets.recommendations.ranker import PARAMETERS, ROUNDS, Candidates, Ranker, candidates, fit_ranker
 from marketing_assets.recommendations.scores import Retrieval
 from marketing_assets.recommendations.states import DayState, States, look_at
+from marketing_assets.recommendations.worth import directions, familiarity
 from marketing_assets.warehouse import Reader, Trigger
 
 LINKS = "recommendations.links"
@@ -59,6 +60,7 @@ class LinkFits:
     def __init__(self, models: ModelHistory, history: History, store: Store) -> None:
         self._models, self._history = models, history
         self._is_learned = store.methods == "learned"
+        self._is_by_worth = store.recommendations.objective == "conversion"
         self._how = replace(SHOP_LINKS, kinds=KINDS) if self._is_learned else SHOP_LINKS
         self._counts = PairCounts(len(history.items), self._how)
 
@@ -73,7 +75,7 @@ class LinkFits:
         matrix, kinds = self._counts.links()
         kept = np.flatnonzero((np.diff(matrix.indptr) > 0) | (np.bincount(matrix.indices, minlength=len(items)) > 0))
         facts = {name: values[kept] for name, values in user_facts(history, rows).items()} if self._is_learned else {}
-        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts)
+        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts, *self._looked(rows, kept))
         self._models.add(
             new_fit(
                 LINKS,
@@ -88,6 +90,17 @@ class LinkFits:
                 seconds=time.process_time() - started,
             )
         )
+
+    def _looked(self, rows: Integers, kept: Integers) -> tuple[Singles, Singles] | tuple[None, None]:
+        """What looks tell from these rows: the directions of taste of the items kept, and familiarity."""
+        history = self._history
+        if not self._is_by_worth:
+            return None, None
+        looked = rows[history.views[rows] > 0]
+        user, place = np.unique(history.user[looked], return_inverse=True)
+        views = history.views[looked].astype(np.float64)
+        matrix = sp.csr_array((views, (place, history.item[looked])), shape=(len(user), len(history.items)))
+        return directions(matrix)[kept], familiarity(history, rows)
 
 
 def user_facts(history: History, rows: Integers) -> dict[str, Singles]:

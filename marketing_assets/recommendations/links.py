@@ -252,23 +252,35 @@ def fit_links(
 class Links:
     """items: ids. matrix[a, b]: strength of a -> b, rows sorted by falling strength within the CSR arrays.
 
-    kinds: by name, a number per stored link. facts: by name, a number per item, known when the links were counted.
+    kinds: by name, a number per stored link. facts: by name, a number per item, known when the links were counted. directions:
+    items x directions of taste, none where nothing was looked at; familiar: what it makes of an item that a person had to do with it
+    before (worth.py).
     """
 
     items: pl.Series
     matrix: sp.csr_array
     kinds: dict[str, Singles]
     facts: dict[str, Singles]
+    directions: Singles
+    familiar: Singles
 
     @classmethod
     def kept(
-        cls, items: pl.Series, matrix: sp.csr_array, kinds: Mapping[str, Singles], facts: Mapping[str, Singles]
+        cls,
+        items: pl.Series,
+        matrix: sp.csr_array,
+        kinds: Mapping[str, Singles],
+        facts: Mapping[str, Singles],
+        directions: Singles | None = None,
+        familiar: Singles | None = None,
     ) -> Links:
         """Links at the precision of their text, so that nothing differs between the day of the fit and later days."""
         single = sp.csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
         return cls(
             items, single, {name: _short(values) for name, values in kinds.items()},
             {name: _short(values) for name, values in facts.items()},
+            np.zeros((len(items), 0), dtype=np.float32) if directions is None else _short(directions),
+            np.ones(4, dtype=np.float32) if familiar is None else _short(familiar),
         )  # fmt: skip
 
     def as_text(self) -> str:
@@ -280,13 +292,15 @@ class Links:
             "strengths": _packed(self.matrix.data, "<f4"),
             "kinds": {name: _packed(values, "<f2") for name, values in self.kinds.items()},
             "facts": {name: _packed(values, "<f2") for name, values in self.facts.items()},
+            "directions": _packed(self.directions, "<f2"),
+            "familiar": _packed(self.familiar, "<f2"),
         }
         return json.dumps(stored, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Links:
         stored = json.loads(text)
-        if "strengths" not in stored:
+        if "familiar" not in stored:
             raise OtherForm("recommendations.links: stored by an earlier version of the code; build recommendations again from the first day")
         indptr = np.concatenate([[0], np.cumsum(_unpacked(stored["lengths"], "<i4"))])
         arrays = (_unpacked(stored["strengths"], "<f4"), _unpacked(stored["targets"], "<i4"), indptr)
@@ -295,10 +309,13 @@ class Links:
             part: {name: _unpacked(values, "<f2").astype(np.float32) for name, values in stored[part].items()}
             for part in ("kinds", "facts")
         }
-        return cls(pl.Series("item_id", stored["items"], dtype=pl.String), sp.csr_array(arrays, shape=(n, n)), **shorts)
+        along = _unpacked(stored["directions"], "<f2").astype(np.float32)
+        along = along.reshape(n, -1) if n else along.reshape(0, 0)
+        return cls(pl.Series("item_id", stored["items"], dtype=pl.String), sp.csr_array(arrays, shape=(n, n)), **shorts, directions=along,
+                   familiar=_unpacked(stored["familiar"], "<f2").astype(np.float32))  # fmt: skip
 
     def over(self, items: pl.Series) -> Links:
-        """The same over the places of another list of ids; items it lacks are dropped, facts of new ones are 0."""
+        """The same over the places of another list of ids; items it lacks are dropped, facts and directions of new ones are 0."""
         where = pl.DataFrame({"item_id": items, "place": np.arange(len(items))}, schema={"item_id": pl.String, "place": pl.Int64})
         new = self.items.to_frame("item_id").join(where, on="item_id", how="left", maintain_order="left")["place"]
         places = new.fill_null(-1).to_numpy()
@@ -310,11 +327,15 @@ class Links:
         facts = {name: np.zeros(len(items), dtype=np.float32) for name in self.facts}
         for name, values in self.facts.items():
             facts[name][places[places >= 0]] = values[places >= 0]
+        directions = np.zeros((len(items), self.directions.shape[1]), dtype=np.float32)
+        directions[places[places >= 0]] = self.directions[places >= 0]
         return Links(
             items,
             sp.csr_array((self.matrix.data[kept], target[kept], indptr), shape=(len(items), len(items))),
             {name: values[kept] for name, values in self.kinds.items()},
             facts,
+            directions,
+            self.familiar,
         )
 
     @cached_property
@@ -325,7 +346,7 @@ class Links:
 def no_links(items: pl.Series) -> Links:
     n = len(items)
     none = (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64), np.zeros(n + 1, dtype=np.int64))
-    return Links(items, sp.csr_array(none, shape=(n, n)), {}, {})
+    return Links(items, sp.csr_array(none, shape=(n, n)), {}, {}, np.zeros((n, 0), dtype=np.float32), np.ones(4, dtype=np.float32))
 
 
 def _short(values: Singles) -> Singles:

@@ -23,7 +23,8 @@ from marketing_assets.recommendations.lists import Singles, largest_of
 class Retrieval:
     """How retrievers look at a history, and how many candidates each hands to the re-ranker.
 
-    own_half_life, link_half_life: days after which a sign counts half, for the item itself and for what goes with it.
+    own_half_life, link_half_life, look_half_life: days after which a sign counts half, for the item itself, for what goes with it,
+    and a look as a sign of taste.
     lately, lately_minutes: what was looked at but not bought counts so much more at the user's newest sign, halved every so many
     minutes before it.
     own, linked, popular: weights of the plain blend, each retriever brought to 0..1 by row first.
@@ -31,6 +32,7 @@ class Retrieval:
 
     own_half_life: float = 90.0
     link_half_life: float = 180.0
+    look_half_life: float = 60.0
     lately: float = 3.0
     lately_minutes: float = 360.0
     own: float = 1.0
@@ -47,6 +49,7 @@ class Taste:
 
     Pairs of row and item, sorted by both: row, item, own and recent (strength, halved every own_half_life and
     link_half_life days; own with `lately`), times (days with a sign), bought (days with a purchase), wanted (days with a purchase or a cart), views,
+    looked (views halved every look_half_life days),
     first and last (days ago), at_last and at_second (whether of the last and the second-last visit), minutes (of the newest
     sign before the row's newest), since_cart (a cart and no purchase since).
     Per row: visits (days with a sign), items, last_visit and first_visit (days ago).
@@ -62,6 +65,7 @@ class Taste:
     bought: Floats
     wanted: Floats
     views: Floats
+    looked: Floats
     first: Floats
     last: Floats
     at_last: Flags
@@ -123,6 +127,7 @@ def taste(history: History, users: Integers, days: Integers, how: Retrieval) -> 
         bought=bought,
         wanted=summed(history.is_wanted[at]),
         views=summed(history.views[at]),
+        looked=np.round(summed(history.views[at] * faded(age, how.look_half_life)), 9),
         first=age[first].astype(np.float64),
         last=age[last].astype(np.float64),
         at_last=age[last] == newest[row],

@@ -19,7 +19,8 @@ from marketing_assets.recommendations.leanings import ITEMS_PER_CATEGORY, LEANED
 from marketing_assets.recommendations.links import Links
 from marketing_assets.recommendations.lists import Singles, places_of_best, wanted
 from marketing_assets.recommendations.ranker import ItemFacts
-from marketing_assets.recommendations.scores import Popular, Retrieval, Scored, Taste, score, taste
+from marketing_assets.recommendations.scores import Popular, Retrieval, Scored, Taste, of_pairs, score, taste
+from marketing_assets.recommendations.worth import interest, signs, worth
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class DayState:
     day: date
     popularity: Floats
     pull: Floats
+    turn: Floats
     everyone: Floats
     allowed: Flags
     promoted: Flags
@@ -40,7 +42,7 @@ class DayState:
     def of(cls, catalogue: Catalogue, day: date, with_facts: bool) -> DayState:
         """Counts as of `day`, the rest as the catalogue stands."""
         return cls(
-            day, catalogue.popularity(day), catalogue.pull(day), catalogue.everyone(day), catalogue.may_recommend.copy(),
+            day, catalogue.popularity(day), catalogue.pull(day), catalogue.turn(day), catalogue.everyone(day), catalogue.may_recommend.copy(),
             catalogue.is_promoted.copy(), catalogue.category.copy(), catalogue.entry.copy(), catalogue.facts(day) if with_facts else {},
         )  # fmt: skip
 
@@ -79,6 +81,9 @@ class States:
         self.days = days
         self.ordinals = np.array([ordinal(day.day) for day in days], dtype=np.int64)
         self.pull = np.stack([day.pull for day in days])
+        self.turn = np.stack([day.turn for day in days])
+        self.is_by_worth = np.asarray(self.turn.any(axis=1), dtype=bool)
+        """Per day, whether lists can be ordered by what showing an item is worth."""
         popularity = np.stack([day.popularity for day in days]) * self.pull
         self.popularity = np.round(popularity / np.maximum(popularity.max(axis=1, keepdims=True, initial=0.0), 1e-9), 9)
         self.everyone = np.stack([day.everyone for day in days])
@@ -118,12 +123,23 @@ class States:
 
     def factor(self, leaning: Leanings, which: Integers, scored: Scored) -> Singles:
         """What an item's pull and the user's leaning to its category make of each scored pair."""
-        day = which[scored.row]
-        pull = self.pull[day, scored.item].astype(np.float32)
+        return self.pull[which[scored.row], scored.item].astype(np.float32) * self.leaning(leaning, which, scored)
+
+    def leaning(self, leaning: Leanings, which: Integers, scored: Scored) -> Singles:
+        """What the user's leaning to its category makes of each scored pair."""
         if not self.categories:
-            return pull
+            return np.ones(len(scored.row), dtype=np.float32)
+        day = which[scored.row]
         category = self.category[day, scored.item]
-        return pull * leaning.pull(scored.row, category, self.everyone[day, category])
+        return leaning.pull(scored.row, category, self.everyone[day, category])
+
+    def worth(self, block: Seen, links: Links) -> Singles:
+        """What it is worth to show each scored pair; 0 on days it cannot be told."""
+        scored = block.scored
+        rate = self.turn[block.which[scored.row], scored.item]
+        interested = interest(block.taste, links.directions)[scored.row, scored.item]
+        familiar = links.familiar[of_pairs(block.taste, scored, signs(block.taste)).astype(np.int64)]
+        return worth(rate, familiar, self.leaning(block.leaning, block.which, scored), interested)
 
 
 def _best_of_categories(popularity: Floats, allowed: Flags, category: Integers, categories: int) -> Integers:

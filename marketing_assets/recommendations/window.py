@@ -36,8 +36,10 @@ from marketing_assets.recommendations.scores import Retrieval, Scored, Taste, of
 from marketing_assets.recommendations.states import DayState, Seen, States, look_at
 from marketing_assets.warehouse import polars_schema
 
-POPULARITY, BLEND, RERANKED = "popularity", "blend", "reranked"
+POPULARITY, BLEND, RERANKED, WORTH = "popularity", "blend", "reranked", "worth"
 ITEM_LIST_LENGTH = 10
+LINK_POWER = 0.25
+"""How much the strength of a link counts beside the rate after a look."""
 ANCHORS = 5
 """The item an entry goes with is sought among so many of the user's strongest."""
 DAYS_TOGETHER = 28
@@ -119,7 +121,7 @@ class UserLists:
         self, state: States, which: Integers, place: Integers, is_common: Flags, chance: Floats, users: pl.DataFrame
     ) -> pl.DataFrame:
         settings = self._store.recommendations
-        block = look_at(state, self._history, place, which, self._links, self._how, self._ranker is None)
+        block = look_at(state, self._history, place, which, self._links, self._how, self._ranker is None and not state.is_by_worth.any())
         seen, scored = block.taste, block.scored
         allowed = state.allowed[which[scored.row], scored.item]
         if not settings.is_repeatable:
@@ -127,15 +129,25 @@ class UserLists:
         order = self._order(state, which, block, allowed, is_common)
         listed, pool = self._listed(state, which, scored, order, allowed & np.isfinite(order), len(place))
         lists = explore(listed, pool, chance, ~is_common, settings)
-        policy = np.where(is_common, POPULARITY, BLEND if self._ranker is None else RERANKED)
+        policy = np.where(state.is_by_worth[which], WORTH, BLEND if self._ranker is None else RERANKED)
+        policy = np.where(is_common, POPULARITY, policy)
         return self._rows(state, which, seen, scored, lists, users.with_columns(policy_id=pl.Series(policy)))
 
     def _order(self, state: States, which: Integers, block: Seen, allowed: Flags, is_common: Flags) -> Singles:
-        """What the pairs are ordered by: the blend, or the re-ranker's scores of its candidates (elsewhere -inf)."""
+        """What the pairs are ordered by: what showing them is worth, the re-ranker's scores of its candidates, or the blend."""
         scored = block.scored
-        if self._ranker is None:
-            return scored.blend
-        chosen = candidates(block.taste, scored, allowed & ~is_common[scored.row], self._how)
+        by_worth = (state.is_by_worth[which] & ~is_common)[scored.row]
+        order = scored.blend
+        may = allowed & ~by_worth & ~is_common[scored.row]
+        if self._ranker is not None and may.any():
+            order = self._reranked(state, which, block, may, is_common)
+        return np.where(by_worth, state.worth(block, self._links), order) if by_worth.any() else order
+
+    def _reranked(self, state: States, which: Integers, block: Seen, may: Flags, is_common: Flags) -> Singles:
+        """The re-ranker's scores of its candidates, -inf elsewhere; the blend for lists common to many."""
+        assert self._ranker is not None
+        scored = block.scored
+        chosen = candidates(block.taste, scored, may, self._how)
         names, values = look(block, self._links, state, which, chosen, self._how)
         if names != self._ranker.names:
             raise OtherForm(
@@ -240,7 +252,8 @@ def named(names: pl.Series, places: pl.Series) -> pl.Series:
 
 
 class ItemLists:
-    """item_recommendations of a window: an item's strongest links that may be recommended."""
+    """item_recommendations of a window: an item's links that may be recommended, strongest first or, where that can be told, by
+    what showing them is worth."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -254,7 +267,12 @@ class ItemLists:
         source = catalogue.places(items)
         owner, target, strength = links_of(links.matrix, source)
         allowed = catalogue.may_recommend[target]
-        owner, target, strength = owner[allowed], target[allowed], strength[allowed]
+        owner, target, strength = owner[allowed], target[allowed], strength[allowed].astype(np.float64)
+        turn = catalogue.turn(day)
+        if turn.any():
+            strength = strength**LINK_POWER * turn[target]
+            order = np.lexsort((target, -levels(strength), owner))
+            owner, target, strength = owner[order], target[order], strength[order]
         lengths = np.bincount(owner, minlength=len(items))
         rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
         kept = rank <= ITEM_LIST_LENGTH
@@ -266,7 +284,7 @@ class ItemLists:
                     "item": np.concatenate([source[owner[kept]], source[empty]])[order],
                     "rank": np.concatenate([rank[kept], np.ones(len(empty), dtype=np.int64)])[order],
                     "recommended": np.concatenate([target[kept], np.full(len(empty), -1, dtype=np.int64)])[order],
-                    "score": np.concatenate([np.round(strength[kept].astype(np.float64), 6), np.zeros(len(empty))])[order],
+                    "score": np.concatenate([np.round(strength[kept], 6), np.zeros(len(empty))])[order],
                 }
             ).with_columns(as_of_date=pl.lit(day))
         )

@@ -1,0 +1,143 @@
+"""What it is worth to put an item before someone: how often looks at it turn into carts, and how much its like interests them.
+
+What belongs here: an item's rate after a look, and a person's interest in items by what they looked at, known ones or not. What
+does not: what people will buy anyway (scores.py, ranker.py), and leanings to categories (leanings.py).
+
+Someone who will buy an item anyway gains nothing from being shown it. What is shown and looked at brings its rate after a
+look, which differs by what the person did with it before, and whether it is looked at hangs on taste; hence worth = rate x
+familiarity x (leaning x interest)^TASTE_POWER.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+
+from marketing_assets.recommendations.history import Flags, Floats, History, Integers
+from marketing_assets.recommendations.lists import DECIMALS, Singles
+from marketing_assets.recommendations.scores import Taste
+
+TASTE_POWER = 0.5
+"""Looks of one's own go by taste in full; of what is put before people, following and carting go by it in part."""
+LEAST_SPREAD = 0.01
+"""Rates of items or categories are never taken to differ less than this (variance of the rate over its mean)."""
+FAMILIAR_PRIOR = 10.0
+"""Carts or orders by which what people do with familiar items is drawn to what they do with any."""
+DIRECTIONS = 16
+"""Tastes are told apart along so many directions."""
+DENSE_ITEMS = 512
+"""Up to so many items the directions come from the whole matrix, beyond from Lanczos iterations."""
+ITEM_PRIOR, USER_PRIOR = 100.0, 20.0
+"""Looks by which rare items and people are held back when directions are sought."""
+INTEREST_PRIOR = 10.0
+"""A person's interest is drawn to everyone's as by so many looks."""
+MOST, LEAST = 5.0, 0.2
+"""No history speaks more for or against an item than by this."""
+
+
+def turn_rates(looks: Floats, turned: Floats, category: Integers) -> Floats:
+    """Per item how often a look turns into a cart or an order, over the shop's rate; 0 throughout where none ever did.
+
+    An item's rate is drawn to its category's and that to the shop's, each by the spread there is (gamma-Poisson empirical Bayes
+    with moment estimates: Clayton and Kaldor 1987). category: code, -1 without one.
+    """
+    if not (looks.sum() > 0 and turned.sum() > 0):
+        return np.zeros(len(looks))
+    expected = looks * (float(turned.sum()) / float(looks.sum()))
+    group = category + 1
+    of_group = _drawn(group, turned, expected)[group]
+    return np.asarray(np.round(of_group * _drawn(np.arange(len(looks)), turned, expected * of_group), 9), dtype=np.float64)
+
+
+def _drawn(group: Integers, turned: Floats, expected: Floats) -> Floats:
+    """Per group its turned over its expected, drawn to 1."""
+    counted, expected = (np.bincount(group, weights=values).astype(np.float64) for values in (turned, expected))
+    spread = (float(((counted - expected) ** 2).sum()) - float(expected.sum())) / max(float((expected**2).sum()), 1e-12)
+    prior = 1 / max(spread, LEAST_SPREAD)
+    return np.asarray((counted + prior) / (expected + prior), dtype=np.float64)
+
+
+STRANGE, LOOKED_AT, CARTED, BOUGHT = range(4)
+"""What a person did with an item before, by the strongest sign."""
+
+
+def familiarity(history: History, rows: Integers) -> Singles:
+    """By STRANGE to BOUGHT: how often looks turn into carts or orders, over what the items' rates promise; drawn to 1 by as
+    many as FAMILIAR_PRIOR.
+
+    Where things are bought again and again BOUGHT is large, where they are bought once it is small. rows: places in the history.
+    """
+    pair = history.user[rows] * len(history.items) + history.item[rows]
+    order = np.lexsort((history.happened[rows], pair))
+    at, pair = rows[order], pair[order]
+    before = np.ones(len(at), dtype=bool)
+    before[1:] = pair[1:] != pair[:-1]
+    start = np.maximum.accumulate(np.where(before, np.arange(len(at)), 0))
+
+    def earlier(flags: Flags) -> Flags:
+        """Whether the same person did it with the same item on an earlier row."""
+        count: Integers = np.cumsum(flags) - flags
+        return np.asarray(count > count[start], dtype=bool)
+
+    bought, carted = earlier(history.is_bought[at]), earlier(history.is_wanted[at])
+    sign = np.where(bought, BOUGHT, np.where(carted, CARTED, np.where(before, STRANGE, LOOKED_AT)))
+    looked = np.flatnonzero(history.views[at] > 0)
+    views, turned = history.views[at][looked].astype(np.float64), history.is_wanted[at][looked].astype(np.float64)
+    if not turned.any():
+        return np.ones(4, dtype=np.float32)
+    item = history.item[at][looked]
+    seen = np.bincount(item, weights=views).astype(np.float64)
+    rate = turn_rates(seen, np.bincount(item, weights=turned).astype(np.float64), np.full(len(seen), -1)) * turned.sum() / views.sum()
+    counted, expected = (np.bincount(sign[looked], weights=values, minlength=4) for values in (turned, views * rate[item]))
+    return np.asarray((counted + FAMILIAR_PRIOR) / (expected + FAMILIAR_PRIOR), dtype=np.float32)
+
+
+def directions(looked: sp.csr_array) -> Singles:
+    """items x up to DIRECTIONS: standard coordinates of a correspondence analysis (Greenacre 1984) of users x items looks.
+
+    A person whose looks, as shares, have the mean coordinates f looks at item i 1 + f . row i times as often as everyone does.
+    """
+    users, items = looked.shape
+    count = min(DIRECTIONS, users - 2, items - 2)
+    by_user, by_item = np.asarray(looked.sum(axis=1)).ravel(), np.asarray(looked.sum(axis=0)).ravel()
+    total = float(by_item.sum())
+    if count < 1 or total <= 0:
+        return np.zeros((items, 0), dtype=np.float32)
+    item_weight = 1 / np.sqrt(by_item + ITEM_PRIOR)
+    scaled = sp.csr_array(sp.diags_array(1 / np.sqrt(by_user + USER_PRIOR)) @ looked @ sp.diags_array(item_weight))
+    strength, found = _strongest(scaled, count + 1)
+    # the first direction is how much each item is looked at by everyone; those without strength are noise of the computation
+    kept = found[:, 1:] * (strength[1:] > 1e-6 * strength[0])
+    return np.asarray(kept * item_weight[:, None] * np.sqrt(total), dtype=np.float32)
+
+
+def _strongest(matrix: sp.csr_array, count: int) -> tuple[Floats, Floats]:
+    """The largest singular values, falling, and their right vectors: items x count."""
+    if matrix.shape[1] <= DENSE_ITEMS:
+        square, vectors = np.linalg.eigh((matrix.T @ matrix).toarray())
+        return np.sqrt(np.maximum(square[::-1][:count], 0.0)), vectors[:, ::-1][:, :count]
+    from scipy.sparse.linalg import svds
+
+    _, strength, vectors = svds(matrix, k=count, v0=np.ones(min(matrix.shape)))
+    order = np.argsort(-strength, kind="stable")
+    return np.asarray(strength[order], dtype=np.float64), np.asarray(vectors[order].T, dtype=np.float64)
+
+
+def interest(seen: Taste, along: Singles) -> Floats:
+    """rows x items: how much more often than everyone the row's person would look at an item, LEAST to MOST; 1 for strangers."""
+    wide = along.astype(np.float64)
+    looked = seen.matrix(seen.looked).astype(np.float64)
+    total = np.asarray(looked.sum(axis=1)).ravel()
+    where = np.asarray(looked @ wide) / (total + INTEREST_PRIOR)[:, None]
+    return np.asarray(np.clip(1 + where @ wide.T, LEAST, MOST), dtype=np.float64)
+
+
+def signs(seen: Taste) -> Integers:
+    """STRANGE to BOUGHT of each pair a person had."""
+    return np.where(seen.bought > 0, BOUGHT, np.where(seen.wanted > 0, CARTED, np.where(seen.views > 0, LOOKED_AT, STRANGE)))
+
+
+def worth(rate: Floats, familiar: Singles, leaning: Singles, interested: Floats) -> Singles:
+    """What it is worth to show these pairs, over showing an average item to anyone; parallel arrays."""
+    found = rate * familiar * (leaning.astype(np.float64) * interested) ** TASTE_POWER
+    return np.round(found, DECIMALS).astype(np.float32)
