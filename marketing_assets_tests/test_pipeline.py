@@ -295,18 +295,48 @@ def test_code_versions_follow_the_source() -> None:
     assert step.code_version != pipeline._code_version("marketing_assets.evaluation")
 
 
-def test_a_failed_write_of_many_rows_says_why_and_leaves_the_connection_as_it_was() -> None:
-    """Setting threads back inside the failed transaction would hide the error that matters."""
+def test_a_failed_write_of_many_rows_says_why_and_leaves_nothing() -> None:
+    """What goes wrong in one of the engine's threads is what the caller is told."""
     from marketing_assets.warehouse import Built, polars_schema
-    from marketing_assets.warehouse.writing import MANY_ROWS
 
     store = Store.model_validate({
         "name": "many", "timezone": "UTC", "currency": "EUR", "first_day": "2026-01-01", "threads": 2,
         "sources": {"events": {"files": "{date}.csv", "columns": {"*": "*"}}},
     })  # fmt: skip
-    keys = pl.DataFrame({"as_of_date": [store.first_day] * MANY_ROWS, "feature": [str(number) for number in range(MANY_ROWS)]})
+    many = 200_000
+    keys = pl.DataFrame({"as_of_date": [store.first_day] * many, "feature": [str(number) for number in range(many)]})
     bad = keys.select(name if name in keys.columns else pl.lit("no number").alias(name) for name in polars_schema("profile_weights"))
     with open_warehouse(store, in_memory=True) as warehouse:
         with pytest.raises(duckdb.ConversionException, match="no number"), warehouse.transaction():
             warehouse.replace_window("profiles", ["profile_weights"], [store.first_day], Built({"profile_weights": bad}))
-        assert warehouse.connection.execute("SELECT current_setting('threads')").fetchone() == (2,)
+        assert warehouse.connection.execute("SELECT count(*) FROM profile_weights").fetchone() == (0,)
+
+
+@pytest.mark.parametrize(
+    ("column", "bad"),
+    [("demand_p90", float("nan")), ("demand_p90", float("inf")), ("demand_mean", None), ("demand_mean", -0.5), ("horizon_days", 0),
+     ("level", "planet"), ("series_id", None)],
+)  # fmt: skip
+@pytest.mark.parametrize("place", [0, 150_000, 299_999])
+def test_one_bad_row_among_many_is_found_wherever_it_lies(column: str, bad: object, place: int) -> None:
+    """The engine skips blocks whose known limits keep a rule: one that does not must never be among them, not even with nan in it."""
+    from marketing_assets.warehouse import Built, InvalidTable, polars_schema
+
+    store = Store.model_validate({
+        "name": "many", "timezone": "UTC", "currency": "EUR", "first_day": "2026-01-01",
+        "sources": {"events": {"files": "{date}.csv", "columns": {"*": "*"}}},
+    })  # fmt: skip
+    many, schema = 300_000, polars_schema("demand_forecasts")
+    numbers = pl.int_range(many, eager=True)
+    good = pl.DataFrame({"series_id": numbers.cast(pl.String), "demand_mean": numbers / 7}).with_columns(
+        as_of_date=pl.lit(store.first_day), level=pl.lit("item"), date=pl.lit(store.first_day), horizon_days=pl.lit(1, pl.Int64), model=pl.lit("one"),
+        item_id=pl.lit(None, pl.String), location_id=pl.lit(None, pl.String),
+        **{name: pl.lit(2.0) for name in schema if name.startswith("demand_") and name != "demand_mean"},
+    ).select(pl.col(name).cast(kind) for name, kind in schema.items())
+    is_there = pl.int_range(pl.len()) == place
+    broken = good.with_columns(pl.when(is_there).then(pl.lit(bad, schema[column])).otherwise(pl.col(column)).alias(column))
+    with open_warehouse(store, in_memory=True) as warehouse:
+        with warehouse.transaction():
+            warehouse.replace_window("demand", ["demand_forecasts"], [store.first_day], Built({"demand_forecasts": good}))
+        with pytest.raises(InvalidTable, match=column), warehouse.transaction():
+            warehouse.replace_window("demand", ["demand_forecasts"], [store.first_day], Built({"demand_forecasts": broken}))

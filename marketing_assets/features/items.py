@@ -97,7 +97,7 @@ def items(reader: Reader, days: Sequence[date], store: Store) -> ir.Table:
     mapped = mapped_columns(store, "items")
     given = [name for name in _GIVEN if name in mapped]
     known = {*given, "paid_price", *(["list_price"] if "unit_price" in mapped else [])}
-    newest = {name: _newest(daily[name], daily.day, so_far) if name in known else daily[name] for name in _NEWEST}
+    newest = {name: _newest(daily[name], daily.day).over(so_far) if name in known else daily[name] for name in _NEWEST}
     state = daily.select("item_id", "day", "first_seen_date", is_service=daily.is_service.any().over(so_far), **newest)
     full = state.mutate(
         as_of_date=state.day,
@@ -115,11 +115,11 @@ def items(reader: Reader, days: Sequence[date], store: Store) -> ir.Table:
     return full.filter(full.day >= day_literal(start), full.is_due).select(*TABLES["items"].columns)
 
 
-def _newest(value: ir.Column, day: ir.Column, so_far: Any) -> Any:
-    """The last non-null value up to a row."""
+def _newest(value: ir.Column, day: ir.Column) -> Any:
+    """The last non-null value."""
     import ibis
 
-    return ibis.ifelse(value.notnull(), ibis.struct({"day": day, "value": value}), None).max().over(so_far)["value"]
+    return value.argmax(ibis.ifelse(value.notnull(), day, None))
 
 
 def catalogue_items(reader: Reader, start: date, end: date, store: Store) -> ir.Table:
