@@ -76,6 +76,7 @@ class Catalogue:
         self._counts = item_day_counts(reader, (since or days[0]) - timedelta(days=POPULARITY_DAYS - 1), days[-1])
         self._count_item = self.places(self._counts["item_id"])
         self._count_day = ordinals(self._counts["landed_date"])
+        self._has_looks = bool((self._counts["views"] > 0).any())
 
     def places(self, ids: pl.Series) -> Integers:
         found = ids.to_frame("item_id").join(self._place, on="item_id", how="left", maintain_order="left")["place"]
@@ -176,7 +177,7 @@ class Catalogue:
     def turn(self, day: date) -> Floats:
         """Per item how often a look turns into a cart (an order, where the shop sees more of those), over the shop's rate; 0
         throughout where lists are not ordered by it, or there were fewer than LEAST_TURNED."""
-        if self.store.recommendations.objective == "purchases":
+        if self.store.recommendations.objective == "purchases" or not self._has_looks:
             return np.zeros(len(self.items))
         rows, kept = self._rows(day)
         item = self._count_item[rows][kept]

@@ -97,6 +97,8 @@ class LinkFits:
         if not self._is_by_worth:
             return None, None
         looked = rows[history.views[rows] > 0]
+        if not len(looked):
+            return None, None
         user, place = np.unique(history.user[looked], return_inverse=True)
         views = history.views[looked].astype(np.float64)
         matrix = sp.csr_array((views, (place, history.item[looked])), shape=(len(user), len(history.items)))
