@@ -1,10 +1,12 @@
 """Response rates against known truth, peers beside us on the same log: explained share and calibration.
 
-    python benchmarks/bench_response.py [shop SEEDS] [log SEEDS] [open_bandit]
+    python benchmarks/bench_response.py [history DAYS] [first SEED] [shop SEEDS] [log SEEDS] [open_bandit]
 
-shop: the sample shop's own past and truth. log: a larger log with effects of its own. Peers: logistic regression on the same
-one-hot features, and a raw LightGBM. All learn from 56 days and predict the cells of the next; the score is against the true
-probabilities, cells weighted by the impressions on offer. open_bandit needs MARKETING_DATA.
+shop: the sample shop's own past and truth, seeds from `first` (1) on. log: a larger log with effects of its own. Peers: logistic
+regression on the same one-hot features, and a raw LightGBM. All learn from the same days (`history`, the store's default) and
+predict the cells of the next; the score is against the true probabilities, cells weighted by the impressions on offer. Beside
+them stands what the log's clicks allow: the truth itself, but for its level by placement and block of hours, which is taken
+from the clicks. open_bandit needs MARKETING_DATA.
 """
 
 from __future__ import annotations
@@ -111,12 +113,27 @@ def on_log(seeds: int) -> None:
     tell("log", rows)
 
 
-def on_shop(seeds: int, first: int = 1) -> None:
+def levels_of_the_log(log: pl.DataFrame, cells: pl.DataFrame) -> Any:
+    """True rates of `cells`, raked until clicks by placement and by block of hours are those of the log (Deming and Stephan 1940):
+    what one would have who knew everything but these levels."""
+    seen = log.group_by(FEATURES).agg(pl.col("clicks", "impressions").sum())
+    seen = seen.join(cells.select(*FEATURES, "true_ctr"), on=FEATURES)
+    both = pl.concat([seen.select(FEATURES), cells.select(FEATURES)])
+    levels = [both["placement_id"].rank("dense").to_numpy() - 1, both["hour"].to_numpy() // 6]
+    clicks, rate = seen["clicks"].to_numpy(), np.concatenate([seen["true_ctr"], cells["true_ctr"]])
+    for level in levels * 20:
+        expected = np.bincount(level[: seen.height], weights=(rate[: seen.height] * seen["impressions"].to_numpy()))
+        observed = np.bincount(level[: seen.height], weights=clicks)
+        rate = rate * np.divide(observed, expected, out=np.ones(expected.size), where=expected > 0)[level]
+    return rate[seen.height :]
+
+
+def on_shop(seeds: int, first: int = 1, history: int | None = None) -> None:
     rows: list[Row] = []
     for seed in range(first, first + seeds):
         with lived(seed) as past:
             for methods in ("plain", "learned"):
-                store = past.store(methods)
+                store = past.store(methods, history)
                 with past.opened(store) as warehouse:
                     reader = warehouse.reader(past.day)
                     rates, seconds = rates_of(past, reader, store)
@@ -127,7 +144,8 @@ def on_shop(seeds: int, first: int = 1) -> None:
             shown = log.group_by(*FEATURES, "position").agg(pl.col("clicks").sum(), shown=pl.col("impressions").sum())
             for name, (rate, seconds) in peers(shown.sort(*FEATURES, "position"), cells).items():
                 rows.append(score(name, cells, true, rate, weight, seconds))
-            found = ", ".join(f"{name} {share:.3f} {worst:.3f}" for name, share, worst, _ in rows[-4:])
+            rows.append(score("what the clicks allow", cells, true, levels_of_the_log(log, cells), weight, 0.0))
+            found = ", ".join(f"{name} {share:.3f} {worst:.3f}" for name, share, worst, _ in rows[-5:])
             print(f"  seed {seed}, {int(log['clicks'].sum())} clicks: {found}", flush=True)
     tell("sample shop", rows)
 
@@ -187,10 +205,15 @@ def on_open_bandit(folder: Path) -> None:
 
 if __name__ == "__main__":
     words = sys.argv[1:] or ["shop", "5", "log", "3", "open_bandit"]
+    options: dict[str, int] = {}
     while words:
         what = words.pop(0)
         number = int(words.pop(0)) if words and words[0].isdigit() else 5
-        if what == "open_bandit":
+        if what in ("history", "first"):
+            options[what] = number
+        elif what == "open_bandit":
             on_open_bandit(Path(os.environ["MARKETING_DATA"]) / "open_bandit")
+        elif what == "shop":
+            on_shop(number, **options)
         else:
-            {"shop": on_shop, "log": on_log}[what](number)
+            on_log(number)

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
@@ -45,10 +44,11 @@ class Past:
     shop: SampleShop
     day: date
 
-    def store(self, methods: str, **planning: Any) -> Store:
+    def store(self, methods: str, history: int | None = None) -> Store:
+        """The shop's settings; history: days the rates learn from, where not as set."""
         store = load_store(self.folder / "store.yaml")
-        settings = store.ad_planning.model_copy(update=planning)
-        return store.model_copy(update={"threads": 1, "methods": methods, "ad_planning": settings})
+        settings = store.response.model_copy(update={} if history is None else {"history_days": history})
+        return store.model_copy(update={"threads": 1, "methods": methods, "response": settings})
 
     def opened(self, store: Store) -> opened:
         return opened(self.folder, store)

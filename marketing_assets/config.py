@@ -193,7 +193,7 @@ class InventorySettings(Settings):
 
 class ResponseSettings(Settings):
     cadence_days: PositiveInt = 7
-    history_days: PositiveInt = Field(56, description="days of impressions the rates learn from")
+    history_days: PositiveInt = Field(84, description="days of impressions the rates learn from")
     prior_ctr: Annotated[float, Field(gt=0, lt=1)] = 0.005
     prior_cvr: Annotated[float, Field(gt=0, lt=1)] = 0.02
     prior_weight: Annotated[float, Field(gt=0)] = Field(200, description="impressions (clicks) the prior counts for")

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from marketing_assets.ad_planning import Cells, Limits, Model, Override, build_ad_plan, solve_plan
+from marketing_assets.ad_planning import Cells, Limits, Model, Override, build_ad_plan, solve_plan, user_level
 from marketing_assets.ad_planning import solve as solve_module
 from marketing_assets.ad_planning.build import TABLES
 from marketing_assets.ad_planning.constraints import all_blocks
@@ -286,6 +286,26 @@ def test_whole_impressions_keep_sums_and_limits() -> None:
     assert cells.value @ x > 0.9 * solution.objective
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_whole_impressions_keep_what_a_person_set(seed: int) -> None:
+    """Rounding, and giving back what breaks a limit, once left a minimum of 60 at 55."""
+    frame_ = random_cells(seed, 3, 6, 3, 24).frame.with_columns(pl.col("available_impressions") / 8)
+    cells = Cells(frame_, available_whole=True)
+    fixed = Override("fixed", creative_id="c3", minimum=200.0, maximum=200.0)
+    least = Override("least", creative_id="c1", placement_id="p1", minimum=60.0)
+    limits = Limits(budget=30.0, target=0.2, exploration_share=0.05, hourly_share=0.25, overrides=(fixed, least))
+    model = Model(cells, limits)
+    solution = model.solve()
+    assert not solution.is_relaxed
+    x = whole_impressions(solution.x, cells, model.statement.blocks, solution.relaxed, seed)
+    assert x[fixed.matches(frame_)].sum() == 200 and x[least.matches(frame_)].sum() >= 60
+    for block in model.statement.blocks:
+        if block.sense == "<=":
+            assert (used(block, x, cells.members @ x, 0.0) <= block.limit + 1e-6 * np.maximum(block.limit, 1.0)).all()
+    assert (x == np.round(x)).all() and x.min() >= 0
+    assert cells.value @ x >= 0.97 * (cells.value @ solution.x)
+
+
 def test_probability_of_target() -> None:
     """Without uncertain rates conversions are Poisson: P(N >= 1 | mean 4) is about 0.98; the normal says 0.96."""
     cells = Cells(one_group([0.04], [0.01], [10]).with_columns(ctr_low="ctr", ctr_high="ctr", cvr_low="cvr", cvr_high="cvr"))
@@ -366,6 +386,55 @@ def test_user_plan_from_prices_of_a_like_problem_is_exact() -> None:
     assert plan.gap <= 1e-6
 
 
+@pytest.mark.parametrize("target", [0.0, 0.05])
+def test_user_plan_of_the_users_in_question_is_exact(target: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many users most are settled first; here of few, so that a whole solve can be compared."""
+    monkeypatch.setattr(user_level, "MANY", 2_000)
+    problem = user_problem(8_000, 12, target=target)
+    assert problem.budget is not None
+    plan = solve_users(problem)
+    again = solve_users(replace(problem, budget=problem.budget * 1.05), start=plan.prices)
+    for found, stated in ((plan, problem), (again, replace(problem, budget=problem.budget * 1.05))):
+        assert found.objective == pytest.approx(linprog_optimum(stated), rel=1e-6)
+        assert found.objective == pytest.approx(float((stated.value * found.x).sum()), rel=1e-12)
+        assert found.gap <= 1e-6 and found.free_share < 0.1
+        assert (found.x.sum(axis=1) <= stated.cap * (1 + 1e-9)).all()
+        assert stated.budget is not None and (stated.cost * found.x).sum() <= stated.budget * (1 + 1e-9)
+        used_slots = np.bincount(stated.slot.ravel(), weights=found.x.ravel(), minlength=8)
+        assert (used_slots <= stated.inventory * (1 + 1e-9)).all()
+        assert (stated.conversions * found.x).sum() >= stated.target * (1 - 1e-8)
+
+
+@pytest.mark.parametrize("change", ["equal", "nothing", "no money", "empty", "wide cap"])
+def test_user_plan_where_no_user_stands_out(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All candidates alike, no inventory, no money, users without candidates, and a cap that never binds."""
+    monkeypatch.setattr(user_level, "MANY", 1_000)
+    problem = user_problem(6_000, 3)
+    one = np.ones_like(problem.value)
+    problem = {
+        "equal": replace(problem, value=one, cost=one, conversions=0.1 * one),
+        "nothing": replace(problem, inventory=np.zeros(8)),
+        "no money": replace(problem, budget=0.0),
+        "empty": replace(problem, slot=np.where(np.arange(6_000)[:, None] % 2, problem.slot, -1).astype(np.int32)),
+        "wide cap": replace(problem, cap=problem.slot.shape[1]),
+    }[change]
+    plan = solve_users(problem)
+    someone = problem.rows(np.flatnonzero((problem.slot >= 0).all(axis=1)))
+    assert plan.objective == pytest.approx(linprog_optimum(someone), rel=1e-6, abs=1e-9)
+    assert plan.gap <= 1e-6
+    assert not plan.x[problem.slot < 0].any()
+
+
+def test_the_bound_s_curvature_is_that_of_its_slope() -> None:
+    """Against the bound's own slope at prices moved a little, competition under the cap included."""
+    problem = replace(user_problem(200_000, 4, slots=3), inventory=np.array([20_000.0, 30_000.0, 25_000.0]), budget=None)
+    at, move = user_level.Prices(np.array([0.9, 0.8, 0.85])), np.array([0.02, -0.01, 0.03])
+    view = user_level._look(problem, at, 0.05)
+    moved = user_level._look(problem, user_level.Prices(at.slot + move), 0.05)
+    curvature = user_level._curvature(problem, view, 0.05)
+    assert curvature @ move == pytest.approx(view.excess - moved.excess, rel=0.05)
+
+
 @pytest.mark.parametrize("users", [300, 6_000])
 def test_user_plan_meets_an_unreachable_target_as_far_as_it_can(users: int) -> None:
     """Candidates are fixed at prices first; what was fixed for its value must be freed where conversions are lacking."""
@@ -381,7 +450,7 @@ def test_user_plan_meets_an_unreachable_target_as_far_as_it_can(users: int) -> N
 DAYS = [DAY + timedelta(days=i) for i in range(4)]
 
 
-def shop(**planning: Any) -> Store:
+def shop(sources: tuple[str, ...] = ("impressions",), **planning: Any) -> Store:
     return Store.model_validate(
         {
             "name": "shop",
@@ -389,7 +458,7 @@ def shop(**planning: Any) -> Store:
             "currency": "EUR",
             "first_day": DAY,
             "methods": "plain",
-            "sources": {"impressions": {"rows": [{}]}},
+            "sources": {name: {"rows": [{}]} for name in sources},
             "ad_planning": planning,
         }
     )
@@ -453,6 +522,31 @@ def test_a_range_is_the_same_as_its_days_and_fits_the_schemas() -> None:
                 whole[name].filter(pl.col("as_of_date") == day).drop("seconds", strict=False),
                 rel_tol=1e-9,
             )
+
+
+def test_a_campaign_that_lands_again_binds_each_day_as_it_stood() -> None:
+    """Campaigns sent anew every day: in a range the newest list once hid the budgets of the days before it."""
+    store = shop(("impressions", "campaigns"), daily_budget=50.0)
+    budgets = {0: "1.5", 2: "0.5", 3: None}
+    schema = polars_schema("raw_campaigns")
+    rows = [
+        {
+            "landed_date": DAYS[number],
+            "raw_row_id": f"r{number}",
+            "source_file": "f",
+            "source_row": number,
+            "campaign_id": "k0",
+            "budget": budget,
+            "budget_period": "day",
+        }
+        for number, budget in budgets.items()
+    ]
+    campaigns = pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema)
+    frames = {**history(), "raw_campaigns": campaigns}
+    tables = build_ad_plan(reader_over(frames, store, DAYS[-1]), DAYS, store).tables
+    limit = tables["ad_plan_constraints"].filter(pl.col("constraint_name") == "campaign_budget:k0").sort("as_of_date")
+    assert limit["as_of_date"].to_list() == DAYS
+    assert limit["limit_value"].to_list() == [1.5, 1.5, 0.5, 0.5]
 
 
 def test_plan_rows_keep_the_promises_of_their_columns() -> None:

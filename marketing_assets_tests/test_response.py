@@ -160,6 +160,44 @@ def test_a_range_is_the_same_as_its_days_and_sees_nothing_later(truth: Truth, me
         assert dict(table.schema) == polars_schema(name)
 
 
+def landed(source: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Raw rows of an input; `day`: the landed day's number from FIRST."""
+    schema, made = polars_schema(f"raw_{source}"), []
+    for number, row in enumerate(rows):
+        place = {"raw_row_id": f"{row['day']:03}-{number:03}", "source_file": "f", "source_row": number + 2}
+        values = {**row, **place, "landed_date": FIRST + timedelta(days=row["day"])}
+        made.append({name: values.get(name) for name in schema})
+    return pl.DataFrame(made, schema=schema)
+
+
+def test_campaigns_and_prices_that_land_again_speak_for_no_day_before(truth: Truth) -> None:
+    """Shops send their lists anew every day: in a range each day knows what had landed by it, not only what landed last."""
+    days = [FIRST + timedelta(days=i) for i in range(12, 16)]
+    store = shop(sources=("impressions", "creatives", "campaigns", "placements"))
+    ended = (14, "c0")
+    creatives = [
+        {"day": n, "creative_id": name, "campaign_id": "k", "item_id": name, "end_date": str(FIRST) if (n, name) == ended else None}
+        for n in (0, 13, 14, 15)
+        for name in CREATIVES
+    ]
+    prices = [{"day": n, "placement_id": name, "pricing": "cpm", "price": str(5 + n)} for n in (0, 14) for name in PLACEMENTS]
+    raw = {
+        "raw_creatives": landed("creatives", creatives),
+        "raw_campaigns": landed("campaigns", [{"day": n, "campaign_id": "k", "budget": "10"} for n in (0, 13, 14, 15)]),
+        "raw_placements": landed("placements", prices),
+    }
+    frames = {**truth.frames(), **raw}
+    whole = build_response(reader_over(frames, store, days[-1]), days, store).tables["response_rates"]
+    for day in days:
+        known = {name: frame.filter(pl.col("landed_date") <= day) for name, frame in frames.items()}
+        single = build_response(reader_over(known, store, day), [day], store).tables["response_rates"]
+        assert_frame_equal(single, whole.filter(pl.col("as_of_date") == day), rel_tol=1e-9)
+    by_day = whole.group_by("as_of_date").agg(pl.col("creative_id").n_unique(), pl.col("cost_per_impression").max())
+    shown = by_day.sort("as_of_date")
+    assert shown["creative_id"].to_list() == [8, 8, 7, 7]  # a value once given stands until another one lands
+    assert shown["cost_per_impression"].to_list() == pytest.approx([0.005, 0.005, 0.019, 0.019])
+
+
 def test_learned_models_compete_and_are_kept_as_text(truth: Truth) -> None:
     days = [FIRST + timedelta(days=i) for i in (0, *range(21, 29))]
     store = shop("learned")

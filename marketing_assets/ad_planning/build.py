@@ -28,6 +28,7 @@ from marketing_assets.ad_planning.rounding import whole_impressions
 from marketing_assets.ad_planning.solve import Model, Solution, used, without_overrides
 from marketing_assets.config import ACTIVE_DAYS, Store
 from marketing_assets.response.calibration import GATE_DAYS, calibration_verdict
+from marketing_assets.response.supply import known_by, read_landed
 from marketing_assets.warehouse import Built, Reader, polars_schema
 
 TABLES = (
@@ -43,7 +44,7 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What the window's days need beside the rates, read once: spend by landed day, campaigns, overrides, stock."""
+    """What the window's days need beside the rates, read once: spend by landed day, campaigns (see read_landed), overrides, stock."""
 
     spend: pl.DataFrame
     campaigns: pl.DataFrame
@@ -99,7 +100,7 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
 def read_facts(reader: Reader, days: Sequence[date]) -> Facts:
     """Read once for the window what every day needs."""
     end = days[-1]
-    campaigns = reader.accepted("campaigns", None, end)
+    campaigns = read_landed(reader, "campaigns", days)
     whole = (
         campaigns.filter(~pl.col("budget_period").fill_null("total").is_in(["day", "daily", "month", "monthly"]))
         if campaigns.height
@@ -194,10 +195,12 @@ def limits_of(day: date, facts: Facts, reach: Reach, previous: pl.DataFrame, sto
         if budget is None:
             budget = left / days_left  # a month without a daily budget is spread over what is left of it
     campaign_left = {}
-    for row in facts.campaigns.filter(pl.col("landed_date") <= day, pl.col("budget").is_not_null()).to_dicts():
+    # no further back than a day by itself would look, so that a range gives the same
+    of_whole = spent.filter(pl.col("landed_date") >= day - timedelta(days=ACTIVE_DAYS))
+    for row in known_by(day, "campaigns", facts.campaigns).filter(pl.col("budget").is_not_null()).to_dicts():
         period = row["budget_period"] or "total"
         amount = float(row["budget"])
-        ours = spent.filter(pl.col("campaign_id") == row["campaign_id"])
+        ours = of_whole.filter(pl.col("campaign_id") == row["campaign_id"])
         if period in ("month", "monthly"):
             amount -= float(month.filter(pl.col("campaign_id") == row["campaign_id"])["spend"].sum())
         elif period not in ("day", "daily"):

@@ -18,6 +18,7 @@ from marketing_assets.response.statistics import UNKNOWN_AUDIENCE
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 GROUP = ("audience_id", "placement_id", "hour")
 """Creatives compete for the impressions of one audience in one placement and hour."""
@@ -48,7 +49,7 @@ class Override:
     is_excluded: bool = False
     reason: str = ""
 
-    def matches(self, cells: pl.DataFrame) -> npt.NDArray[np.bool_]:
+    def matches(self, cells: pl.DataFrame) -> Flags:
         mask = np.ones(cells.height, dtype=bool)
         for column in ("audience_id", "campaign_id", "creative_id", "placement_id", "hour"):
             wanted = getattr(self, column)

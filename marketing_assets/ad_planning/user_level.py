@@ -6,21 +6,23 @@ creative is worth to one (user_rows).
 maximise sum v x  subject to  0 <= x <= 1, at most `cap` impressions per user, impressions of a slot (placement and hour)
 within its inventory, spend within the budget, conversions at least the target. Few limits couple the users, so prices of
 those limits split the problem into one small choice per user. Any prices give an upper bound and any feasible plan a lower
-one. Prices come from small samples of users first; candidates whose worth at those prices is clearly above or below what
-their user's cap asks are fixed, and the rest is solved exactly, with all of the fixed ones' use taken off the limits; the
-new prices show whether anything was fixed wrongly.
+one. Prices come from samples of users first, solved exactly or followed down the bound by Newton steps. At those prices most
+users' choice is clear: they leave, and what they take is taken off the limits. On the rest, the core, prices are sharpened,
+candidates clearly above or below what their user's cap asks are fixed, and what remains is solved exactly. The bound at
+the new prices, over all users, shows whether anything was fixed wrongly.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from marketing_assets.ad_planning.inputs import Floats, Integers, SolverFailed
+from marketing_assets.ad_planning.inputs import Flags, Floats, Integers, SolverFailed
 
 GAP = 2e-7
 """Relative gap at which the search for wrongly fixed candidates ends."""
@@ -33,12 +35,25 @@ SMALL = 5_000
 ROUNDS = 12
 FREE_SHARE = 0.06
 """Share of candidates left open at prices from a sample."""
-FREE_POLISHED = 20_000
-"""Candidates left open at prices sharpened on all users: the more users there are, the nearer those prices come."""
-SAMPLE_FOR_CHANGES = 50_000
-"""Users on whom prices of a like problem are moved first to where they are wanted now."""
+FREE_POLISHED = 10_000
+"""Candidates left open at sharpened prices: the more users there are, the nearer those prices come."""
+MANY = 100_000
+"""Users beyond which most are settled before prices are sharpened to the last."""
+SHARPENED_SHARE = 0.1
+"""Share of the users, and half of MANY at least, on whom prices are sharpened before all are looked at."""
+FREE_GROWTH = 5
+"""Most by which the open candidates grow from round to round, besides those that were fixed wrongly."""
+CORE_SHARE, MOST_IN_CORE = 0.15, 0.5
+"""Share of users whose choice stays in question at sharpened prices, and the most of them: beyond, all stay."""
+BLOCK = 16_384
+"""Users looked at at a time: what is made of them stays in the processor's cache."""
 POLISH_STEPS = 12
-DAMPING = 0.9
+SHARP, SHARP_ON_SAMPLE = 1e-7, 1e-5
+"""Relative change of the bound below which the steps are lost in what single users' choices do to it, and, on a sample, in
+what its users are not like all."""
+FIRST_BAND, CORE_BAND, LEAST_BAND, BAND_FALL = 0.08, 0.02, 0.005, 0.3
+"""Share of the candidates in whose band around the edge the bound's curvature is seen: at first, on a core,
+at last, and how it falls from step to step."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,7 @@ class UserProblem:
     """users x candidates arrays. slot: which inventory a candidate draws on, -1 for no candidate (padding).
 
     value, cost, conversions: per impression. cap: most impressions per user. inventory: per slot. budget None: no limit.
+    settled: value that users bring who are no longer part of the problem, what they take being off its limits already.
     """
 
     slot: npt.NDArray[np.int32]
@@ -56,23 +72,71 @@ class UserProblem:
     inventory: Floats
     budget: float | None = None
     target: float = 0.0
+    settled: float = 0.0
 
     @property
     def users(self) -> int:
         return int(self.slot.shape[0])
 
+    def rows(self, rows: Integers | slice) -> UserProblem:
+        """The problem of some of the users under the same limits."""
+        return replace(
+            self, slot=self.slot[rows], value=self.value[rows], cost=self.cost[rows], conversions=self.conversions[rows]
+        )
+
     def part(self, rows: Integers) -> UserProblem:
         """The problem of some of the users, its limits in proportion."""
         share = rows.size / self.users
-        return UserProblem(
-            self.slot[rows],
-            self.value[rows],
-            self.cost[rows],
-            self.conversions[rows],
-            self.cap,
-            self.inventory * share,
-            None if self.budget is None else self.budget * share,
-            self.target * share,
+        return replace(
+            self.rows(rows),
+            inventory=self.inventory * share,
+            budget=None if self.budget is None else self.budget * share,
+            target=self.target * share,
+            settled=self.settled * share,
+        )
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What choices take of the limits, and what they bring."""
+
+    slots: Floats
+    money: float
+    conversions: float
+    value: float
+
+    @staticmethod
+    def nothing(problem: UserProblem) -> Taken:
+        return Taken(np.zeros(problem.inventory.size), 0.0, 0.0, 0.0)
+
+    @staticmethod
+    def of(problem: UserProblem, chosen: Flags) -> Taken:
+        """By the chosen of the problem's candidates: users x candidates."""
+        place = np.flatnonzero(chosen)
+        return Taken(
+            np.bincount(problem.slot.ravel()[place], minlength=problem.inventory.size).astype(np.float64),
+            *(float(each.ravel()[place].sum()) for each in (problem.cost, problem.conversions, problem.value)),
+        )
+
+    def __add__(self, other: Taken) -> Taken:
+        return Taken(
+            self.slots + other.slots,
+            self.money + other.money,
+            self.conversions + other.conversions,
+            self.value + other.value,
+        )
+
+    def __sub__(self, other: Taken) -> Taken:
+        return self + Taken(-other.slots, -other.money, -other.conversions, -other.value)
+
+    def off(self, problem: UserProblem) -> UserProblem:
+        """The problem with this taken off its limits."""
+        return replace(
+            problem,
+            inventory=problem.inventory - self.slots,
+            budget=None if problem.budget is None else problem.budget - self.money,
+            target=problem.target - self.conversions if problem.target > 0 else 0.0,
+            settled=problem.settled + self.value,
         )
 
 
@@ -104,7 +168,9 @@ class UserPlan:
 
 def worth(problem: UserProblem, prices: Prices) -> Floats:
     """Value of each candidate at these prices; -inf where there is none."""
-    result: Floats = problem.value - np.append(prices.slot, np.inf)[problem.slot]
+    # no candidate has slot -1, the last: 'wrap' spares the check of every place
+    result: Floats = np.append(prices.slot, np.inf).take(problem.slot, mode="wrap")
+    np.subtract(problem.value, result, out=result)
     if problem.budget is not None and prices.money:
         result -= prices.money * problem.cost
     if prices.conversion:
@@ -114,11 +180,23 @@ def worth(problem: UserProblem, prices: Prices) -> Floats:
 
 def upper_bound(problem: UserProblem, prices: Prices) -> float:
     """Lagrangian bound: what every user's best choice is worth at these prices, plus the limits at their prices."""
-    return _bound(problem, prices, _edges(problem, worth(problem, prices))[1])
+    return _bound(problem, prices, sum(_gain(np.sort(reduced, axis=1), problem.cap) for *_, reduced in _blocks(problem, prices)))
+
+
+def _blocks(problem: UserProblem, prices: Prices) -> Iterator[tuple[int, UserProblem, Floats]]:
+    """First user, users and their candidates' worth, of one block of users after the other."""
+    for first in range(0, problem.users, BLOCK):
+        block = problem.rows(slice(first, first + BLOCK))
+        yield first, block, worth(block, prices)
+
+
+def _gain(ordered: Floats, cap: int) -> float:
+    """What every user's best choice is worth, by the worth of their candidates in rising order."""
+    return float(np.maximum(ordered[:, max(ordered.shape[1] - cap, 0) :], 0.0).sum())
 
 
 def _bound(problem: UserProblem, prices: Prices, gain: float) -> float:
-    total = gain + float(prices.slot @ problem.inventory) - prices.conversion * problem.target
+    total = problem.settled + gain + float(prices.slot @ problem.inventory) - prices.conversion * problem.target
     return total + (prices.money * problem.budget if problem.budget is not None else 0.0)
 
 
@@ -129,10 +207,10 @@ def _edges(problem: UserProblem, reduced: Floats) -> tuple[Floats, float]:
     cap = problem.cap
     if cap >= width:
         return reduced, float(np.maximum(reduced, 0.0).sum())
-    ordered = np.partition(reduced, (width - cap - 1, width - cap), axis=1)
+    ordered = np.sort(reduced, axis=1)  # of so few, quicker than what only parts them
     outside = np.maximum(ordered[:, width - cap - 1], 0.0)  # the best candidate left out: those chosen must beat it
     inside = np.maximum(ordered[:, width - cap], 0.0)  # the worst chosen: those left out must beat it
-    gain = float(np.maximum(ordered[:, width - cap :], 0.0).sum())
+    gain = _gain(ordered, cap)
     edge = np.where(reduced >= inside[:, None], outside[:, None], inside[:, None])
     return np.subtract(reduced, edge, out=edge), gain
 
@@ -144,38 +222,122 @@ def solve_users(problem: UserProblem, *, seed: int = 0, start: Prices | None = N
     `missing` says by how much it fails.
     """
     penalty = _target_penalty(problem)
-    if start is None:
-        start = _sampled_prices(problem, seed, gap, penalty)
-    elif problem.users > 2 * SAMPLE_FOR_CHANGES:
-        sample = np.random.default_rng([seed, problem.users]).permutation(problem.users)[:SAMPLE_FOR_CHANGES]
-        start = polish(problem.part(np.sort(sample)), start, gap)
+    start = _sampled_prices(problem, seed, gap, penalty) if start is None else start
     if np.isnan(start.slot).any() or problem.users < SMALL:
         return _exact(problem, start, gap, penalty)
-    free = min(FREE_POLISHED / problem.slot.size, FREE_SHARE)
-    return _exact(problem, polish(problem, start, gap), gap, penalty, free_share=free)
+    if problem.users > MANY:
+        sample = np.random.default_rng([seed, problem.users]).permutation(problem.users)
+        sample = sample[: max(MANY // 2, int(SHARPENED_SHARE * problem.users))]
+        start = polish(problem.part(np.sort(sample)), start, penalty, sharp=SHARP_ON_SAMPLE)
+        start, plan = _around(problem, start, gap, penalty)
+        if plan is not None:
+            return plan
+    sharp = polish(problem, start, penalty)
+    return _exact(problem, sharp, gap, penalty, free_share=min(FREE_POLISHED / problem.slot.size, FREE_SHARE))
 
 
-def polish(problem: UserProblem, prices: Prices, gap: float = GAP, steps: int = POLISH_STEPS) -> Prices:
-    """Sharpen prices on all users: Newton steps on the bound, the best of them kept, until one gains less than `gap`."""
+def _around(problem: UserProblem, prices: Prices, gap: float, penalty: float) -> tuple[Prices, UserPlan | None]:
+    """Settle the users whose choice is clear, solve for the others, and prove the gap over all: prices nearer by a step, and
+    the plan. None where the choice of too many hangs on the prices, as where many candidates are worth the same."""
+    width = _width(problem, prices, CORE_BAND)
+    if width <= 0:
+        return prices, None
+    prices = _newton_step(problem, prices, _look(problem, prices, width), width, penalty)
+    rows, core, x = _core(problem, prices)
+    if rows.size > MOST_IN_CORE * problem.users:
+        return prices, None
+    sharp = polish(core, prices, penalty, CORE_BAND * problem.users / rows.size)
+    found = _exact(core, sharp, gap, penalty, rounds=2, free_share=min(FREE_POLISHED / core.slot.size, FREE_SHARE))
+    x[rows] = found.x
+    bound = upper_bound(problem, found.prices) + penalty * found.missing
+    open_share = found.free_share * rows.size / problem.users
+    plan = UserPlan(x, found.prices, found.objective, bound, found.missing, found.rounds, open_share)
+    return prices, plan if plan.gap <= gap else None
+
+
+def _core(problem: UserProblem, prices: Prices) -> tuple[Integers, UserProblem, Floats]:
+    """The users whose choice hangs most on the prices: their rows, their problem, and everyone's choice as it is now.
+
+    CORE_SHARE of the users, more where the others alone would take more than there is, everyone in the end.
+    """
+    x, slack, made = np.zeros(problem.slot.shape), np.empty(problem.users), Taken.nothing(problem)
+    for first, block, reduced in _blocks(problem, prices):
+        margins, _ = _edges(block, reduced)
+        x[first : first + BLOCK] = margins > 0
+        made += Taken.of(block, margins > 0)
+        slack[first : first + BLOCK] = np.abs(margins, out=margins).min(axis=1)
+    share = CORE_SHARE
+    while share < 1:
+        place = int(share * problem.users)
+        rows = np.flatnonzero(slack <= np.partition(slack, place)[place])
+        of_rows = problem.rows(rows)
+        core = (made - Taken.of(of_rows, x[rows] > 0)).off(of_rows)
+        if (core.inventory >= 0).all() and (core.budget is None or core.budget >= 0):
+            return rows, core, x
+        share *= 2
+    return np.arange(problem.users), problem, x
+
+
+def polish(
+    problem: UserProblem, prices: Prices, penalty: float = np.inf, band: float = FIRST_BAND, sharp: float = SHARP
+) -> Prices:
+    """Sharpen prices: Newton steps on the bound, the best of them kept, until one changes it by less than a share `sharp`.
+
+    penalty: the most a conversion may cost. band: see FIRST_BAND.
+    """
     at = best = prices
-    lowest, share = np.inf, 0.08
-    for step in range(steps + 1):
-        margins, gain = _edges(problem, worth(problem, at))
-        bound = _bound(problem, at, gain)
+    lowest = np.inf
+    for step in range(POLISH_STEPS + 1):
+        width = _width(problem, at, band)
+        view = _look(problem, at, width)
+        bound = _bound(problem, at, view.gain)
         gained = lowest - bound
-        if step == steps or 0 <= gained < gap / 20 * abs(bound):
-            best = at if gained > 0 else best
-            break
+        if step == POLISH_STEPS or abs(gained) < sharp * abs(bound):
+            return at if gained > 0 else best
         if gained < 0:  # too far: the bound is convex, nearer to the best prices it falls
             at = _between(best, at, 0.25)
             continue
         best, lowest = at, bound
-        width = _first_width(problem, margins, share)
         if width <= 0:
-            break
-        at = _newton_step(problem, at, margins.ravel(), width)
-        share = max(share * 0.8, 0.02)
+            return best
+        at = _newton_step(problem, at, view, width, penalty)
+        band = max(band * BAND_FALL, min(band, LEAST_BAND))
     return best
+
+
+@dataclass(frozen=True)
+class View:
+    """What is seen at some prices. gain: what the choices are worth; excess: what they take of each limit beyond it (slots,
+    money and conversions where limited); near, margins: candidates within a width of the edge of their user's choice."""
+
+    gain: float
+    excess: Floats
+    near: Integers
+    margins: Floats
+
+
+def _look(problem: UserProblem, prices: Prices, width: float) -> View:
+    size = problem.slot.shape[1]
+    gains, near, margins_near, taken = 0.0, [], [], Taken.nothing(problem)
+    for first, block, reduced in _blocks(problem, prices):
+        margins, gain = _edges(block, reduced)
+        gains += gain
+        taken += Taken.of(block, margins > 0)
+        close = np.flatnonzero(np.abs(margins) < width)
+        near.append(close + first * size)
+        margins_near.append(margins.ravel()[close])
+    excess = [taken.slots - problem.inventory]
+    if problem.budget is not None:
+        excess.append(np.array([taken.money - problem.budget]))
+    if problem.target > 0:
+        excess.append(np.array([problem.target - taken.conversions]))
+    return View(gains, np.concatenate(excess), np.concatenate(near), np.concatenate(margins_near))
+
+
+def _width(problem: UserProblem, prices: Prices, share: float) -> float:
+    """Margin within which this share of the candidates lies, by a part of the users."""
+    some = problem.rows(slice(None, None, max(problem.users // 20_000, 1)))
+    return _first_width(some, _edges(some, worth(some, prices))[0], share)
 
 
 def _between(one: Prices, other: Prices, share: float) -> Prices:
@@ -185,52 +347,81 @@ def _between(one: Prices, other: Prices, share: float) -> Prices:
     return Prices(mixed(one.slot, other.slot), mixed(one.money, other.money), mixed(one.conversion, other.conversion))
 
 
-def _newton_step(problem: UserProblem, at: Prices, margins: Floats, width: float) -> Prices:
-    """Prices nearer to where every limit is just used up.
-
-    The bound's slope is what the chosen candidates take of a limit beyond it, its curvature what those within `width` of the
-    edge of their user's choice take (a kernel estimate). Slots meet in money and conversions only, so that the system is an
-    arrow, solved by its Schur complement; that they also compete under a user's cap is left out, and damped for.
-    """
-    slots = problem.inventory.size
-    slot_of = np.where(problem.slot >= 0, problem.slot, slots).ravel()
-    taken, near = np.flatnonzero(margins > 0), np.flatnonzero(np.abs(margins) < width)
-    excess = np.bincount(slot_of[taken], minlength=slots + 1)[:slots] - problem.inventory
-    of_near = slot_of[near]
-    count = np.bincount(of_near, minlength=slots + 1)[:slots]
-    price, over, take = [], [], []
-    for use, limit, now in (
-        (problem.cost, problem.budget, at.money),
-        (-problem.conversions, -problem.target if problem.target > 0 else None, at.conversion),
-    ):
-        if limit is not None:
-            price.append(now)
-            over.append(float(use.ravel()[taken].sum()) - limit)
-            take.append(use.ravel()[near])
-    border = np.array([np.bincount(of_near, weights=one, minlength=slots + 1)[:slots] for one in take]).reshape(-1, slots)
-    corner = np.array([[float(one @ other) for other in take] for one in take]).reshape(len(take), len(take))
-    # slots so little used that they would cost less than nothing cost nothing, whatever becomes of the other prices
-    is_idle = (excess <= 0) & (at.slot * count + 2 * width * excess <= 0)
-    curve = np.where(is_idle | (count == 0), np.inf, count)
-    complement, wanted = corner - border @ (border / curve).T, np.array(over) - border @ (excess / curve)
-    prices, shared, is_moved = np.array(price), np.zeros(len(take)), np.ones(len(take), dtype=bool)
-    while is_moved.any():
-        shared[is_moved] = np.linalg.lstsq(complement[np.ix_(is_moved, is_moved)], wanted[is_moved], rcond=None)[0]
-        is_below = is_moved & (prices + 2 * width * shared < 0)
-        if not is_below.any():
-            break
-        # the first whose price would fall below nothing stays at none, and the other is solved for again without it
-        first = min(np.flatnonzero(is_below), key=lambda place: -prices[place] / shared[place])
-        is_moved[first], shared[first] = False, 0.0
-    moves = (excess - shared @ border) / curve
-    change = np.append(moves, 0.0)[of_near] + sum(one * move for one, move in zip(take, shared, strict=True))
+def _newton_step(problem: UserProblem, at: Prices, view: View, width: float, penalty: float) -> Prices:
+    """Prices nearer to where every limit is just used up. The bound's slope is what is taken of a limit beyond it, negated."""
+    slots, near = problem.inventory.size, view.near
+    curvature = _curvature(problem, view, width)
+    seen = np.diag(curvature).copy()
+    # where nobody is near the edge nothing is known of the curvature: as if one were
+    curvature[np.diag_indices(seen.size)] += np.where(seen > 0, 1e-6 * seen, 0.5 / width)
+    price = np.concatenate(
+        [at.slot, [at.money] if problem.budget is not None else [], [at.conversion] if problem.target > 0 else []]
+    )
+    move = _best_step(curvature, view.excess, price)
+    change = np.append(move[:slots], 0.0)[problem.slot.ravel()[near]]
+    for use, step in zip(_uses(problem, near), move[slots:], strict=True):
+        change += use * step
     # no further than the band reaches in which the curvature was seen
-    scale = 2 * width * DAMPING
-    reach = float(np.quantile(np.abs(change), 0.9)) * scale if near.size else 0.0
-    scale *= min(1.0, 2 * width / reach) if reach > 0 else 1.0
-    new = [max(now + scale * move, 0.0) if moved else 0.0 for now, move, moved in zip(price, shared, is_moved, strict=True)]
-    money = new.pop(0) if problem.budget is not None else 0.0
-    return Prices(np.where(is_idle, 0.0, np.maximum(at.slot + scale * moves, 0.0)), money, new[0] if new else 0.0)
+    reach = float(np.quantile(np.abs(change), 0.9)) if near.size else 0.0
+    scale = min(1.0, 2 * width / reach) if reach > 0 else 1.0
+    new = np.maximum(price + scale * np.minimum(move, np.where(seen > 0, np.inf, 2 * width)), 0.0)
+    rest = new[slots:].tolist()
+    money = rest.pop(0) if problem.budget is not None else 0.0
+    return Prices(new[:slots], money, min(rest[0], penalty) if rest else 0.0)
+
+
+def _uses(problem: UserProblem, places: Integers) -> list[Floats]:
+    """What candidates take of the limits of money and conversions, where there are such; conversions less than nothing."""
+    uses = [problem.cost.ravel()[places]] if problem.budget is not None else []
+    return [*uses, -problem.conversions.ravel()[places]] if problem.target > 0 else uses
+
+
+def _curvature(problem: UserProblem, view: View, width: float) -> Floats:
+    """The bound's second derivatives along the prices, by those near the edge of their user's choice (a kernel estimate).
+
+    One at the edge of being worth anything adds the outer product of what it takes of the limits; two that compete for the
+    last place under a user's cap add that of their difference.
+    """
+    slots, near = problem.inventory.size, view.near
+    slot, uses = problem.slot.ravel()[near].astype(np.int64), _uses(problem, near)
+    one, other = _rivals(near // problem.slot.shape[1], view.margins)
+    crossed = _products(slots, slot[one], slot[other], [use[one] for use in uses], [use[other] for use in uses])
+    return np.asarray((_products(slots, slot, slot, uses, uses) - crossed - crossed.T) / (2 * width))
+
+
+def _rivals(user: Integers, margins: Floats) -> tuple[Integers, Integers]:
+    """Pairs that compete for the last place under their user's cap: as far above the edge as the other lies below it.
+
+    user, margins: of candidates, those of one user side by side. Returns the places of one and the other.
+    """
+    order = np.lexsort((np.abs(margins), user))
+    users, distance, is_in = user[order], np.abs(margins)[order], margins[order] > 0
+    hit = np.flatnonzero((users[1:] == users[:-1]) & (distance[1:] == distance[:-1]) & (is_in[1:] != is_in[:-1]))
+    return order[hit], order[hit + 1]
+
+
+def _products(slots: int, row: Integers, column: Integers, left: Sequence[Floats], right: Sequence[Floats]) -> Floats:
+    """Sum of outer products of what candidates take of the limits: of one slot each, and of money and conversions."""
+    size = slots + 1
+    total = np.zeros((slots + len(left), slots + len(left)))
+    total[:slots, :slots] = np.bincount(row * size + column, minlength=size * size).reshape(size, size)[:slots, :slots]
+    for i, use in enumerate(left):
+        total[slots + i, :slots] = np.bincount(column, weights=use, minlength=size)[:slots]
+        total[slots + i, slots:] = [float(use @ other) for other in right]
+    for i, use in enumerate(right):
+        total[:slots, slots + i] = np.bincount(row, weights=use, minlength=size)[:slots]
+    return total
+
+
+def _best_step(curvature: Floats, excess: Floats, price: Floats) -> Floats:
+    """The step d that minimises d' curvature d / 2 - excess d with price + d >= 0: non-negative least squares in price + d."""
+    from scipy.optimize import nnls
+
+    unit = 1.0 / np.sqrt(np.diag(curvature))
+    scaled = curvature * unit[:, None] * unit
+    root = np.linalg.cholesky(scaled)
+    found, _ = nnls(root.T, np.linalg.solve(root, unit * excess + scaled @ (price / unit)), maxiter=50 * price.size)
+    return np.asarray(found * unit - price)
 
 
 def _target_penalty(problem: UserProblem) -> float:
@@ -280,7 +471,7 @@ def _exact(
         x, prices, missing = answer
         now, gain = _edges(problem, worth(problem, prices))
         bound = _bound(problem, prices, gain)
-        objective = float((problem.value * x).sum())
+        objective = problem.settled + float((problem.value * x).sum())
         free = float((state == 0).sum()) / max(int(valid.sum()), 1)
         # at the price of a missing conversion the bound is that of plans which lack as many
         plan = UserPlan(x, prices, objective, bound + penalty * missing, missing, number, free)
@@ -292,7 +483,9 @@ def _exact(
         if not wrong.any():
             return plan
         # those wrongly fixed, and others as close to the edge as the wrong ones turned out to be
-        reach = float(np.quantile(np.abs(now[wrong]), 0.9))
+        reach, distance = float(np.quantile(np.abs(now[wrong]), 0.9)), np.abs(now[valid])
+        most = min(FREE_GROWTH * int((state == 0).sum()), distance.size - 1)
+        reach = min(reach, float(np.partition(distance, most)[most]))
         state[wrong | ((np.abs(now) <= reach) & valid)] = 0
     assert best is not None
     return best
@@ -305,13 +498,13 @@ def _first_width(problem: UserProblem, margins: Floats, free_share: float) -> fl
     return float(np.quantile(seen, free_share)) if seen.size else 0.0
 
 
-def _fix(margins: Floats, width: float, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.int8]:
+def _fix(margins: Floats, width: float, valid: Flags) -> npt.NDArray[np.int8]:
     state = np.where(margins > width, 1, np.where(margins < -width, -1, 0)).astype(np.int8)
     state[~valid] = -1
     return state
 
 
-def _over_asked(problem: UserProblem, state: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
+def _over_asked(problem: UserProblem, state: npt.NDArray[np.int8]) -> Flags:
     """Slots of which the candidates fixed as bought use more than there is; all of them where they cost more than the budget."""
     taken = state == 1
     over = np.bincount(problem.slot[taken], minlength=problem.inventory.size) > problem.inventory

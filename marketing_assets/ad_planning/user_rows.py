@@ -24,7 +24,7 @@ def user_plan_rows(reader: Reader, day: date, rates: pl.DataFrame, store: Store)
     """user_ad_plan rows of `day`: one impression per user, creative and placement, holdouts left out.
 
     A user's conversion rate is the audience's, scaled by the user's purchase_propensity over the audience's mean. The
-    placements' forecast impressions, the frequency cap and the target hold; the money budget is the group plan's.
+    placements' forecast impressions and the frequency cap hold; the money budget and the target are the group plan's.
     """
     schema = polars_schema("user_ad_plan")
     offered = rates.filter(pl.col("placement_id").is_in(list(store.ad_planning.user_level_placements)))

@@ -77,7 +77,7 @@ def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
     # a trained model's earlier part reaches LATER_DAYS further back than the rates of the day
     start = days[0] - timedelta(days=store.response.history_days - 1 + (LATER_DAYS if store.methods == "learned" else 0))
     log = read_log(reader, start, days[-1])
-    inventory = Inventory(*(reader.accepted(name, None, days[-1]) for name in ("campaigns", "creatives", "placements")))
+    inventory = Inventory.read(reader, days)
     items = read_items(reader, days, log, inventory)
     previous = reader.window("response_rates", days[0] - timedelta(days=1), days[0] - timedelta(days=1))
     pooled = Pool(log, store, read_changes(reader, days[-1]), items)
@@ -93,7 +93,7 @@ def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
         statistics = pooled.on(day)
         if history is not None:
             history.refit(day, statistics)
-        rates = rates_on(day, statistics, inventory, items, store, history, previous)
+        rates = rates_on(day, statistics, inventory.on(day), items, store, history, previous)
         rates_of.append(rates)
         previous = rates
         ratio = pooled_ratio(scores[-1].filter(pl.col("segment_type") == "all").to_dicts())
@@ -353,7 +353,10 @@ def fit_conversions(statistics: Day, store: Store) -> Effects:
 def plan_cells(
     day: date, statistics: Day, inventory: Inventory, store: Store, previous: pl.DataFrame | None = None
 ) -> pl.DataFrame:
-    """Cells that could be served tomorrow: CELL, campaign_id, item_id, available_impressions, pricing, price, paid."""
+    """Cells that could be served tomorrow: CELL, campaign_id, item_id, available_impressions, pricing, price, paid.
+
+    inventory: as known on `day`.
+    """
     seen = statistics.shown
     creatives = creatives_of(day, inventory, seen)
     prices = placement_prices(day, inventory.placements)

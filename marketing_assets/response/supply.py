@@ -6,6 +6,7 @@ and the expected price. What does not: whether anyone clicks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import polars as pl
 
 from marketing_assets.response.statistics import ANY_PLACEMENT, UNKNOWN_AUDIENCE
+from marketing_assets.schemas import INPUTS
+from marketing_assets.warehouse import Reader
 
 WEEKS = 4
 """Same weekdays behind a forecast of supply."""
@@ -26,25 +29,55 @@ HOUR_WEIGHT = 200.0
 
 @dataclass(frozen=True)
 class Inventory:
-    """The shop's campaigns, creatives and placements as accepted so far, with landed_date, read once per window."""
+    """The shop's campaigns, creatives and placements with landed_date, read once per window: see `read_landed`."""
 
     campaigns: pl.DataFrame
     creatives: pl.DataFrame
     placements: pl.DataFrame
 
+    @staticmethod
+    def read(reader: Reader, days: Sequence[date]) -> Inventory:
+        return Inventory(*(read_landed(reader, name, days) for name in ("campaigns", "creatives", "placements")))
+
+    def on(self, day: date) -> Inventory:
+        """The same as known by the end of a day of the window."""
+        names = ("campaigns", "creatives", "placements")
+        return Inventory(*(known_by(day, name, getattr(self, name)) for name in names))
+
+
+def read_landed(reader: Reader, source: str, days: Sequence[date]) -> pl.DataFrame:
+    """What an input with a key says by the first of `days`, and every row accepted on the others, in the order they landed.
+
+    A later row must not speak for the days before it, so that each day asks `known_by`.
+    """
+    from marketing_assets.cleaning import accepted_landed
+
+    known = reader.accepted(source, None, days[0])
+    if len(days) == 1 or not reader.has_source(source):
+        return known
+    rows = accepted_landed(reader, source, days[0] + timedelta(days=1), days[-1])
+    later = reader.frame(rows.select(*INPUTS[source].columns, "landed_date", "raw_row_id")).sort("landed_date", "raw_row_id")
+    return pl.concat([known, later.select(known.columns).cast(known.schema)])
+
+
+def known_by(day: date, source: str, landed: pl.DataFrame) -> pl.DataFrame:
+    """`Reader.accepted` of an input with a key as of `day`, from `read_landed`: of each column the newest value that is not null."""
+    key = list(INPUTS[source].key)
+    rows = landed.filter(pl.col("landed_date") <= day)
+    newest = rows.group_by(key, maintain_order=True).agg(pl.all().exclude(key).drop_nulls().last())
+    return newest.select(landed.columns).sort(key, nulls_last=False)
+
 
 def creatives_of(day: date, inventory: Inventory, shown: pl.DataFrame) -> pl.DataFrame:
-    """Creatives that may run on day + 1: creative_id, campaign_id, item_id. From the source, else those seen in the log."""
+    """Creatives that may run on day + 1: creative_id, campaign_id, item_id. inventory: as known on `day`; where it has no
+    creatives, those seen in the log."""
     tomorrow = day + timedelta(days=1)
     seen = shown.group_by("creative_id").agg(pl.col("campaign_id", "item_id").max()).sort("creative_id")
-    known = inventory.creatives.filter(pl.col("landed_date") <= day)
-    if known.is_empty():
+    if inventory.creatives.is_empty():
         return seen
-    open_campaigns = inventory.campaigns.filter(pl.col("landed_date") <= day)
-    running = known.filter(_is_running(tomorrow))
-    if not open_campaigns.is_empty():
-        closed = open_campaigns.filter(~_is_running(tomorrow)).select("campaign_id")
-        running = running.join(closed, on="campaign_id", how="anti")
+    running = inventory.creatives.filter(_is_running(tomorrow))
+    closed = inventory.campaigns.filter(~_is_running(tomorrow)).select("campaign_id")
+    running = running.join(closed, on="campaign_id", how="anti")
     return running.select("creative_id", "campaign_id", "item_id").sort("creative_id")
 
 
@@ -54,9 +87,12 @@ def _is_running(day: date) -> pl.Expr:
 
 
 def placement_prices(day: date, placements: pl.DataFrame) -> pl.DataFrame:
-    """Per placement and hour in force on day + 1: capacity, pricing, price. A row without hour holds for every hour left."""
+    """Per placement and hour in force on day + 1: capacity, pricing, price. A row without hour holds for every hour left.
+
+    placements: as known on `day`.
+    """
     tomorrow = day + timedelta(days=1)
-    valid = placements.filter(pl.col("landed_date") <= day, pl.col("valid_from").is_null() | (pl.col("valid_from") <= tomorrow))
+    valid = placements.filter(pl.col("valid_from").is_null() | (pl.col("valid_from") <= tomorrow))
     newest = valid.sort("placement_id", "hour", "valid_from", nulls_last=False).unique(
         ["placement_id", "hour"], keep="last", maintain_order=True
     )
