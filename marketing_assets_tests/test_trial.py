@@ -75,6 +75,9 @@ def test_a_trial_reports_every_arm_and_leaves_only_its_files(finished: Path) -> 
     first = {arm: days[0] for arm, days in seed["truth"].items()}
     assert first["common_practice"]["more"]["retail_sessions"] == first["oracle"]["more"]["retail_sessions"]
     assert first["system_without_ads"]["ad_spend"] == 0 and first["system_without_ads"]["impressions"] == 0
+    # what was decided once is ordered once, though lists and plan hold for two days
+    ordered = [day["more"]["units_ordered"] for day in seed["truth"]["system"]]
+    assert ordered[0] > 0 and ordered[1] == 0
     assert "nan" not in (finished / "trial.html").read_text()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,7 @@ def _live_arms(
             if isinstance(oracle, KnowingShop) and stock is not None:
                 known = stock.on(day - timedelta(days=1))
                 oracle.live(day, oracle_decisions(oracle.oracle(), day, today, known, dispersion, store, budgets))
+            decided = _ordered(decided)
             waiting.append(day)
             unjudged.append(day)
             if len(waiting) >= plan.renew_days or day == days[-1]:
@@ -163,6 +164,11 @@ def _live_arms(
 
 def _for_day(decided: Decisions, day: date) -> Decisions:
     return Decisions(**{**vars(decided), "ad_plan": for_day(decided.ad_plan, day)})
+
+
+def _ordered(decided: Decisions) -> Decisions:
+    """The same decisions on the day after: lists and plan stay, goods were ordered."""
+    return decided if decided.orders is None else replace(decided, orders=decided.orders.clear())
 
 
 class _Stock:
