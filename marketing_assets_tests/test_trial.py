@@ -89,6 +89,15 @@ def test_a_cut_trial_goes_on_and_another_one_is_refused(finished: Path) -> None:
         run_trial(TINY, 1, DAYS + 1, finished, told.append, warm_up_days=4, renew_days=2, settings=QUICK)
 
 
+def test_seeds_live_side_by_side_and_come_out_as_alone(tmp_path: Path) -> None:
+    told: list[str] = []
+    both = run_trial(TINY, 2, 1, tmp_path / "both", told.append, warm_up_days=2, jobs=2, settings=QUICK)
+    assert both["seeds"] == 2 and len(told) == 2 and sorted(path.name for path in (tmp_path / "both" / "seeds").iterdir()) == ["1.json", "2.json"]
+    run_trial(TINY, 1, 1, tmp_path / "alone", told.append, warm_up_days=2, first_seed=2, settings=QUICK)
+    one, other = (json.loads((tmp_path / name / "seeds" / "2.json").read_text()) for name in ("both", "alone"))
+    assert one["truth"] == other["truth"] and one["figures"] == other["figures"]
+
+
 def test_a_shop_with_the_smallest_interface_can_be_named(tmp_path: Path) -> None:
     """Without branch the past is lived again, and comes out the same; without an oracle there is no third arm."""
     make = shop_class(LONE)

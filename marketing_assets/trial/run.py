@@ -10,7 +10,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -35,40 +37,62 @@ def run_trial(
     renew_days: int = 1,
     judge_days: int = 1,
     first_seed: int = 1,
+    jobs: int = 1,
     settings: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run `seeds` seeds of `days` days and write trial.json, trial.md and trial.html into `out`. Returns the summary.
 
     A finished seed lies in out/seeds/<seed>.json and is not run again; seeds of another shop or other days there are an
-    error. settings: sections of store.yaml to replace, as Store takes them.
+    error. jobs: seeds lived side by side, each in a process of its own. settings: sections of store.yaml to replace, as Store
+    takes them.
     """
-    make = shop_class(shop)
+    shop_class(shop)  # a name that leads nowhere is told before anything is lived
     plan = Plan(days, warm_up_days, renew_days, judge_days, settings or {})
     kind = {"shop": shop, **{name: value for name, value in asdict(plan).items() if name != "settings"}, "settings": repr(plan.settings)}
-    done = []
     (out / "seeds").mkdir(parents=True, exist_ok=True)
+    done: dict[int, dict[str, Any]] = {}
     for seed in range(first_seed, first_seed + seeds):
         path = out / "seeds" / f"{seed}.json"
         if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["kind"] != kind:
-                raise TrialError(f"{path} is of another trial ({found['kind']}); choose another folder or remove it")
-            done.append(found)
-            continue
-        began, cpu = time.perf_counter(), time.process_time()
-        folder = Path(tempfile.mkdtemp(prefix=f"seed-{seed}-", dir=out))
-        try:
-            with texts_beside(out / "trial"):
-                lived = live_seed(make, seed, plan, folder, tell)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
-        content = json.loads(json.dumps({"kind": kind, **seconds, **asdict(lived)}))
-        replace_file(path, json.dumps(content))
-        done.append(content)
-        tell(f"seed {seed}: done in {seconds['cpu_seconds']:.0f} CPU seconds")
-        _write(done, kind, out)
-    return _write(done, kind, out)
+            done[seed] = json.loads(path.read_text(encoding="utf-8"))
+            if done[seed]["kind"] != kind:
+                raise TrialError(f"{path} is of another trial ({done[seed]['kind']}); choose another folder or remove it")
+    missing = [seed for seed in range(first_seed, first_seed + seeds) if seed not in done]
+
+    def finished(seed: int, content: dict[str, Any]) -> None:
+        done[seed] = content
+        tell(f"seed {seed}: done in {content['cpu_seconds']:.0f} CPU seconds")
+        _write([done[one] for one in sorted(done)], kind, out)
+
+    if min(jobs, len(missing)) <= 1:
+        for seed in missing:
+            finished(seed, _one_seed(shop, seed, plan, kind, out, tell))
+    else:
+        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
+            asked = {pool.submit(_one_seed, shop, seed, plan, kind, out, _told): seed for seed in missing}
+            for future in as_completed(asked):
+                finished(asked[future], future.result())
+    return _write([done[seed] for seed in sorted(done)], kind, out)
+
+
+def _told(text: str) -> None:
+    """What a seed in a process of its own says, seen at once."""
+    print(text, flush=True)
+
+
+def _one_seed(shop: str, seed: int, plan: Plan, kind: dict[str, Any], out: Path, tell: Tell) -> dict[str, Any]:
+    """Live a seed in a folder of its own, which is removed, and write out/seeds/<seed>.json. Returns its content."""
+    began, cpu = time.perf_counter(), time.process_time()
+    folder = Path(tempfile.mkdtemp(prefix=f"seed-{seed}-", dir=out))
+    try:
+        with texts_beside(out / "trial"):
+            lived = live_seed(shop_class(shop), seed, plan, folder, tell)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    content: dict[str, Any] = json.loads(json.dumps({"kind": kind, **seconds, **asdict(lived)}))
+    replace_file(out / "seeds" / f"{seed}.json", json.dumps(content))
+    return content
 
 
 def _write(done: list[dict[str, Any]], kind: dict[str, Any], out: Path) -> dict[str, Any]:
