@@ -149,11 +149,12 @@ class Comparison:
     n: int
 
     def as_metrics(self) -> dict[str, float | int]:
-        """For FittedModel.metrics."""
-        return {
-            "holdout_loss": self.challenger_loss, "holdout_champion_loss": self.champion_loss, "holdout_n": self.n,
+        """For FittedModel.metrics; rounded, since threads add up in no fixed order."""
+        found = {
+            "holdout_loss": self.challenger_loss, "holdout_champion_loss": self.champion_loss,
             "holdout_difference": self.difference, "holdout_difference_low": self.low, "holdout_difference_high": self.high,
-        }
+        }  # fmt: skip
+        return {"holdout_n": self.n, **{name: round(value, 9) for name, value in found.items()}}
 
 
 def compare(

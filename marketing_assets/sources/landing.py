@@ -203,7 +203,7 @@ def _read_group(
     broken = None
     if block.format != "parquet":
         broken = _unread_lines(staging, rejects, files, block, number)
-        _check_lines(landing, header, staged, files, broken, block)
+        _check_lines(staging.reader, landing, header, staged, files, broken, block)
     rows = _with_files(staging, staged, files, block, broken)
     rows = rows.filter(rows[KEPT])
     if not block.is_dated:
@@ -278,10 +278,11 @@ def _view(
 
 
 def _check_lines(
-    landing: ir.Table, header: Sequence[str], staged: ir.Table, files: Sequence[Ready], broken: pl.DataFrame, block: SourceBlock
+    reader: Reader, landing: ir.Table, header: Sequence[str], staged: ir.Table, files: Sequence[Ready], broken: pl.DataFrame,
+    block: SourceBlock,
 ) -> None:
     """Every line of every file was read or refused; raises SourceError where the engine lost one without a word."""
-    read = dict(staged.group_by("landing_file").agg(rows=staged.count()).to_polars().iter_rows())
+    read = dict(reader.frame(staged.group_by("landing_file").agg(rows=staged.count())).iter_rows())
     refused = dict(broken.group_by("landing_file").len().iter_rows())
     for file in files:
         number = int(file.path.name[:6])
@@ -315,7 +316,7 @@ def _unread_lines(staging: Staging, rejects: str, files: Sequence[Ready], block:
     errors = reader.ibis.table(rejects, database=("temp", "main"))
     scans = reader.ibis.table(f"{rejects}_scan", database=("temp", "main")).select("scan_id", "file_id", "file_path").distinct()
     joined = errors.join(scans, ["scan_id", "file_id"])
-    found = joined.select("file_path", "line", "csv_line", "error_type", "error_message").to_polars()
+    found = reader.frame(joined.select("file_path", "line", "csv_line", "error_type", "error_message"))
     for name in (rejects, f"{rejects}_scan"):
         staging.drop(name)
     by_path = {str(file.path): int(file.path.name[:6]) for file in files}
@@ -375,7 +376,7 @@ def _with_files(
     )
     staged = staged.mutate(landing_position=staged.rowid())
     if "landing_line" not in staged.columns:
-        first = staged.group_by("landing_file").agg(first=staged.landing_position.min()).to_polars()
+        first = staging.reader.frame(staged.group_by("landing_file").agg(first=staged.landing_position.min()))
         listed = listed.join(first, left_on="listed_file", right_on="landing_file", how="left")
     else:
         listed = listed.with_columns(first=pl.lit(0, dtype=pl.Int64))

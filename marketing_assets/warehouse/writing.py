@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 
+PIECE_ROWS = 122_880
+"""Rows one thread writes at a time: as many as the engine keeps in a block."""
+
+
 @dataclass(frozen=True)
 class LedgerRow:
     """What the ledger knows of one table's partition; see DESIGN of the ledger in docs/architecture.md."""
@@ -132,7 +136,10 @@ class Warehouse:
         chosen = ", ".join(f"CAST({column} AS {DUCKDB_TYPES[type(kind).__name__]}) AS {column}" for column, kind in columns.items())
         if isinstance(rows, pl.DataFrame):
             if rows.height:
-                self.connection.register("incoming", rows.to_arrow(compat_level=pl.CompatLevel.newest()))
+                # in even pieces, or a second thread waits for the first, and takes as much time at it
+                whole = rows.rechunk()
+                pieces = pl.concat([whole.slice(first, PIECE_ROWS) for first in range(0, rows.height, PIECE_ROWS)], rechunk=False)
+                self.connection.register("incoming", pieces.to_arrow(compat_level=pl.CompatLevel.newest()))
                 self.connection.execute(f"INSERT INTO {spec.name} SELECT {chosen} FROM incoming")
                 self.connection.unregister("incoming")
             return
