@@ -11,7 +11,7 @@ the lists in force on the cut day, as build_recommendations issues them in one r
 
 Run: MARKETING_DATA=... python benchmarks/bench_recommendations.py sequences [--validate]
      MARKETING_DATA=... python benchmarks/bench_recommendations.py online_retail|taobao [--methods plain,learned] [--cuts ...]
-     python benchmarks/bench_recommendations.py speed [--users 100000] [--items 20000]
+     python benchmarks/bench_recommendations.py speed [--users 100000] [--items 20000] [--looks]
 Needs: implicit beside the project's own packages.
 """
 
@@ -424,6 +424,11 @@ def run_speed(args: argparse.Namespace) -> None:
     item = generator.choice(args.items, size=n, p=popularity / popularity.sum())
     ago = np.minimum((generator.exponential(90, n)).astype(int), 350)
     dates = np.datetime64(day) - ago
+    # of ten events of a shop with looks, eight are looks, one a cart, one a purchase
+    kind = pl.lit("purchase")
+    if args.looks:
+        tenth = pl.col("number") % 10
+        kind = pl.when(tenth == 0).then(kind).when(tenth == 1).then(pl.lit("add_to_cart")).otherwise(pl.lit("view_item"))
     base = pl.DataFrame({"number": np.arange(n), "u": user, "i": item, "d": dates})
     ids = base.select(
         user_id=pl.format("u{}", "u"), item_id=pl.format("i{}", "i"), event_date=pl.col("d").cast(pl.Date), number="number"
@@ -431,7 +436,7 @@ def run_speed(args: argparse.Namespace) -> None:
     events = ids.with_columns(
         landed_date="event_date",
         event_id=pl.col("number").cast(pl.String),
-        event_type=pl.lit("purchase"),
+        event_type=kind,
         event_at=pl.col("event_date").cast(pl.Datetime("us", "UTC")),
         is_bot=pl.lit(False),
         is_service=pl.lit(False),
@@ -442,10 +447,14 @@ def run_speed(args: argparse.Namespace) -> None:
         "clean_events": events,
         "user_features": ids.select("user_id").unique().with_columns(**shown),
         "item_features": items.with_columns(**shown),
-        "items": items.with_columns(as_of_date=pl.lit(day), is_service=pl.lit(False), first_seen_date=pl.lit(first)),
-        "item_days": ids.group_by("item_id", "event_date").agg(orders=pl.len(), carts=pl.lit(0), views=pl.lit(0)).with_columns(
-            landed_date="event_date"
+        "items": items.with_columns(
+            as_of_date=pl.lit(day), is_service=pl.lit(False), first_seen_date=pl.lit(first),
+            category=pl.format("c{}", pl.col("item_id").hash(1) % 200),
         ),
+        "item_days": events.group_by("item_id", "event_date").agg(
+            orders=(pl.col("event_type") == "purchase").sum(), carts=(pl.col("event_type") == "add_to_cart").sum(),
+            views=(pl.col("event_type") == "view_item").sum(),
+        ).with_columns(landed_date="event_date"),
     }
     store = Store(name="speed", timezone="UTC", currency="EUR", first_day=first, methods="plain", threads=2,
                   sources={"events": SourceBlock(files="x", columns={"event_at": "event_at"})})  # fmt: skip
@@ -476,6 +485,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--items", type=int, default=20_000)
     parser.add_argument("--events", type=int, default=30, help="speed: events per user")
+    parser.add_argument("--looks", action="store_true", help="speed: a shop that records looks and carts, too")
     args = parser.parse_args()
     {"sequences": run_sequences, "speed": run_speed}.get(args.what, run_shop)(args)
 
