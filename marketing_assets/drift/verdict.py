@@ -351,7 +351,8 @@ def _watch_means(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.in
         spread = 0.25 * np.nanmedian(spreads, axis=1)
         # sums of money have a few large ones: a day without any looks certain of a lower mean, and is not
         is_money = np.array(panel.families) == "business"
-        spread[is_money] = np.nanmean(spreads[is_money], axis=1)
+        seen = np.maximum(np.isfinite(spreads).sum(axis=1), 1)
+        spread = np.where(is_money, np.nansum(spreads, axis=1) / seen, spread)
         variance = np.maximum(panel.variance, spread[:, None] / panel.expected)
         noise = _overdispersion((panel.value - reference) ** 2 / variance)
         shift = reference[:, :, None] * np.expm1(np.array(SHIFTS))
