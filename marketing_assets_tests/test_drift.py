@@ -12,9 +12,10 @@ from polars.testing import assert_frame_equal
 
 from marketing_assets.config import DriftSettings
 from marketing_assets.drift import build_drift, judge
+from marketing_assets.drift.causes import classify
 from marketing_assets.drift.panels import Series
 from marketing_assets.drift.signals import HISTORY, inputs, metric_name, read_inputs
-from marketing_assets.drift.verdict import REPORT, verdict_name, watch
+from marketing_assets.drift.verdict import REPORT, WATCHED, verdict_name, watch
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import days_between, polars_schema, reader_over
 from marketing_assets_tests.test_evaluation import FIRST, lived_shop, shop, whole_range
@@ -491,3 +492,23 @@ def test_a_day_alone_equals_the_day_in_a_range() -> None:
 def test_metric_names() -> None:
     assert metric_name("ads", "ctr", "all", "all") == "ads.ctr"
     assert metric_name("ads", "ctr", "device", "mobile") == "ads.ctr[device=mobile]"
+
+
+@pytest.mark.parametrize(("delivery_is_beyond", "cause"), [(False, "mix"), (True, "data_quality"), (None, "data_quality")])
+def test_a_placement_the_plan_leaves_is_no_loss_of_data(delivery_is_beyond: bool | None, cause: str) -> None:
+    """None: nobody plans, so that impressions that vanish are lost."""
+
+    def watched(metric: str, family: str, is_beyond: bool, effect: float, segment_type: str = "all", segment: str = "all") -> dict[str, object]:
+        return {**dict.fromkeys(WATCHED), "metric": metric, "family": family, "segment_type": segment_type, "segment": segment,
+                "is_beyond": is_beyond, "effect": effect}  # fmt: skip
+
+    rows = [
+        watched("impressions.psi[placement]", "input", True, 0.5),
+        watched("impressions.volume[placement=feed]", "volume", True, -3.0, "placement", "feed"),
+        watched("impressions.volume[placement=home]", "volume", False, 0.1, "placement", "home"),
+    ]
+    if delivery_is_beyond is not None:
+        rows.append(watched("plan.spend_delivery_ratio", "promise", delivery_is_beyond, -0.4))
+    table = pl.DataFrame(rows, schema=WATCHED)
+    causes = classify(table.filter("is_beyond"), table)
+    assert set(causes.values()) == {cause}

@@ -127,13 +127,17 @@ def _is_broken_measurement(row: Mapping[str, Any], watched: pl.DataFrame) -> boo
     """A change no crowd of people makes.
 
     A kind of event or all conversions all but vanish; or one device's counts or rates jump while every other device holds; or
-    clicks change by the same factor in all of three or more placements at once.
+    clicks change by the same factor in all of three or more placements at once. Impressions of a placement are where the plan
+    buys them: as long as the plan is delivered, none there is no loss.
     """
     effect = row["effect"] or 0.0
     of_kind = watched.filter(pl.col("segment_type") == row["segment_type"], pl.col("family") == row["family"])
     name = row["metric"].split("[")[0]
     siblings = of_kind.filter(pl.col("segment") != row["segment"], pl.col("metric").str.starts_with(name + "["))
     if row["family"] == "volume":
+        delivered = watched.filter(pl.col("metric") == "plan.spend_delivery_ratio")
+        if row["segment_type"] == "placement" and delivered.height and not delivered["is_beyond"].any():
+            return False
         is_alone = siblings.height > 0 and not siblings["is_beyond"].any()
         is_device = row["segment_type"] in _DEVICE_COUNTS
         return effect < -SUDDEN or (is_device and is_alone and abs(effect) > SUDDEN / 2)
