@@ -198,6 +198,7 @@ class opened:
 
     def __enter__(self) -> Warehouse:
         self.connection = duckdb.connect(str(self.path), config={"threads": str(self.store.threads), "memory_limit": "4GB"})
+        self.connection.execute("SET enable_progress_bar = false")  # a process of its own looks to the engine like a prompt
         return Warehouse(self.connection, self.store, None)
 
     def __exit__(self, *error: object) -> None:
