@@ -27,7 +27,8 @@ from benchmarks.ad_truth import AdTruth
 from benchmarks.shop_truth import lived, rates_of
 from marketing_assets.ad_planning import Cells, Limits, Model
 from marketing_assets.ad_planning.solve import state_plan
-from marketing_assets.ad_planning.user_level import UserProblem, solve_users
+from marketing_assets.ad_planning.user_level import solve_users
+from marketing_assets.ad_planning.user_problem import UserProblem
 from marketing_assets.response import build_response
 from marketing_assets.warehouse import reader_over
 

@@ -14,14 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from marketing_assets.ad_planning import Cells, Limits, Model, Override, build_ad_plan, solve_plan, user_level
+from marketing_assets.ad_planning import Cells, Limits, Model, Override, build_ad_plan, solve_plan, user_level, user_prices
 from marketing_assets.ad_planning import solve as solve_module
 from marketing_assets.ad_planning.build import TABLES
 from marketing_assets.ad_planning.constraints import all_blocks
 from marketing_assets.ad_planning.risk import probability_of_target
 from marketing_assets.ad_planning.rounding import whole_impressions
 from marketing_assets.ad_planning.solve import used
-from marketing_assets.ad_planning.user_level import UserProblem, solve_users, upper_bound
+from marketing_assets.ad_planning.user_level import solve_users
+from marketing_assets.ad_planning.user_problem import Prices, UserProblem, upper_bound
 from marketing_assets.config import Store
 from marketing_assets.warehouse import polars_schema, reader_over
 
@@ -370,7 +371,6 @@ def test_any_prices_bound_the_user_plan() -> None:
     problem = user_problem(300, 5)
     best = linprog_optimum(problem)
     rng = np.random.default_rng(0)
-    from marketing_assets.ad_planning.user_level import Prices
 
     for _ in range(5):
         assert upper_bound(problem, Prices(rng.uniform(0, 2, 8), float(rng.uniform(0, 10)))) >= best
@@ -428,10 +428,10 @@ def test_user_plan_where_no_user_stands_out(change: str, monkeypatch: pytest.Mon
 def test_the_bound_s_curvature_is_that_of_its_slope() -> None:
     """Against the bound's own slope at prices moved a little, competition under the cap included."""
     problem = replace(user_problem(200_000, 4, slots=3), inventory=np.array([20_000.0, 30_000.0, 25_000.0]), budget=None)
-    at, move = user_level.Prices(np.array([0.9, 0.8, 0.85])), np.array([0.02, -0.01, 0.03])
-    view = user_level._look(problem, at, 0.05)
-    moved = user_level._look(problem, user_level.Prices(at.slot + move), 0.05)
-    curvature = user_level._curvature(problem, view, 0.05)
+    at, move = Prices(np.array([0.9, 0.8, 0.85])), np.array([0.02, -0.01, 0.03])
+    view = user_prices.look(problem, at, 0.05)
+    moved = user_prices.look(problem, Prices(at.slot + move), 0.05)
+    curvature = user_prices._curvature(problem, view, 0.05)
     assert curvature @ move == pytest.approx(view.excess - moved.excess, rel=0.05)
 
 

@@ -10,7 +10,8 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
-from marketing_assets.ad_planning.user_level import UserProblem, solve_users
+from marketing_assets.ad_planning.user_level import solve_users
+from marketing_assets.ad_planning.user_problem import UserProblem
 from marketing_assets.config import Store
 from marketing_assets.warehouse import Reader, polars_schema
 

@@ -27,7 +27,7 @@ from marketing_assets.drift.panels import Panel, Series
 Floats = npt.NDArray[np.float64]
 
 ALARM = 10.0
-"""Log-likelihood ratio at which a CUSUM counts as a change: evidence of 22,000 to 1: some thirty series are watched every day."""
+"""Log-likelihood ratio at which a CUSUM counts as a change: evidence of 22,000 to 1, since some thirty series are watched every day."""
 WATCHED_DAYS = 35
 """A change older than this is part of the reference by now."""
 LAG_DAYS = 8

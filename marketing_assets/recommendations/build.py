@@ -66,7 +66,7 @@ def build_recommendations(reader: Reader, days: Sequence[date], store: Store) ->
         catalogue.at(day)
         if day in triggers:
             fits.fit(day, triggers[day])
-        if day in learning and not catalogue.turn(day).any():
+        if day in learning and not catalogue.turn.any():
             fit_shop_ranker(models, in_force.links, history, catalogue, day, learning[day], store)
         for version in back.get(day, []):
             models.roll_back(version, day, MODELS)

@@ -41,7 +41,7 @@ class Catalogue:
     """State of every item known up to the end of a window, moved from day to day by `at`.
 
     items: ids, in an order that settles ties. Per item: entry (row of `entries` in force, -1 before it is known), category
-    (code, -1 without one), price (log of 1 + it, 0 where unknown), may_recommend. entries keeps titles and categories as text.
+    (code, -1 without one), price (log of 1 + it, 0 where unknown), may_recommend, turn (see _turn). entries keeps titles and categories as text.
     """
 
     def __init__(self, reader: Reader, days: Sequence[date], store: Store, since: date | None = None) -> None:
@@ -70,6 +70,7 @@ class Catalogue:
         self.price = np.zeros(n, dtype=np.float32)
         self.may_recommend = np.zeros(n, dtype=bool)
         self.is_promoted = np.zeros(n, dtype=bool)
+        self.turn = np.zeros(n)
         self._next = 0
         self._sellable = self._read_sellable(reader, days)
         self._promotions = self._read_promotions(reader, days)
@@ -132,6 +133,7 @@ class Catalogue:
             place, has_units = self._sellable[day]
             ours = known[place] & self._entry_allowed[self.entry[place]]
             self.may_recommend[place] = ours & has_units
+        self.turn = self._turn(day)
         if self._promotions is not None:
             tomorrow = day + timedelta(days=1)
             told = self._promotions.filter(pl.col("date") == tomorrow, pl.col("landed_date") <= day)
@@ -174,7 +176,7 @@ class Catalogue:
         rate = float(done.sum()) / float(seen.sum())
         return np.asarray(np.round((done + PRIOR_ORDERS) / (seen * rate + PRIOR_ORDERS), 9), dtype=np.float64)
 
-    def turn(self, day: date) -> Floats:
+    def _turn(self, day: date) -> Floats:
         """Per item how often a look turns into a cart (an order, where the shop sees more of those), over the shop's rate; 0
         throughout where lists are not ordered by it, or there were fewer than LEAST_TURNED."""
         if self.store.recommendations.objective == "purchases" or not self._has_looks:

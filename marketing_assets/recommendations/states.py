@@ -42,7 +42,7 @@ class DayState:
     def of(cls, catalogue: Catalogue, day: date, with_facts: bool) -> DayState:
         """Counts as of `day`, the rest as the catalogue stands."""
         return cls(
-            day, catalogue.popularity(day), catalogue.pull(day), catalogue.turn(day), catalogue.everyone(day), catalogue.may_recommend.copy(),
+            day, catalogue.popularity(day), catalogue.pull(day), catalogue.turn, catalogue.everyone(day), catalogue.may_recommend.copy(),
             catalogue.is_promoted.copy(), catalogue.category.copy(), catalogue.entry.copy(), catalogue.facts(day) if with_facts else {},
         )  # fmt: skip
 

@@ -268,9 +268,8 @@ class ItemLists:
         owner, target, strength = links_of(links.matrix, source)
         allowed = catalogue.may_recommend[target]
         owner, target, strength = owner[allowed], target[allowed], strength[allowed].astype(np.float64)
-        turn = catalogue.turn(day)
-        if turn.any():
-            strength = strength**LINK_POWER * turn[target]
+        if catalogue.turn.any():
+            strength = strength**LINK_POWER * catalogue.turn[target]
             order = np.lexsort((target, -levels(strength), owner))
             owner, target, strength = owner[order], target[order], strength[order]
         lengths = np.bincount(owner, minlength=len(items))
