@@ -162,7 +162,9 @@ def test_lists_go_by_what_showing_is_worth_once_enough_was_carted() -> None:
     """Young shops and those told to go by purchases; day by day equals the range."""
     how = PLAIN.model_copy(update={"holdout_share": 0.2})
     days = days_between(FIRST, FIRST + timedelta(days=30))
-    frames = frames_of(shop_of_looks(5, len(days)), days, shop_store(how))
+    # of ned nothing is known but that he was there
+    events: list[Event] = [*shop_of_looks(5, len(days)), (len(days) - 1, "ned", "begin_checkout", "fad")]
+    frames = frames_of(events, days, shop_store(how))
     built = build_recommendations(reader_over(frames, shop_store(how), days[-1]), days, shop_store(how)).tables
     lists = built["recommendations"]
     assert isinstance(lists, pl.DataFrame)
@@ -172,6 +174,9 @@ def test_lists_go_by_what_showing_is_worth_once_enough_was_carted() -> None:
     ordered = last.filter(pl.col("policy_id") == "worth")
     place = ordered.group_by("item_id").agg(pl.col("rank").mean(), n=pl.len()).sort("rank")
     assert place["item_id"][0] == "gem" and place.filter(pl.col("item_id") == "gem")["n"].item() == ordered["user_id"].n_unique()
+    said = dict(ordered.filter(pl.col("user_id") == "ned").select("item_id", "reason").iter_rows())
+    assert said["gem"] == "often chosen once looked at" and said.get("fad", "popular now") == "popular now"
+    assert (last.filter(pl.col("policy_id") == "popularity")["reason"] == "popular now").all()
     related = built["item_recommendations"]
     assert isinstance(related, pl.DataFrame)
     beside = related.filter(pl.col("as_of_date") == days[-1], pl.col("rank") == 1, pl.col("item_id") != "gem")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import polars as pl
 
-OWN, BOUGHT, LINKED, POPULAR, RANDOM = range(5)
-"""Codes of the kinds of reasons. OWN: showed interest; BOUGHT: bought before; LINKED: goes with an item; RANDOM: explored."""
+OWN, BOUGHT, LINKED, POPULAR, RANDOM, CHOSEN = range(6)
+"""Codes of the kinds of reasons. OWN: showed interest; BOUGHT: bought before; LINKED: goes with an item; RANDOM: explored; CHOSEN:
+oftener than others put in the cart once looked at."""
 
 
 def sentences(rows: pl.DataFrame) -> pl.Series:
@@ -30,6 +31,8 @@ def sentences(rows: pl.DataFrame) -> pl.Series:
         .then(pl.format("goes with {}", pl.col("anchor")))
         .when(pl.col("kind") == RANDOM)
         .then(pl.lit("shown to learn"))
+        .when(pl.col("kind") == CHOSEN)
+        .then(pl.lit("often chosen once looked at"))
         .otherwise(pl.lit("popular now"))
     )
     return rows.select(text.alias("reason"))["reason"]

@@ -189,6 +189,7 @@ class UserLists:
         rank = np.tile(np.arange(1, length + 1), rows)
         kept = np.flatnonzero((flat >= 0) | (rank == 1))
         row, pair = np.repeat(np.arange(rows), length)[kept], lists.place.ravel()[kept]
+        whole = users[row]
         is_there = pair >= 0
 
         def of(values: Singles) -> Singles:
@@ -196,9 +197,11 @@ class UserLists:
 
         bought = of(of_pairs(seen, scored, seen.bought))
         kind = _kinds(of(scored.own), of(scored.linked), of(scored.popular), bought, lists.is_random.ravel()[kept], self._how)
+        # in lists by worth an item nothing of the person speaks for is there for its rate after a look
+        unspoken = np.flatnonzero(is_there & (kind == reasons.POPULAR) & (whole["policy_id"] == WORTH).to_numpy())
+        kind[unspoken[state.turn[which[row[unspoken]], flat[kept][unspoken]] > 1]] = reasons.CHOSEN
         days_ago = of(of_pairs(seen, scored, seen.last))
         anchor = self._anchors(state, which, seen, row, flat[kept], kind)
-        whole = users[row]
         return pl.DataFrame(
             {
                 "as_of_date": pl.Series([day.day for day in state.days], dtype=pl.Date).gather(which[row]),
