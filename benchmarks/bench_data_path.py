@@ -119,7 +119,7 @@ def ours(folder: Path, start: str, days: int, threads: int) -> dict[str, Any]:
 
     from marketing_assets import features
     from marketing_assets.config import Store
-    from marketing_assets.warehouse import Warehouse, days_between
+    from marketing_assets.warehouse import Warehouse, cut_by_rows, days_between
 
     store = Store.model_validate({
         "name": "bench", "timezone": "Europe/London", "currency": "GBP", "first_day": FIRST, "threads": threads,
@@ -131,10 +131,11 @@ def ours(folder: Path, start: str, days: int, threads: int) -> dict[str, Any]:
         str(target), config={"threads": threads, "memory_limit": MEMORY_LIMIT, "temp_directory": str(folder / "ours.tmp")}
     )
     warehouse = Warehouse(con, store, None)
-    window = days_between(FIRST, FIRST + timedelta(days=days - 1))
     con.execute(f"ATTACH '{folder / f'{start}.duckdb'}' AS given (READ_ONLY)")
     con.execute(f"INSERT INTO {start}_events BY NAME SELECT * FROM given.{start}_events")
     con.execute("CHECKPOINT; DETACH given")
+    landed = dict(con.execute(f"SELECT landed_date, count(*) FROM {start}_events GROUP BY ALL").fetchall())
+    pieces = cut_by_rows(days_between(FIRST, FIRST + timedelta(days=days - 1)), landed)
     steps: dict[str, tuple[tuple[str, ...], Any]] = {}
     if start == "raw":
         from marketing_assets import cleaning
@@ -152,7 +153,8 @@ def ours(folder: Path, start: str, days: int, threads: int) -> dict[str, Any]:
     for step, (names, build) in steps.items():
         began = time.process_time()
         with warehouse.transaction():
-            warehouse.replace_window(step, names, window, build(warehouse.reader(window[-1]), window, store))
+            for piece in pieces:
+                warehouse.replace_window(step, names, piece, build(warehouse.reader(piece[-1]), piece, store))
         seconds[step] = round(time.process_time() - began, 2)
     con.execute("CHECKPOINT")
     measured = {"wall": time.perf_counter() - before, "cpu": time.process_time() - cpu, "steps": seconds}

@@ -43,7 +43,7 @@ def main() -> None:
 
     from marketing_assets import cleaning, features
     from marketing_assets.config import KEYFRAME_DAYS, REISSUE_DAYS, Store
-    from marketing_assets.warehouse import Warehouse, days_between
+    from marketing_assets.warehouse import Warehouse, cut_by_rows, days_between
 
     store = Store.model_validate({
         "name": "bench", "timezone": "Europe/London", "currency": "GBP", "first_day": FIRST, "threads": given.threads,
@@ -80,9 +80,11 @@ def main() -> None:
                 "INSERT INTO raw_events BY NAME SELECT * FROM given.raw_events WHERE landed_date <= ? ORDER BY landed_date", [day]
             )
             con.execute("DETACH given")
+            landed = dict(con.execute("SELECT landed_date, count(*) FROM raw_events GROUP BY ALL").fetchall())
             for step in steps:
                 with shops[number].transaction():
-                    build(shops[number], days_between(FIRST, day - timedelta(days=1)), step)
+                    for window in cut_by_rows(days_between(FIRST, day - timedelta(days=1)), landed):
+                        build(shops[number], window, step)
             con.execute("CHECKPOINT")
         cpu: dict[int, dict[str, list[float]]] = {number: {step: [] for step in steps} for number in DAYS}
         wall: dict[int, list[float]] = {number: [] for number in DAYS}

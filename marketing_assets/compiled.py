@@ -30,10 +30,11 @@ _MOST = 1_000
 def texts_beside(warehouse: Path) -> Iterator[None]:
     """Use the texts that an earlier process left beside a warehouse, and leave there what this one adds.
 
-    A file of other library versions, or one that cannot be read, is ignored and written anew: it only saves time.
+    A file of other versions, or one that cannot be read, is ignored and written anew: it only saves time.
     """
     path = warehouse.with_name(f"{warehouse.name}.queries.json")
     made_with = [importlib.metadata.version(name) for name in ("ibis-framework", "sqlglot", "duckdb")]
+    made_with.append(hashlib.blake2b(Path(__file__).read_bytes(), digest_size=6).hexdigest())
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["made_with"] == made_with:
@@ -70,9 +71,35 @@ def compiled(expression: ir.Table) -> str:
 
 
 def _compile(expression: ir.Table) -> str:
+    import sqlglot
+    from ibis.backends.sql.compilers import DuckDBCompiler
+
     from marketing_assets.warehouse import engine
 
-    return str(engine().to_sql(expression, dialect="duckdb", pretty=False))
+    engine()
+    query = DuckDBCompiler().to_sqlglot(expression)
+    for shared in query.find_all(sqlglot.exp.CTE):
+        if _is_published_table(shared.this):
+            shared.set("materialized", False)
+    return str(query.sql(dialect="duckdb", unsupported_level=sqlglot.ErrorLevel.RAISE))
+
+
+def _is_published_table(query: Any) -> bool:
+    """Whether a part of a query is `Reader.table` and nothing else: a table up to a day.
+
+    Used twice in a query, Ibis names it once, and the engine would then read the table whole before anything is looked for in it.
+    """
+    from sqlglot import exp
+
+    if not isinstance(query, exp.Select):
+        return False
+    parts = {name: part for name, part in query.args.items() if part}
+    source, where = parts.pop("from_", None), parts.pop("where", None)
+    return (
+        set(parts) == {"expressions"}
+        and source is not None and isinstance(source.this, exp.Table)
+        and where is not None and isinstance(where.this, exp.LTE) and isinstance(where.this.this, exp.Column)
+    )
 
 
 def date_literal(day: datetime.date) -> str:

@@ -20,7 +20,16 @@ from typing import Any
 from marketing_assets.config import ACTIVE_DAYS, CONTROL_INPUTS, KEYFRAME_DAYS, LATE_DAYS, RANKED_WEEKS, REISSUE_DAYS, Store
 from marketing_assets.privacy.marks import check_retained, retained
 from marketing_assets.schemas import INPUTS, TABLES
-from marketing_assets.warehouse import Built, InvalidTable, LedgerRow, MissingPartitions, Warehouse, days_between, digest
+from marketing_assets.warehouse import (
+    Built,
+    InvalidTable,
+    LedgerRow,
+    MissingPartitions,
+    Warehouse,
+    cut_by_rows,
+    days_between,
+    digest,
+)
 
 ALL = -1
 """A look-back to the store's first day."""
@@ -376,15 +385,21 @@ def missing_days(warehouse: Warehouse, table: str, start: date, end: date) -> li
     return [day for day in days_between(start, end) if (table, day) not in warehouse.ledger]
 
 
+def runs_of(days: Sequence[date]) -> list[list[date]]:
+    """Sorted days as runs without gaps."""
+    result: list[list[date]] = []
+    for day in sorted(days):
+        if result and day - result[-1][-1] == timedelta(days=1):
+            result[-1].append(day)
+        else:
+            result.append([day])
+    return result
+
+
 def _listing(days: Sequence[date]) -> str:
     """'2026-08-03...2026-08-05, 2026-08-09' from a list of days."""
-    runs: list[list[date]] = []
-    for day in sorted(days):
-        if runs and day - runs[-1][1] == timedelta(days=1):
-            runs[-1][1] = day
-        else:
-            runs.append([day, day])
-    shown = ", ".join(str(one) if one == other else f"{one}...{other}" for one, other in runs[:5])
+    runs = runs_of(days)
+    shown = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}...{run[-1]}" for run in runs[:5])
     return shown + (f" and {len(runs) - 5} more stretches" if len(runs) > 5 else "")
 
 
@@ -449,13 +464,16 @@ class StepResult:
     cpu_seconds: float
 
 
-def _windows(step: Step, store: Store, days: Sequence[date]) -> list[Sequence[date]]:
-    """A window cut so that each piece's landing files fit in memory; range = days makes any cut give the same rows."""
-    if step.source is None:
-        return [days]
-    from marketing_assets.sources import chunks
+def _windows(step: Step, warehouse: Warehouse, days: Sequence[date]) -> Sequence[Sequence[date]]:
+    """A window cut into pieces that fit in memory and lie together on disk; range = days makes any cut give the same rows."""
+    if step.source is not None:
+        from marketing_assets.sources import chunks
 
-    return list(chunks(store, step.source, days))
+        return chunks(warehouse.store, step.source, days)
+    if step.group in ("cleaning", "features"):
+        ledger, logs = warehouse.ledger, ("raw_events", "raw_impressions")
+        return cut_by_rows(days, {day: sum(ledger[name, day].rows for name in logs if (name, day) in ledger) for day in days})
+    return [days]
 
 
 def run_step(warehouse: Warehouse, step: Step, days: Sequence[date], run_id: str, tell: Tell = lambda text: None) -> StepResult:
@@ -474,7 +492,7 @@ def run_step(warehouse: Warehouse, step: Step, days: Sequence[date], run_id: str
     changed: list[LedgerRow] = []
     fingerprints = Fingerprints(warehouse)
     with warehouse.transaction():
-        for window in _windows(step, warehouse.store, days):
+        for window in _windows(step, warehouse, days):
             built = step.make(warehouse, window)
             results = warehouse.replace_window(step.name, step.tables, window, built)
             if step.name == "cleaning":
@@ -533,17 +551,6 @@ class Mended:
 
     rebuilt: dict[str, list[date]] = field(default_factory=dict)
     changed: set[tuple[str, date]] = field(default_factory=set)
-
-
-def runs_of(days: Sequence[date]) -> list[list[date]]:
-    """Sorted days as runs without gaps."""
-    result: list[list[date]] = []
-    for day in sorted(days):
-        if result and day - result[-1][-1] == timedelta(days=1):
-            result[-1].append(day)
-        else:
-            result.append([day])
-    return result
 
 
 def mend_step(warehouse: Warehouse, step: Step, days: Sequence[date], run_id: str, tell: Tell = lambda text: None) -> list[StepResult]:

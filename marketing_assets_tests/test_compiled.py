@@ -6,7 +6,7 @@ import base64
 import hashlib
 import subprocess
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -35,6 +35,20 @@ def test_a_text_serves_other_dates_but_no_other_shape() -> None:
     first, same, later = date(2026, 1, 5), date(2026, 1, 5), date(2026, 2, 6)
     for asked in (expression(first, later), expression(first, same), expression(later, date(2027, 1, 1)), expression(first, later, ("b",))):
         assert compiled(asked) == str(ibis.to_sql(asked, dialect="duckdb", pretty=False))
+
+
+def test_a_table_used_twice_is_not_read_whole() -> None:
+    """Of both uses, the engine must see what is looked for before it reads: no scan may bring up other days."""
+    store = Store.model_validate({
+        "name": "s", "timezone": "UTC", "currency": "EUR", "first_day": DAY, "sources": {"events": {"files": "{date}.csv", "columns": {"*": "*"}}},
+    })  # fmt: skip
+    first_days = [DAY + timedelta(days=number) for number in range(20)]
+    reader = reader_over({"sessions": pl.DataFrame({"as_of_date": first_days, "session_id": map(str, first_days)})}, store, first_days[-1])
+    table = reader.table("sessions")
+    both = ibis.union(*(table.filter(table.as_of_date == ibis.date(str(day))) for day in first_days[:2]))
+    assert reader.frame(both).height == 2
+    plan = str(reader.connection.execute(f"EXPLAIN (FORMAT JSON) {compiled(both)}").fetchall()[0][1])
+    assert plan.count("SEQ_SCAN") == 2 and "CTE" not in plan
 
 
 def test_texts_of_one_process_serve_the_next(tmp_path: Path) -> None:

@@ -26,10 +26,12 @@ from marketing_assets.warehouse import (
     MissingPartitions,
     Warehouse,
     WarehouseBusy,
+    cut_by_rows,
     days_between,
     open_warehouse,
     read_ledger_copy,
     warehouse_path,
+    writing,
 )
 from marketing_assets_tests.conftest import FIRST, LAST
 
@@ -128,6 +130,22 @@ def test_no_leak_and_days_equal_a_range(whole: Store, shop_at: Callable[..., Sto
     columns = ["table_name", "partition_date", "state_hash", "input_fingerprint"]
     ledgers = [read_ledger_copy(one).select(columns).filter(~pl.col("table_name").str.starts_with("raw_")) for one in (whole, store)]
     assert_frame_equal(*ledgers)  # so that mending finds nothing to do after either
+
+
+def test_a_long_range_is_cut_into_pieces(whole: Store, shop_at: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces hold rows or days enough, none is lost, and what is published is what one piece gives."""
+    days = days_between(FIRST, LAST)
+    assert cut_by_rows(days, dict.fromkeys(days, writing.RANGE_ROWS)) == [days]  # days enough for no second piece
+    monkeypatch.setattr(writing, "KEYFRAME_DAYS", 2)
+    monkeypatch.setattr(writing, "RANGE_ROWS", 5)
+    rows = {day: number for number, day in enumerate(days)}
+    pieces = cut_by_rows(days, rows)
+    assert [day for piece in pieces for day in piece] == days and len(pieces) > 1
+    assert all(len(piece) >= 2 and sum(rows[day] for day in piece) >= 5 for piece in pieces[:-1])
+    store = shop_at("pieces")
+    steps = ("cleaning", "items", "sessions", "item_days", "user_features", "item_features")
+    build(store, days, (*(f"source_{name}" for name in store.sources), "source_refit_requests", "source_plan_overrides", *steps))
+    assert_same(whole, store, [table for step in steps_of(store) if step.name in steps for table in step.tables], days)
 
 
 def test_running_again_changes_nothing(whole: Store, tmp_path: Path) -> None:
@@ -310,6 +328,22 @@ def test_a_failed_write_of_many_rows_says_why_and_leaves_nothing() -> None:
         with pytest.raises(duckdb.ConversionException, match="no number"), warehouse.transaction():
             warehouse.replace_window("profiles", ["profile_weights"], [store.first_day], Built({"profile_weights": bad}))
         assert warehouse.connection.execute("SELECT count(*) FROM profile_weights").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("stray", [None, FIRST + timedelta(days=1)])
+def test_rows_of_no_day_or_another_are_refused(stray: date | None) -> None:
+    from marketing_assets.warehouse import Built, InvalidTable, polars_schema
+
+    store = Store.model_validate({
+        "name": "stray", "timezone": "UTC", "currency": "EUR", "first_day": FIRST,
+        "sources": {"events": {"files": "{date}.csv", "columns": {"*": "*"}}},
+    })  # fmt: skip
+    rows = pl.DataFrame({"as_of_date": [FIRST, stray], "item_id": ["a", "b"], "first_seen_date": FIRST, "is_service": False, "has_list_price": False})
+    rows = pl.concat([pl.DataFrame(schema=polars_schema("items")), rows], how="diagonal_relaxed").select(*polars_schema("items"))
+    with open_warehouse(store, in_memory=True) as warehouse:
+        with pytest.raises(InvalidTable, match="1 rows without as_of_date in 2026-08-03"), warehouse.transaction():
+            warehouse.replace_window("items", ["items"], [FIRST], Built({"items": rows}))
+        assert warehouse.connection.execute("SELECT count(*) FROM items").fetchone() == (0,)
 
 
 @pytest.mark.parametrize(

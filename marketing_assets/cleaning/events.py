@@ -83,7 +83,7 @@ def clean_events(staging: Staging, raw: ir.Table, start: date, end: date, store:
     else:
         clean = clean.left_join(bots, [clean.user_id == bots.bot_id, clean.landed_date == bots.bot_date])
         clean = clean.mutate(is_bot=clean.bot_id.notnull())
-    matched = _refunded_purchases(staging, good, published, start, store)
+    matched = _refunded_purchases(staging, good, start, store)
     if matched is not None:
         clean = clean.left_join(matched, clean.position == matched.refund_position)
         clean = clean.mutate(refunds_event_id=ibis.coalesce(clean.refunds_event_id, clean.purchase_id))
@@ -121,7 +121,7 @@ def _bots(staging: Staging, users: ir.Table, store: Store) -> ir.Table | None:
     return found if rows_in(found) else None
 
 
-def _refunded_purchases(staging: Staging, good: ir.Table, published: ir.Table, start: date, store: Store) -> ir.Table | None:
+def _refunded_purchases(staging: Staging, good: ir.Table, start: date, store: Store) -> ir.Table | None:
     """refund_position, purchase_id: the newest purchase a refund can take back; None without refunds to match.
 
     The same user and item, at least the refund's quantity, at most refund_match_days before, known when the refund landed.
@@ -142,15 +142,16 @@ def _refunded_purchases(staging: Staging, good: ir.Table, published: ir.Table, s
     if not rows_in(refunds):
         return None
     reach = store.cleaning.refund_match_days
-    since = ibis.literal(start - timedelta(days=reach), type="date")
+    since, today = (ibis.literal(day, type="date") for day in (start - timedelta(days=reach), start))
+    published = staging.reader.table("clean_events", place="place")
+    published = published.filter(published.landed_date < today)
     columns = ("user_id", "item_id", "quantity", "event_at", "landed_date", "raw_row_id", "event_id")
     keys: list[Any] = [("user_id", "user"), ("item_id", "item")]
     own = good.filter(good.event_type == "purchase").semi_join(refunds, keys).select(*columns)
-    old = (
-        published.filter(published.landed_date >= since, published.event_type == "purchase")
-        .semi_join(refunds, keys)
-        .select(*columns)
-    )
+    # first where purchases of these users lie, then what they are: of a long history, few columns are read whole
+    theirs = published.filter(published.landed_date >= since, published.event_type == "purchase").semi_join(refunds, [("user_id", "user")])
+    places = staging.keep(theirs.select("place"), "places")
+    old = staging.keep(published.semi_join(places, "place").select(*columns), "theirs")
     bought = own.union(old)
     joined = refunds.join(bought, [refunds.user == bought.user_id, refunds.item == bought.item_id])
     joined = joined.filter(

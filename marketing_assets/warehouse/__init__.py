@@ -21,7 +21,7 @@ from marketing_assets.warehouse.errors import InvalidTable, MissingPartitions, W
 from marketing_assets.warehouse.opening import open_warehouse
 from marketing_assets.warehouse.reader import Reader, days_between, reader_over
 from marketing_assets.warehouse.tables import create_tables, engine, insert_model, polars_schema, verification_rules
-from marketing_assets.warehouse.writing import LedgerRow, Warehouse, digest
+from marketing_assets.warehouse.writing import LedgerRow, Warehouse, cut_by_rows, digest
 
 __all__ = [
     "LEDGER_SCHEMA",
@@ -36,6 +36,7 @@ __all__ = [
     "WarehouseBusy",
     "WarehouseError",
     "create_tables",
+    "cut_by_rows",
     "days_between",
     "digest",
     "engine",

@@ -48,9 +48,11 @@ class Reader:
             self._ibis = ibis.duckdb.from_connection(self.connection)
         return self._ibis
 
-    def table(self, name: str) -> ir.Table:
-        """A published table as an Ibis expression, days up to last_day only."""
+    def table(self, name: str, place: str | None = None) -> ir.Table:
+        """A published table as an Ibis expression, days up to last_day only. place: a column of that name says where a row lies on disk."""
         expression = declared(self.ibis, name)
+        if place:
+            expression = expression.mutate(**{place: expression.rowid()})
         return expression.filter(expression[TABLES[name].partition_column] <= self.last_day)
 
     def has_source(self, source: str) -> bool:
