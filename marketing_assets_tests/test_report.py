@@ -659,6 +659,21 @@ def test_numbers_in_the_shops_currency_and_language() -> None:
     assert all(len(pair) == 2 and all(pair) for pair in TERMS.values())
 
 
+def test_what_is_watched_and_who_is_meant_is_said_in_words() -> None:
+    """A director reads no code; what a shop named itself stays as it wrote it."""
+    english, chinese = Words(shop()), Words(shop(language="zh"))
+    watched = "ads.ctr_calibration_ratio[audience=at_risk]"
+    assert english.series(watched) == "ads: clicks predicted / observed (audience at_risk)"
+    assert chinese.series(watched) == "广告：预测/实际点击（受众 有流失风险）"
+    assert english.series("learning[user_profiles]") == "learning (user profiles)" and chinese.series("items.reject_rate") == "商品：被拒行占比"
+    assert chinese.term("hit_rate_at_10") == "命中率@10" and english.term("ndcg_at_10") == "nDCG@10"
+    assert chinese.audience("my_regulars") == "my_regulars" and english.audience("new_users") == "new_users"
+
+
+def test_axes_write_days_as_the_reader_does() -> None:
+    assert "%-m月%-d日" in page_of(shop(language="zh")) and "%-d %b" in page_of(shop())
+
+
 def test_a_half_without_a_neighbour_takes_the_row() -> None:
     grid = Grid("g", ["a"], [[Cell("1")]])
 
@@ -689,5 +704,6 @@ def test_notes_of_a_plan_are_said_in_chinese() -> None:
             assert part.strip() in written, f"{part!r} is no longer what a plan's note says"
     chinese = Words(shop(language="zh"))
     note = "no plan meets every limit; relaxed: budget +2.00. By itself would do: budget +2.00; whole impressions change the value by -0.5"
-    assert chinese.note(note) == "没有计划能满足所有限制；已放宽：budget +2.00。单独放宽其一即可：budget +2.00；展示次数取整使价值变化 -0.5。"
+    assert chinese.note(note) == "没有计划能满足所有限制；已放宽：budget +2.00。单独放宽其一即可：budget +2.00。"
+    assert chinese.note("whole impressions change the value by -0.5") == "", "noise to whoever reads the page"
     assert Words(shop()).note("no cell is worth anything") == "No cell is worth anything."

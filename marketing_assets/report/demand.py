@@ -122,7 +122,7 @@ def demand_section(facts: DemandFacts, day: date, store: Store, words: Words) ->
     if facts.orders.height:
         lead += words(
             " {n} of {all} items should be ordered now.",
-            " {all} 种商品中有 {n} 种需要立即补货。",
+            "{all} 种商品中有 {n} 种需要立即补货。",
             n=words.number(facts.orders.height),
             all=words.number(facts.items),
         )
@@ -130,10 +130,10 @@ def demand_section(facts: DemandFacts, day: date, store: Store, words: Words) ->
     elif not facts.has_stock:
         lead += words(
             " Stock is unknown: map stock_on_hand in the source “items” to get orders.",
-            " 库存未知：请在数据源“items”中配置 stock_on_hand。",
+            "库存未知：请在数据源“items”中配置 stock_on_hand。",
         )
     else:
-        lead += words(" Nothing needs to be ordered.", " 无需补货。")
+        lead += words(" Nothing needs to be ordered.", "无需补货。")
     return Section("demand", title, lead, blocks)
 
 
@@ -145,6 +145,7 @@ def _forecast(facts: DemandFacts, words: Words) -> Chart:
         low=words("Lower end", "下限"),
         high=words("Upper end", "上限"),
         unit=words("Units a day", "每日件数"),
+        days=words.day_of_axis,
     )
     data = {MAIN: facts.sold.to_dicts(), AHEAD: facts.shop.select("date", "mean", "low", "high").to_dicts()}
     rows = [[words.day(row["date"]), words.number(row["value"], 0), "–", "–", "–"] for row in facts.sold.to_dicts()]
@@ -154,7 +155,7 @@ def _forecast(facts: DemandFacts, words: Words) -> Chart:
     ]
     grid = Grid(
         words("Units by day", "每日件数"),
-        [words("Day", "日期"), words("Sold", "已售"), words("Expected", "预测"), "10 %", "90 %"],
+        [words("Day", "日期"), words("Sold", "已售"), words("Expected", "预测"), words.rate(0.1, 0), words.rate(0.9, 0)],
         rows,
         frozenset({1, 2, 3, 4}),
         shown=200,
@@ -172,7 +173,7 @@ def _forecast(facts: DemandFacts, words: Words) -> Chart:
     note = words(
         "Solid: sold. Dashed: expected. Shaded: eight days in ten should fall inside. Forecaster: {m}.",
         "实线：已售。虚线：预测。阴影：十天中约八天落入。预测器：{m}。",
-        m=first["model"],
+        m=words.term(first["model"]),
     )
     return Chart(
         "demand-forecast",

@@ -4,7 +4,7 @@ What belongs here: marks, scales and tooltips. What does not: which numbers are 
 
 A shape is a specification over named data sets and is made once per process: checking it takes longer than all else on the
 page, and no number is in it. Colours are names of the page's styles, so that light, dark and print need no other chart.
-Days are written as local midnights, so that no viewer's time zone moves them.
+Days are written as local midnights, so that no viewer's time zone moves them; `days` is how an axis writes one, as a format of d3.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def _spec(chart: Any) -> Spec:
     return spec
 
 
-def _days(title: str | None = None) -> alt.Axis:
-    label = "hours(datum.value) == 0 ? timeFormat(datum.value, '%-d %b') : ''"  # on few days ticks lie within days, too
-    return alt.Axis(title=title, labelExpr=label, labelOverlap=True, grid=False, tickCount=8)
+def _days(day_format: str) -> alt.Axis:
+    label = f"hours(datum.value) == 0 ? timeFormat(datum.value, '{day_format}') : ''"  # on few days ticks lie within days, too
+    return alt.Axis(title=None, labelExpr=label, labelOverlap=True, grid=False, tickCount=8)
 
 
 def _tip(field: str, title: str, kind: str = "Q", number_format: str = ",.4~r") -> alt.Tooltip:
@@ -72,13 +72,13 @@ def _rule(at: float, axis: str, scale: alt.Scale) -> alt.Chart:
 
 
 @cache
-def band_and_line(*, day: str, actual: str, expected: str, low: str, high: str, unit: str) -> Spec:
+def band_and_line(*, day: str, actual: str, expected: str, low: str, high: str, unit: str, days: str) -> Spec:
     """rows: date, value. ahead: date, mean, low, high. A line that goes on as a dashed one within its band."""
     past = (
         alt.Chart(_data())
         .mark_line(point={"size": 22, "filled": True, "color": INK}, color=INK, strokeWidth=1.6)
         .encode(
-            x=alt.X("date:T", axis=_days()),
+            x=alt.X("date:T", axis=_days(days)),
             y=alt.Y("value:Q", title=unit),
             tooltip=[_tip("date", day, "T"), _tip("value", actual)],
         )
@@ -157,26 +157,36 @@ def curve(*, x: str, y: str, marginal: str, conversions: str, current: str) -> S
 
 
 @cache
-def bars(*, label: str, value: str, rows: int) -> Spec:
-    """rows: label, value, tone (a style). Horizontal bars in the order of the rows; `rows` sets the height."""
+def bars(*, label: str, value: str, rows: int, wrap: str = "") -> Spec:
+    """rows: label, value, tone (a style). Horizontal bars in the order of the rows; `rows` sets the height.
+
+    wrap: where a label goes on in a second line, on a phone.
+    """
+    limit = alt.ExprRef("width < 500 ? 170 : 300")
+    axis = alt.Axis(labelLimit=limit)
+    if wrap:
+        axis = alt.Axis(labelLimit=limit, labelLineHeight=12, labelOffset=alt.ExprRef("width < 500 ? -6 : 0"))
+        axis.labelExpr = f"width < 500 ? split(datum.label, '{wrap}') : datum.label"
     return _spec(
         alt.Chart(_data())
         .mark_bar(cornerRadiusEnd=2, height={"band": 0.7})
         .encode(
             x=alt.X("value:Q", title=value, axis=alt.Axis(tickCount=5)),
-            y=alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=alt.ExprRef("width < 500 ? 170 : 300"))),
+            y=alt.Y("label:N", title=None, sort=None, axis=axis),
             color=alt.Color("tone:N", scale=None, legend=None),
             tooltip=[_tip("label", label, "N"), _tip("value", value)],
         )
-        .properties(height=max(70, 26 * rows + 10))
+        .properties(height=max(70, (30 if wrap else 26) * rows + 10))
     )
 
 
-def _by_day(base: Any, x: str, day: str, value: str, colour: alt.Color, *more: alt.Tooltip, step: float = 0, **channels: Any) -> Spec:
+def _by_day(
+    base: Any, x: str, day: str, value: str, days: str, colour: alt.Color, *more: alt.Tooltip, step: float = 0, **channels: Any
+) -> Spec:
     """Marks over days, in one colour per row's tone or kind. step: least distance of ticks, 1 for things that are counted."""
     tooltip = [_tip("date", day, "T"), *more, _tip("value", value)]
     y = alt.Y("value:Q", title=value, axis=alt.Axis(tickCount=5, tickMinStep=step))
-    return _spec(base.encode(x=alt.X(x, title=None, axis=_days()), y=y, color=colour, tooltip=tooltip, **channels).properties(height=200))
+    return _spec(base.encode(x=alt.X(x, title=None, axis=_days(days)), y=y, color=colour, tooltip=tooltip, **channels).properties(height=200))
 
 
 def _kinds(order: tuple[str, ...], symbol: str = "square") -> alt.Color:
@@ -187,25 +197,25 @@ def _kinds(order: tuple[str, ...], symbol: str = "square") -> alt.Color:
 
 
 @cache
-def columns(*, day: str, value: str) -> Spec:
+def columns(*, day: str, value: str, days: str) -> Spec:
     """rows: date, value, tone (a style). A bar per day."""
     bar = alt.Chart(_data()).mark_bar(cornerRadiusEnd=2)
-    return _by_day(bar, "yearmonthdate(date):T", day, value, alt.Color("tone:N", scale=None, legend=None))
+    return _by_day(bar, "yearmonthdate(date):T", day, value, days, alt.Color("tone:N", scale=None, legend=None))
 
 
 @cache
-def stacked_days(*, day: str, kind: str, value: str, order: tuple[str, ...]) -> Spec:
+def stacked_days(*, day: str, kind: str, value: str, order: tuple[str, ...], days: str) -> Spec:
     """rows: date, kind, value (a count). Bars by day, stacked by kind in `order`."""
     bar = alt.Chart(_data()).mark_bar(stroke="var(--card)", strokeWidth=1)
-    return _by_day(bar, "yearmonthdate(date):T", day, value, _kinds(order), _tip("kind", kind, "N"), step=1)
+    return _by_day(bar, "yearmonthdate(date):T", day, value, days, _kinds(order), _tip("kind", kind, "N"), step=1)
 
 
 @cache
-def lines(*, day: str, kind: str, value: str, order: tuple[str, ...]) -> Spec:
+def lines(*, day: str, kind: str, value: str, order: tuple[str, ...], days: str) -> Spec:
     """rows: date, kind, value. A line per kind, told apart by dashes as well as by colour."""
     line = alt.Chart(_data()).mark_line(point={"size": 30, "filled": True}, strokeWidth=1.8)
     dash = alt.StrokeDash("kind:N", title=None, sort=list(order), scale=alt.Scale(domain=list(order), range=DASHES[: len(order)]))
-    return _by_day(line, "date:T", day, value, _kinds(order, "stroke"), _tip("kind", kind, "N"), strokeDash=dash)
+    return _by_day(line, "date:T", day, value, days, _kinds(order, "stroke"), _tip("kind", kind, "N"), strokeDash=dash)
 
 
 @cache

@@ -67,13 +67,12 @@ def render_report(reader: Reader, day: date, store: Store) -> str:
     words = Words(store)
     page = build_page(reader, day, store, words)
     scripts, style = (_bundle(report_path(store, day).parent), _script()), _style()
-    locale = _chinese_days() if words.is_chinese else None
     allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
     policy = (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     )
     html: str = _template().render(
-        page=page, words=words, style=style, scripts=scripts, policy=policy, locale=locale, as_json=_as_json
+        page=page, words=words, style=style, scripts=scripts, policy=policy, as_json=_as_json
     )
     return html
 
@@ -232,13 +231,6 @@ def _bundle(folder: Path) -> str:
 @cache
 def _script() -> str:
     return (_FOLDER / "report.js").read_text(encoding="utf-8")
-
-
-@cache
-def _chinese_days() -> Any:
-    import vl_convert
-
-    return vl_convert.get_time_format_locale("zh-CN")
 
 
 def _digest(script: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from marketing_assets.config import Store
-from marketing_assets.report.drawing import ACCENT, BAD, GOOD, MAIN, MUTED, bars
+from marketing_assets.report.drawing import ACCENT, MAIN, MUTED, bars
 from marketing_assets.report.needs import lacks
 from marketing_assets.report.pieces import Action, Block, Cell, Chart, Grid, Section
 from marketing_assets.report.words import Words
@@ -94,7 +94,7 @@ def people_actions(facts: PeopleFacts, words: Words) -> list[Action]:
     if not moved:
         return []
     names = [
-        words("{a} {c} to {n}", "{a} {c} 至 {n} 人", a=row["audience_id"], c=words.signed(change), n=words.number(row["users"]))
+        words("{a} {c} to {n}", "{a} {c} 至 {n} 人", a=words.audience(row["audience_id"]), c=words.signed(change), n=words.number(row["users"]))
         for row, change in moved
     ]
     return [
@@ -111,7 +111,7 @@ def people_section(facts: PeopleFacts, store: Store, words: Words) -> Section:
         return Section("people", title, words("Nobody is known yet.", "尚无已知用户。"))
     total = int(facts.segments["users"].sum()) if facts.segments.height else int(facts.audiences["users"][0])
     lead = words("{n} people are known.", "已知用户 {n} 人。", n=words.number(total))
-    lead += "" if facts.has_before else words(" There is no week before to compare with.", " 暂无一周前数据可比。")
+    lead += "" if facts.has_before else words(" There is no week before to compare with.", "暂无一周前数据可比。")
     blocks: list[Block] = [_audiences(facts, words)]
     if facts.segments.height:
         blocks.append(_segments(facts.segments, words))
@@ -123,12 +123,14 @@ def _audiences(facts: PeopleFacts, words: Words) -> Chart:
     table: list[list[Cell | str]] = []
     for row in facts.audiences.to_dicts():
         change = _change(row)
-        tone = MUTED if change is None or abs(change) < 0.02 else GOOD if change > 0 else BAD
+        # fewer people at risk are no bad news, so that growth is not coloured as good
+        tone = MUTED if change is None or abs(change) < 0.02 else ACCENT
+        name = words.audience(row["audience_id"])
         net = row["users"] - row["before"] if facts.has_before else row["users"]
-        rows.append({"label": row["audience_id"], "value": net, "tone": tone if facts.has_before else ACCENT})
+        rows.append({"label": name, "value": net, "tone": tone if facts.has_before else ACCENT})
         table.append(
             [
-                row["audience_id"],
+                name if name == row["audience_id"] else f"{name}（{row['audience_id']}）",
                 words.number(row["users"]),
                 words.number(row["before"]) if facts.has_before else "–",
                 Cell(
@@ -172,7 +174,8 @@ def _segments(segments: pl.DataFrame, words: Words) -> Chart:
         {"label": words.term(row["segment"]), "value": row["value"], "tone": ACCENT}
         for row in segments.sort("value", "segment", descending=[True, False]).to_dicts()
     ]
-    shape = bars(label=words("Segment", "分层"), value=words("Expected margin of 90 days", "90 天预期毛利"), rows=len(rows))
+    margin = words("Expected margin of 90 days, {c}", "90 天预期毛利（{c}）", c=words.currency)
+    shape = bars(label=words("Segment", "分层"), value=margin, rows=len(rows))
     grid = Grid(
         words("Segments", "用户分层"),
         [

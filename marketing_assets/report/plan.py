@@ -153,29 +153,29 @@ def plan_section(facts: PlanFacts, store: Store, words: Words) -> Section:
     if missing:
         return Section("plan", title, missing=missing)
     if facts.run is None or facts.plan.is_empty():
-        note = words.note(facts.run["note"]) if facts.run and facts.run["note"] else ""
+        note = words.note(facts.run["note"] or "") if facts.run else ""
         return Section("plan", title, words("There is no plan for tomorrow. {note}", "明天没有计划。{note}", note=note))
     run, plan = facts.run, facts.plan
     lead = words("Status: {status}.", "状态：{status}。", status=words.term(run["status"]))
     if run["gap"] is not None:
         if run["gap"] < SMALLEST_GAP:
-            lead += words(" Proven: no plan within these limits is better.", " 已证明：在这些限制下没有更好的计划。")
+            lead += words(" Proven: no plan within these limits is better.", "已证明：在这些限制下没有更好的计划。")
         else:
             gap = words.rate(run["gap"], 2)
-            lead += words(" Proven within {gap} of the best possible plan.", " 与理论最优相差不超过 {gap}。", gap=gap)
+            lead += words(" Proven within {gap} of the best possible plan.", "与理论最优相差不超过 {gap}。", gap=gap)
     if run["probability_of_target"] is not None and store.ad_planning.target_conversions > 0:
         lead += words(
             " The target of {n} conversions is met with probability {p}.",
-            " 达成 {n} 次转化目标的概率为 {p}。",
+            "达成 {n} 次转化目标的概率为 {p}。",
             n=words.number(store.ad_planning.target_conversions),
             p=words.rate(run["probability_of_target"], 0),
         )
     if facts.is_approved is not None:
-        approved = words(" Approved by {name}.", " 已由 {name} 批准。", name=facts.approved_by or "?")
-        lead += approved if facts.is_approved else words(" Not approved yet.", " 尚未批准。")
-    if run["note"]:
-        lead += f" {words.note(run['note'])}"
-    blocks: list[Block] = [heat_chart(plan, words)]
+        approved = words(" Approved by {name}.", "已由 {name} 批准。", name=facts.approved_by or "?")
+        lead += approved if facts.is_approved else words(" Not approved yet.", "尚未批准。")
+    if note := words.note(run["note"] or ""):
+        lead += words(" {note}", "{note}", note=note)
+    blocks: list[Block] = [heat_chart(plan, store, words)]
     if facts.scenarios.height > 1:
         blocks.append(budget_chart(facts.scenarios, store, words))
     binding = binding_limits(facts.limits)
@@ -186,14 +186,14 @@ def plan_section(facts: PlanFacts, store: Store, words: Words) -> Section:
                 binding_sentences(binding, store, words),
             )
         )
-    blocks.append(totals_table(plan, "audience_id", words("By audience", "按受众"), words("Audience", "受众"), words))
-    blocks.append(totals_table(plan, "creative_id", words("By creative", "按创意"), words("Creative", "创意"), words))
+    blocks.append(totals_table(plan, "audience_id", words("By audience", "按受众"), words("Audience", "受众"), store, words))
+    blocks.append(totals_table(plan, "creative_id", words("By creative", "按创意"), words("Creative", "创意"), store, words))
     if facts.limits.height:
         blocks.append(limits_table(facts.limits, words))
     if facts.changes.height:
         blocks.append(changes_table(facts.changes, words))
     if facts.proposals.height:
-        blocks.append(proposals_table(facts.proposals, words))
+        blocks.append(proposals_table(facts.proposals, store, words))
     return Section("plan", title, lead, blocks)
 
 

@@ -41,16 +41,17 @@ def limit_name(name: str, words: Words) -> str:
     if kind == "availability" and what.count(":") == 2:
         audience, placement, hour = what.split(":")
         return words(
-            "impressions on offer to {a} on {p} at {h}:00", "{p} {h} 点可向{a}投放的展示", a=audience, p=placement, h=hour
+            "impressions on offer to {a} on {p} at {h}:00", "{p} 在 {h} 点可向“{a}”投放的展示", a=words.audience(audience), p=placement, h=hour
         )
     if kind == "hourly_pacing":
         return words("largest share of the budget in the hour from {h}:00", "{h} 点的预算占比上限", h=what)
-    return f"{words.term(kind)} {what}".strip()
+    return f"{words.term(kind)} {words.audience(what) if kind == 'frequency_cap' else what}".strip()
 
 
 def limit_sentence(row: dict[str, Any], store: Store, words: Words) -> str:
     """What one binding limit costs, in words."""
     name = limit_name(row["constraint_name"], words)
+    name = name if words.is_chinese else capital(name)  # a Chinese name may begin with an id
     price = abs(row["shadow_price"])
     one = {
         "money": words("One more {c}", "每增加 1 {c}", c=store.currency),
@@ -63,28 +64,28 @@ def limit_sentence(row: dict[str, Any], store: Store, words: Words) -> str:
         return words(
             "{name}: gave way by {by}, because no plan meets every limit.",
             "{name}：没有满足全部限制的计划，已放宽 {by}。",
-            name=capital(name),
+            name=name,
             by=words.number(row["relaxation_needed"]),
         )
     if kind in ("target_conversions", "override_minimum", "change_down"):
         return words(
             "{name} ({limit}): asking for one less would be worth {price}.",
             "{name}（{limit}）：少要求 1 单位可多得 {price}。",
-            name=capital(name),
+            name=name,
             limit=limit,
             price=worth(price, store, words),
         )
     return words(
         "{name} ({limit}) is used up. {one} would bring {price}.",
-        "{name}（{limit}）已用尽。{one}可带来 {price}。",
-        name=capital(name),
+        "{name}（{limit}）已用尽。{one}，可多得 {price}。",
+        name=name,
         limit=limit,
         one=one,
         price=worth(price, store, words),
     )
 
 
-def heat_chart(plan: pl.DataFrame, words: Words) -> Chart:
+def heat_chart(plan: pl.DataFrame, store: Store, words: Words) -> Chart:
     spent = (
         plan.group_by("placement_id")
         .agg(pl.col("planned_spend").sum())
@@ -100,9 +101,9 @@ def heat_chart(plan: pl.DataFrame, words: Words) -> Chart:
     others = words("other placements", "其他广告位")
     named = plan.with_columns(
         placement=pl.when(pl.col("placement_id").is_in(places)).then("placement_id").otherwise(pl.lit(others)),
-        audience=pl.when(pl.col("audience_id").is_in(audiences[:MOST_AUDIENCES]))
-        .then("audience_id")
-        .otherwise(pl.lit(words.term("other"))),
+        audience=pl.col("audience_id").replace_strict(
+            {name: words.audience(name) for name in audiences[:MOST_AUDIENCES]}, default=words.term("other"), return_dtype=pl.String
+        ),
     )
     measures = (
         ("impressions", words("impressions", "展示")),
@@ -151,7 +152,7 @@ def heat_chart(plan: pl.DataFrame, words: Words) -> Chart:
                 row["placement"],
                 words.number(row["impressions"]),
                 words.money(row["spend"]),
-                words.number(row["value"]),
+                worth(row["value"], store, words),
                 str(row["hours"]),
                 f"{row['best']:02d}:00",
             ]
@@ -174,10 +175,11 @@ def budget_chart(scenarios: pl.DataFrame, store: Store, words: Words) -> Chart:
     ).to_dicts()
     name = value_name(store, words)
     budget, brings = words("Daily budget, {c}", "每日预算（{c}）", c=store.currency), words("Expected {n}", "预计{n}", n=name)
+    axis = brings if store.ad_planning.value == "conversions" else words("{n}, {c}", "{n}（{c}）", n=brings, c=store.currency)
     current = next((row for row in rows if row["is_current"]), rows[-1])
     shape = curve(
         x=budget,
-        y=brings,
+        y=axis,
         marginal=words("One more unit brings", "多投一单位带来"),
         conversions=words("Conversions", "转化"),
         current=words("now", "当前"),
@@ -202,7 +204,7 @@ def budget_chart(scenarios: pl.DataFrame, store: Store, words: Words) -> Chart:
         [
             [
                 Cell(words.money(row["budget"]) + (" ◆" if row["is_current"] else "")),
-                words.number(row["value"]),
+                worth(row["value"], store, words),
                 words.number(row["conversions"]),
                 worth(row["marginal"], store, words),
             ]
@@ -222,7 +224,7 @@ def budget_chart(scenarios: pl.DataFrame, store: Store, words: Words) -> Chart:
     )
 
 
-def totals_table(plan: pl.DataFrame, column: str, title: str, header: str, words: Words) -> Grid:
+def totals_table(plan: pl.DataFrame, column: str, title: str, header: str, store: Store, words: Words) -> Grid:
     rows = (
         plan.group_by(column)
         .agg(
@@ -245,12 +247,12 @@ def totals_table(plan: pl.DataFrame, column: str, title: str, header: str, words
         headers,
         [
             [
-                str(row[column]),
+                words.audience(row[column]) if column == "audience_id" else str(row[column]),
                 words.number(row["planned_impressions"]),
                 words.money(row["planned_spend"]),
                 words.number(row["expected_clicks"]),
                 words.number(row["expected_conversions"]),
-                words.number(row["expected_revenue"]),
+                worth(row["expected_revenue"], store, words),
                 words.rate(row["learning"] / max(row["planned_impressions"], 1e-9)),
             ]
             for row in rows.to_dicts()[:50]
@@ -311,7 +313,7 @@ def changes_table(changes: pl.DataFrame, words: Words) -> Grid:
         ],
         [
             [
-                row["audience_id"],
+                words.audience(row["audience_id"]),
                 row["creative_id"],
                 row["placement_id"],
                 _plus(row["impressions_change"], words.number(row["impressions_change"])),
@@ -330,7 +332,7 @@ def _plus(value: float, text: str) -> str:
     return f"+{text}" if value > 0 else text
 
 
-def proposals_table(proposals: pl.DataFrame, words: Words) -> Grid:
+def proposals_table(proposals: pl.DataFrame, store: Store, words: Words) -> Grid:
     rows = proposals.sort("expected_value", "subject", descending=[True, False]).head(10).to_dicts()
     return Grid(
         words("Campaigns worth starting", "值得开启的活动"),
@@ -346,12 +348,12 @@ def proposals_table(proposals: pl.DataFrame, words: Words) -> Grid:
         [
             [
                 f"{words.term(row['subject_type'])} {row['subject']}",
-                row["audience_id"],
+                words.audience(row["audience_id"]),
                 words.number(row["reach"]),
                 words.rate(row["participation"]),
                 words.money(row["expected_cost"]),
                 words.number(row["expected_conversions"]),
-                words.number(row["expected_value"]),
+                worth(row["expected_value"], store, words),
             ]
             for row in rows
         ],

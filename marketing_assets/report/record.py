@@ -24,6 +24,7 @@ CALIBRATION_DAYS = 14
 QUALITY_DAYS = 28
 REFUSED_SHARE = 0.05
 
+LATE_METRICS = ("ad_revenue", "cvr", "roas")
 LOWER_IS_BETTER = ("wrmsse", "rmsse", "scaled_pinball_loss", "pinball_loss", "log_loss", "click_log_loss")
 
 
@@ -47,7 +48,8 @@ def trust_facts(reader: Reader, day: date) -> TrustFacts:
         .sort(*key, "as_of_date")
         .unique(key, keep="last", maintain_order=True)
     )
-    late = newest.filter(pl.col("concept") == "ads", pl.col("metric") == "ad_revenue")
+    # any of these: a day without a conversion has no revenue to state, and is as late as the others
+    late = newest.filter(pl.col("concept") == "ads", pl.col("metric").is_in(LATE_METRICS)).unique("outcome_date", maintain_order=True)
     if late.is_empty():
         late = newest.filter(pl.col("concept") == "shop", pl.col("metric") == "revenue")
     reasons = reasons_query(reader, day - timedelta(days=QUALITY_DAYS - 1), day)

@@ -123,6 +123,7 @@ def _trend(tickets: pl.DataFrame, day: date, words: Words) -> Chart:
         kind=words("About", "类别"),
         value=words("Complaints", "投诉"),
         order=tuple(words.term(theme) for theme in present),
+        days=words.day_of_axis,
     )
     wide = (
         days.join(counts, on="date", how="left")
@@ -194,12 +195,12 @@ def _tickets(today: pl.DataFrame, titles: pl.DataFrame, words: Words) -> Grid:
         [
             Cell(words.term(row["priority"]), tone.get(row["priority"], "plain")),
             words.term(row["theme"]),
-            row["title"] or row["item_id"] or "–",
-            row["order_id"] or "–",
             Cell(
                 row["excerpt"] or words("(rating only: {r})", "（仅评分：{r}）", r=words.number(row["rating"])),
                 detail=row["suggested_answer"],
             ),
+            row["title"] or row["item_id"] or "–",
+            row["order_id"] or "–",
             row["reasons"],
         ]
         for row in rows.head(MOST_TICKETS).to_dicts()
@@ -210,9 +211,9 @@ def _tickets(today: pl.DataFrame, titles: pl.DataFrame, words: Words) -> Grid:
         [
             words("Priority", "优先级"),
             words("About", "类别"),
+            words("What was said, with a suggested answer", "内容与建议回复"),
             words("Item", "商品"),
             words("Order", "订单"),
-            words("What was said, with a suggested answer", "内容与建议回复"),
             words("Why this priority", "优先理由"),
         ],
         table,

@@ -18,9 +18,14 @@ from marketing_assets.report.words import Words
 
 
 def _title(row: dict[str, Any], words: Words) -> str:
-    days = words("{n} d", "{n} 天", n=row["horizon_days"])
-    where = "" if row["segment"] == "all" else f" {row['segment']}"
-    return f"{words.term(row['concept'])}{where}: {words.term(row['metric'])}, {days}"
+    return words(
+        "{concept}{where}: {metric}, {n} d",
+        "{concept}{where}：{metric}，{n} 天",
+        concept=words.term(row["concept"]),
+        where="" if row["segment"] == "all" else words(" {s}", "（{s}）", s=words.term(row["segment"])),
+        metric=words.term(row["metric"]),
+        n=row["horizon_days"],
+    )
 
 
 DRAWN_METRICS = ("wrmsse", "scaled_pinball_loss", "log_loss", "auc", "click_log_loss")
@@ -50,7 +55,12 @@ def track_chart(facts: TrustFacts, words: Words) -> Chart | None:
                 words("{w} of {n}", "{w}/{n}", w=row["won"], n=row["windows"]),
             ]
         )
-    shape = bars(label=words("Scored", "评分项"), value=words("Better than the baseline, %", "优于基线，%"), rows=len(rows))
+    shape = bars(
+        label=words("Scored", "评分项"),
+        value=words("Better than the baseline, %", "优于基线，%"),
+        rows=len(rows),
+        wrap=words(": ", "："),
+    )
     grid = Grid(
         words("Track record", "历史成绩"),
         [
@@ -104,7 +114,7 @@ def lists_chart(facts: TrustFacts, words: Words) -> Chart | None:
         for name, column in ((ours, "value"), (theirs, "baseline_value"))
         if row[column] is not None
     ]
-    shape = lines(day=words("Day", "日期"), kind=words("List", "列表"), value=words.term(metric), order=(ours, theirs))
+    shape = lines(day=words("Day", "日期"), kind=words("List", "列表"), value=words.term(metric), order=(ours, theirs), days=words.day_of_axis)
     grid = Grid(
         words.term(metric),
         [words("Window ends", "窗口结束"), ours, theirs, words("People", "人数")],
@@ -123,7 +133,7 @@ def lists_chart(facts: TrustFacts, words: Words) -> Chart | None:
     alt = words(
         "Lines of {m} of the lists in force and of a popularity list on the same people, by day.",
         "列表与热门榜在相同人群上的 {m} 逐日曲线。",
-        m=metric,
+        m=words.term(metric),
     )
     return Chart("trust-lists", words("Recommendations over time", "推荐效果走势"), alt, shape, {MAIN: data}, grid)
 
@@ -143,7 +153,9 @@ def calibration_chart(facts: TrustFacts, words: Words) -> Chart | None:
         ratio = row["predicted_clicks"] / row["clicks"]
         spread = float(np.exp(1.96 / np.sqrt(row["clicks"])))
         is_off = not ratio / spread <= 1 <= ratio * spread
-        name = words.term("all") if row["segment_type"] == "all" else f"{row['segment']}"
+        name = row["segment"]
+        if row["segment_type"] != "placement":
+            name = words.term("all") if name == "all" else words("hours {h}", "{h} 点", h=name.replace("-", "–"))
         data.append(
             {"label": name, "value": ratio, "low": ratio / spread, "high": ratio * spread, "tone": WARN if is_off else ACCENT}
         )
@@ -256,7 +268,7 @@ def maturity_chart(facts: TrustFacts, words: Words) -> Chart | None:
         {"date": row["outcome_date"], "value": row["maturity"] * 100, "tone": ACCENT if row["is_mature"] else WARN}
         for row in facts.maturity.to_dicts()
     ]
-    shape = columns(day=words("Day", "日期"), value=words("Arrived, %", "已到达，%"))
+    shape = columns(day=words("Day", "日期"), value=words("Arrived, %", "已到达，%"), days=words.day_of_axis)
     grid = Grid(
         words("Share of late figures that should have arrived", "延迟数据应到达比例"),
         [words("Day", "日期"), words("Arrived", "已到达"), words("Mature", "成熟")],
@@ -292,16 +304,17 @@ def quality_chart(facts: TrustFacts, words: Words) -> Chart | None:
     shape = lines(
         day=words("Day", "日期"),
         kind=words("Source", "数据源"),
-        value=words("Refused, %", "拒收，%"),
+        value=words("Refused, %", "被拒，%"),
         order=tuple(words.term(name) for name in names),
+        days=words.day_of_axis,
     )
     grid = Grid(
-        words("Rows landed and refused", "入库与拒收行数"),
+        words("Rows landed and refused", "入库与被拒行数"),
         [
             words("Day", "日期"),
             words("Source", "数据源"),
             words("Accepted", "接受"),
-            words("Refused", "拒收"),
+            words("Refused", "被拒"),
             words("Share", "占比"),
         ],
         [
@@ -320,17 +333,17 @@ def quality_chart(facts: TrustFacts, words: Words) -> Chart | None:
     worst = max(data, key=lambda row: (row["value"], row["date"]))
     alt = words(
         "Lines of the share of refused rows by source over {d} days; the highest was {p} on {day}.",
-        "近 {d} 天各数据源拒收占比曲线；最高为 {day} 的 {p}。",
+        "近 {d} 天各数据源被拒占比曲线；最高为 {day} 的 {p}。",
         d=QUALITY_DAYS,
         p=words.rate(worst["value"] / 100),
         day=words.short_day(worst["date"]),
     )
-    return Chart("trust-quality", words("Rows refused on landing", "入库拒收"), alt, shape, {MAIN: data}, grid)
+    return Chart("trust-quality", words("Rows refused on landing", "入库时被拒的行"), alt, shape, {MAIN: data}, grid)
 
 
 def reasons_table(reasons: pl.DataFrame, words: Words) -> Grid:
     return Grid(
-        words("Why rows were refused, {d} days", "拒收原因（{d} 天）", d=QUALITY_DAYS),
+        words("Why rows were refused, {d} days", "被拒原因（{d} 天）", d=QUALITY_DAYS),
         [words("Source", "数据源"), words("Reason", "原因"), words("Rows", "行数"), words("Newest file", "最近文件")],
         [
             [

@@ -70,19 +70,19 @@ def verdict_sentence(verdict: dict[str, Any], words: Words) -> str:
         "自 {since} 起{cause}，见于 {metrics}。",
         cause=capital(words.term(verdict["cause"] or "alert")),
         since=words.short_day(verdict["since"]) if verdict["since"] else "?",
-        metrics=words.items(list(verdict["metrics"])),
+        metrics=words.items([words.series(name) for name in verdict["metrics"]]),
     )
     if verdict["effect"] is not None and abs(verdict["effect"]) >= 0.01:
-        text += words(" Worth {m} a day.", " 每日影响 {m}。", m=words.money(verdict["effect"]))
+        text += words(" Worth {m} a day.", "每日影响 {m}。", m=words.money(verdict["effect"]))
     assets = words.items([words.term(name) for name in (verdict["assets"] or "").split(",") if name], 4)
     if verdict["action"] == "refit" and assets:
-        text += words(" Made again tonight: {a}.", " 今晚将重新训练：{a}。", a=assets)
+        text += words(" Made again tonight: {a}.", "今晚将重新训练：{a}。", a=assets)
     elif verdict["action"] == "stop_learning":
         text += words(
-            " Learning stops for {a} until the data is mended.", " {a} 暂停学习，直到数据修复。", a=assets or words.term("all")
+            " Learning stops for {a} until the data is mended.", "{a} 暂停学习，直到数据修复。", a=assets or words.term("all")
         )
     else:
-        text += words(" Nothing is re-made; look into it.", " 不重新训练，请人工查看。")
+        text += words(" Nothing is re-made; look into it.", "不重新训练，请人工查看。")
     return text
 
 
@@ -123,8 +123,8 @@ def watch_section(facts: WatchFacts, day: date, words: Words) -> Section:
                         words.term(verdict["cause"] or "–"),
                         words.short_day(verdict["since"]) if verdict["since"] else "–",
                         Cell(
-                            words.items(list(verdict["metrics"])),
-                            detail=", ".join(verdict["metrics"]) if len(verdict["metrics"]) > 3 else None,
+                            words.items([words.series(name) for name in verdict["metrics"]]),
+                            detail=", ".join(verdict["metrics"]),
                         ),
                         words.term(verdict["action"] or "–"),
                         words.items([words.term(name) for name in (verdict["assets"] or "–").split(",")], 4),
@@ -154,7 +154,7 @@ def watch_section(facts: WatchFacts, day: date, words: Words) -> Section:
                 ],
                 [
                     [
-                        row["metric"],
+                        words.series(row["metric"]),
                         words.number(row["value"]),
                         words.number(row["reference_value"]),
                         words.number(row["threshold"]),

@@ -41,7 +41,7 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "drift_verdicts": ("Drift verdicts", "漂移判定"),
     "complaints": ("Complaints", "投诉"),
     "urgent_complaints": ("Urgent complaints", "紧急投诉"),
-    "rejected_share": ("Rows refused", "拒收行占比"),
+    "rejected_share": ("Rows refused", "被拒行占比"),
     # kinds of constraints
     "budget": ("daily budget", "每日预算"),
     "monthly_budget": ("what is left of the month's budget", "本月剩余预算"),
@@ -142,11 +142,60 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "popularity": ("popularity list", "热门榜"),
     "constant_rate": ("constant rate", "固定比率"),
     "base_rate": ("base rate", "基准率"),
-    "seasonal_naive": ("seasonal naive", "季节朴素"),
+    "seasonal_naive": ("seasonal naive", "季节性朴素预测"),
     "calibrated": ("perfectly calibrated", "完全校准"),
     "promise_kept": ("promise kept", "兑现承诺"),
     "nominal": ("nominal", "名义水平"),
+    # forecasters
+    "level_calendar": ("level x calendar", "水平 × 日历"),
+    "bottom_up": ("sum of the items", "单品预测汇总"),
+    # lists, before "at k"
+    "ndcg": ("nDCG", "nDCG"),
+    "f1": ("F1", "F1"),
+    "hit_rate": ("hit rate", "命中率"),
+    "recall": ("recall", "召回率"),
+    "precision": ("precision", "精确率"),
+    # what is watched
+    "ctr_calibration_ratio": ("clicks predicted / observed", "预测/实际点击"),
+    "cvr_calibration_ratio": ("conversions predicted / observed", "预测/实际转化"),
+    "calibration_ratio": ("predicted / observed", "预测/实际"),
+    "clicks_promise_ratio": ("clicks against the promise", "点击兑现率"),
+    "conversions_promise_ratio": ("conversions against the promise", "转化兑现率"),
+    "spend_delivery_ratio": ("spend against the plan", "花费执行率"),
+    "impressions_delivery_ratio": ("impressions against the plan", "展示执行率"),
+    "cvr": ("conversion rate", "转化率"),
+    "reject_rate": ("rows refused", "被拒行占比"),
+    "psi": ("mix", "构成"),
+    "volume": ("rows", "行数"),
+    "unseen_values": ("unseen values", "未见过的取值"),
+    "missing_values": ("missing values", "缺失值"),
+    "unavailable_share": ("share not for sale", "不可售占比"),
+    "learning": ("learning", "学习"),
+    "plan": ("plan", "计划"),
+    "items": ("items", "商品"),
+    "satisfaction": ("satisfaction", "满意度"),
+    "level": ("level", "层级"),
+    "device": ("device", "设备"),
+    "channel": ("channel", "渠道"),
+    "placement": ("placement", "广告位"),
+    "audience": ("audience", "受众"),
+    "event_type": ("event type", "事件类型"),
+    "price_band": ("price band", "价格带"),
+    "buying_device": ("buying device", "下单设备"),
+    "cart_device": ("cart device", "加购设备"),
+    "view_device": ("viewing device", "浏览设备"),
+    "clicking_device": ("clicking device", "点击设备"),
 }
+
+AUDIENCES: Mapping[str, str] = {
+    "champions": "核心客户",
+    "at_risk": "有流失风险",
+    "likely_buyers": "可能购买者",
+    "new_users": "新用户",
+    "everyone": "所有人",
+    "unknown": "未识别访客",
+}
+"""Chinese names of the audiences a shop has that names none itself. What a shop named, stays as it wrote it."""
 
 
 NOTES: Sequence[tuple[str, str]] = (
@@ -156,7 +205,6 @@ NOTES: Sequence[tuple[str, str]] = (
     (r"cautious: planned on the lower ends of the rates' (\S+) intervals", r"谨慎：按比率 \1 区间的下限计划"),
     (r"no plan meets every limit; relaxed: ", "没有计划能满足所有限制；已放宽："),
     (r"\. By itself would do: ", "。单独放宽其一即可："),
-    (r"whole impressions change the value by (\S+)", r"展示次数取整使价值变化 \1"),
     (r"no cell is worth anything", "没有任何单元有价值"),
     (r"overrides cost (\S+) of value: ", r"人工设定的代价为 \1："),
 )
@@ -184,12 +232,27 @@ class Words:
         if known:
             return known[self.is_chinese]
         name, at, k = code.rpartition("_at_")
-        if at and k.isdigit():
-            return f"{'nDCG' if name == 'ndcg' else name.replace('_', ' ')}@{k}"
-        return code.replace("_", " ")
+        return f"{self.term(name)}@{k}" if at and k.isdigit() else code.replace("_", " ")
+
+    def audience(self, audience_id: str) -> str:
+        """An audience; those every shop has by default are named in the page's language."""
+        return AUDIENCES.get(audience_id, audience_id) if self.is_chinese else audience_id
+
+    def series(self, code: str) -> str:
+        """A watched series: 'ads.ctr[device=phone]' -> 'ads: Click rate (device phone)'."""
+        name, _, part = code.removesuffix("]").partition("[")
+        kind, _, value = part.partition("=")
+        said = self(": ", "：").join(self.term(one) for one in name.split("."))
+        if not kind:
+            return said
+        what = f"{self.term(kind)} {self.audience(value) if kind == 'audience' else self.term(value)}".strip()
+        return said + self(" ({what})", "（{what}）", what=what)
 
     def note(self, text: str) -> str:
-        """A note of ad_plan_runs, which are written in English, as a sentence of the page."""
+        """A note of ad_plan_runs, which are written in English, as a sentence of the page; what rounding cost is left to the table."""
+        text = "; ".join(part for part in text.split("; ") if not part.startswith("whole impressions"))
+        if not text:
+            return ""
         if not self.is_chinese:
             return f"{capital(text)}."
         for pattern, said in NOTES:
@@ -241,6 +304,11 @@ class Words:
             return f"{value.year}年{value.month}月{value.day}日 周{_WEEKDAYS[value.weekday()]}"
         return f"{value:%a} {value.day} {value:%b %Y}"
 
+    @property
+    def day_of_axis(self) -> str:
+        """A short day as a format of d3."""
+        return "%-m月%-d日" if self.is_chinese else "%-d %b"
+
     def short_day(self, value: date) -> str:
         return f"{value.month}月{value.day}日" if self.is_chinese else f"{value.day} {value:%b}"
 
@@ -248,4 +316,4 @@ class Words:
         """'a, b, c and 4 more'."""
         shown = ("、" if self.is_chinese else ", ").join(names[:most])
         left = len(names) - most
-        return shown if left <= 0 else shown + self(" and {n} more", " 等 {n} 项", n=left)
+        return shown if left <= 0 else shown + self(" and {n} more", " 及另外 {n} 项", n=left)

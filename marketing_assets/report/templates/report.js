@@ -20,15 +20,13 @@
     });
   }
 
-  const locale = document.getElementById("locale");
   const config = {
     background: "transparent", font: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", view: { stroke: null }, autosize: { type: "fit-x", contains: "padding" },
-    axis: { labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500, titlePadding: 8, domainOpacity: 0.5, tickOpacity: 0.5, labelPadding: 4 },
+    axis: { labelFontSize: 12, titleFontSize: 12, titleFontWeight: 500, titlePadding: 8, domainOpacity: 0.5, tickOpacity: 0.5, labelPadding: 4, labelSeparation: 6 },
     legend: { labelFontSize: 12, titleFontSize: 12, symbolSize: 90 }, text: { fontSize: 12 },
   };
   const options = {
     mode: "vega-lite", renderer: "svg", actions: false, ast: true, config, tooltip: { theme: "custom" },
-    ...(locale ? { timeFormatLocale: JSON.parse(locale.textContent) } : {}),
   };
   const widthOf = (place) => Math.max(220, Math.floor(place.getBoundingClientRect().width));
   const draw = async (script) => {
