@@ -184,6 +184,17 @@ def report(given: argparse.Namespace) -> int:
     return 0
 
 
+def drafts(given: argparse.Namespace) -> int:
+    """Answers and ad copy worded by the language model of store.yaml; refused where it is not turned on."""
+    from marketing_assets.reviews.language_model import LanguageModel, write_drafts
+
+    day = _newest(_store(given), given.day)
+    with _opened(given) as (store, warehouse):
+        path, usage = write_drafts(warehouse.reader(day), day, store, LanguageModel(store.service.language_model))
+    tell(f"drafts of {day}: {path} ({usage.requests} requests, {usage.cost:.4f} {store.currency}); read them before you use them")
+    return 0
+
+
 def _account(rows: dict[str, int]) -> None:
     for table, count in sorted(rows.items()):
         tell(f"  {table:28}{count:>10,} rows")
@@ -334,6 +345,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--user-id", action="append", metavar="ID", help="may be given several times; default: open rows of 'erasures'")
     add("expire", expire, "delete rows of people that are older than retention_days")
     with_day(add("report", report, "write the page of a day again"))
+    with_day(add("drafts", drafts, "let the language model of store.yaml word answers to complaints and ad copy"))
     with_day(add("what-if", what_if, "what the last weeks would have brought under a day's plan"))
     made = add("replay", replay, "for a past range: what was planned against simple rules, as a regret curve")
     made.add_argument("start", type=date.fromisoformat)
@@ -364,11 +376,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from marketing_assets.control import ControlError
         from marketing_assets.exports.errors import ExportError
+        from marketing_assets.reviews.language_model import LanguageModelError
         from marketing_assets.sources import SourceError
         from marketing_assets.trial import TrialError
         from marketing_assets.warehouse import WarehouseError
 
-        known = (StoreError, ControlError, TrialError, SourceError, WarehouseError, ExportError, FileNotFoundError, FileExistsError)
+        known = (StoreError, ControlError, TrialError, SourceError, WarehouseError, ExportError, LanguageModelError, FileNotFoundError,
+                 FileExistsError)  # fmt: skip
         if not isinstance(error, known):
             raise
         sys.stderr.write(_coloured("error", "red") + f": {error}\n")

@@ -26,12 +26,11 @@ from marketing_assets.schemas import INPUTS, TABLES
 DOCS = REPOSITORY_ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 COMMAND_PAGES = ["bring_your_own_shop.md", "read_the_report.md", "privacy.md", "run_every_night.md", "add_an_asset.md"]
-"""Pages whose commands are run, in this order: the later ones look at the shop the first one built."""
-EXCEPTIONS = {
-    "README.md": "make demo and make ui take minutes or start a server; what they call is run by other tests",
-    "run_every_night.md": "systemctl and docker change the machine: shown indented, not fenced",
-}
-"""Commands shown that no test runs, and why."""
+"""Pages whose commands are run, in this order: the later ones look at the shop the first one built.
+
+README's run in test_commands.py. What takes hours or changes the machine (systemctl, docker, trials) stands indented on a page,
+not fenced, and is only held to options and files that exist.
+"""
 
 
 def fenced(page: Path, language: str) -> list[str]:

@@ -84,7 +84,7 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
             "cells": float(previous.height),
             "planned_spend": float(previous["planned_spend"].sum()),
             "expected_conversions": float(previous["expected_conversions"].sum()),
-            "seconds": float(run["seconds"]),
+            "solver_seconds": float(run["seconds"]),
         }
     sources = ("impressions", "ad_reports", "placements")
     degraded = (

@@ -132,18 +132,19 @@ def write_pages(shop: ShopResource, days: Sequence[date], tell: Tell) -> None:
 def numbers_of(result: StepResult, table: str, day: date) -> dict[str, Any]:
     """Numbers of a partition, which the UI plots over time."""
     numbers: dict[str, Any] = {"dagster/partition_row_count": result.rows[table][day], "content_hash": result.hashes[table][day]}
-    return numbers | {name: float(value) for name, value in result.metrics.get(table, {}).get(day, {}).items()}
+    return numbers | {name: float(f"{value:.6g}") for name, value in result.metrics.get(table, {}).get(day, {}).items()}
 
 
 def of_newest(shop: ShopResource, table: str, result: StepResult) -> dict[str, Any]:
-    """What a run shows of a table as a whole: time, a few rows of the newest day, what is lacking, where the report lies."""
+    """What a run shows of a table as a whole: time, a few rows of the newest day that has any, what is lacking, where the report lies."""
     from marketing_assets.report.pictures import picture
 
+    newest = next((day for day in reversed(result.days) if result.rows[table][day]), result.days[-1])
     metadata: dict[str, Any] = {
         "seconds": round(result.seconds, 3), "cpu_seconds": round(result.cpu_seconds, 3), "days": len(result.days),
-        "preview": dg.MetadataValue.md(preview(shop, table, result.days[-1])),
+        "preview": dg.MetadataValue.md(preview(shop, table, newest)),
     }
-    if drawn := picture(shop.warehouse.reader(result.days[-1]), table, result.days[-1]):
+    if drawn := picture(shop.warehouse.reader(newest), table, newest):
         metadata["picture"] = dg.MetadataValue.md(drawn)
     if table in result.degraded:
         metadata["degraded"] = result.degraded[table]
@@ -153,9 +154,9 @@ def of_newest(shop: ShopResource, table: str, result: StepResult) -> dict[str, A
 
 
 def preview(shop: ShopResource, table: str, day: date) -> str:
-    """The first rows of a partition as a markdown table; what would be read as markup is escaped."""
+    """The first rows of a partition as a markdown table, without the day itself; what would be read as markup is escaped."""
     spec = TABLES[table]
-    columns = [name for name in spec.columns if name not in PRIVATE_COLUMNS][:PREVIEW_COLUMNS]
+    columns = [name for name in spec.columns if name not in (*PRIVATE_COLUMNS, spec.partition_column)][:PREVIEW_COLUMNS]
     rows = shop.warehouse.reader(day).head(table, day, PREVIEW_ROWS, columns)
     if not rows:
         return f"no rows on {day}"

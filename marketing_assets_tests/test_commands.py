@@ -1,0 +1,128 @@
+"""The `marketing` command as people type it: every command line shown in README and docs is understood, those on a built shop run."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from marketing_assets import cli
+from marketing_assets.config import REPOSITORY_ROOT, Store, load_store
+from marketing_assets.pipeline import run_days
+from marketing_assets.warehouse import days_between, open_warehouse
+from marketing_assets_tests.conftest import FIRST, LAST
+from marketing_assets_tests.test_reviews import stand_in
+
+PAGES = [REPOSITORY_ROOT / "README.md", *sorted((REPOSITORY_ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"^(?:\.venv/bin/)?(marketing|dagster|make|python) (.+)$")
+
+
+def shown_commands(page: Path) -> list[list[str]]:
+    """Command lines of a page: in fenced shell blocks, indented, or in code spans with arguments."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += [line.strip() for line in text.splitlines() if line.startswith("    ")] + re.findall(r"`([^`\n]+)`", text)
+    found = [COMMAND.match(re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line).split(" || ")[0]) for line in lines]
+    return [shlex.split(f"{match[1]} {match[2]}", comments=True) for match in found if match]
+
+
+def test_pages_are_read_for_their_commands() -> None:
+    """Guards the reader above: what it finds on README is what README shows."""
+    shown = {" ".join(words[:2]) for words in shown_commands(PAGES[0])}
+    assert {"make demo", "make test", "make ui", "marketing export", "marketing what-if", "dagster asset"} <= shown
+    assert sum(len(shown_commands(page)) for page in PAGES) > 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_command_lines_on_the_pages_are_understood(page: Path) -> None:
+    """A renamed option or target would send a reader into an error; values in capitals or <> stand for a reader's own."""
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY_ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for program, *words in shown_commands(page):
+        if program == "make":
+            assert set(words) <= targets, f"{page.name}: make {words}"
+        elif program == "marketing":
+            given = [word.replace("YYYY-MM-DD", "2026-01-01").replace("...", "why") for word in words]
+            if len(given) == 1 and given[0] in ("approve", "refit", "resume", "rollback", "stop-learning", "init-store", "replay"):
+                continue  # named in a sentence, without what it needs
+            assert cli.parser().parse_args(given), f"{page.name}: marketing {words}"
+        elif program == "python":
+            module = words[1].replace(".", "/") + ".py" if words[0] == "-m" else words[0]
+            script = (REPOSITORY_ROOT / module).read_text(encoding="utf-8")
+            for word in words:
+                assert not word.startswith("--") or f'"{word}"' in script, f"{page.name}: {module} has no {word}"
+
+
+def test_make_targets_call_what_exists() -> None:
+    """`make demo` itself takes minutes; this says what it would call, and the calls are run by the tests of the pages."""
+    shown = subprocess.run(
+        ["make", "-n", "demo", "ui"], cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin"}
+    ).stdout
+    assert "marketing sample-shop" in shown and "--select '*' --partition-range $(.venv/bin/marketing days)" in shown
+    assert "dagster dev --host 127.0.0.1 --port 3000 --workspace workspace.yaml" in shown
+    assert (REPOSITORY_ROOT / "workspace.yaml").is_file() and (REPOSITORY_ROOT / "dagster.yaml").is_file()
+
+
+@pytest.fixture(scope="module")
+def built(lived: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The tiny sample shop, all of its days built."""
+    import shutil
+
+    folder = tmp_path_factory.mktemp("commands") / "shop"
+    shutil.copytree(lived, folder)
+    store = load_store(folder / "store.yaml")
+    with open_warehouse(store, "test") as warehouse:
+        run_days(warehouse, days_between(FIRST, LAST), "test")
+    return store
+
+
+def ran(store: Store, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command on the built shop; what it said."""
+    code = cli.main([words[0], "--store", str(store.path), *words[1:]])
+    output = capsys.readouterr()
+    assert code == 0, output.err
+    return output.out
+
+
+def test_look_around(built: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """README's commands on the sample shop, and what the pages show beside them."""
+    assert ran(built, capsys, "days") == f"{FIRST}...{LAST}\n"
+    assert "up to date" in ran(built, capsys, "status", "--files")
+    assert f"{LAST}.html" in ran(built, capsys, "report")
+    assert "new plan, lists, audiences, orders" in ran(built, capsys, "export")
+    assert "as before plan, lists, audiences, orders" in ran(built, capsys, "export"), "the same again changes nothing"
+    assert "doubly_robust" in ran(built, capsys, "what-if")
+    assert "system_plan" in ran(built, capsys, "replay", str(date(2026, 8, 9)), str(LAST))
+    assert "approved by me" in ran(built, capsys, "approve", "--by", "me")
+    models = ran(built, capsys, "models")
+    for action in ("refit", "stop-learning", "resume"):
+        assert "asked: " in ran(built, capsys, action, "response_rates", "--reason", "a test"), models
+    assert "already asked" in ran(built, capsys, "refit", "response_rates", "--reason", "a test")
+    assert "nothing runs out" in ran(built, capsys, "expire")
+
+
+def test_drafts_need_a_model_that_is_turned_on(built: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Off by default and said so; with a stand-in on this machine the drafts are written with what they cost."""
+    assert cli.main(["drafts", "--store", str(built.path)]) == 1
+    assert "is_enabled" in capsys.readouterr().err
+    with stand_in(["Worded by a stand-in."]) as (address, asked):
+        other = built.path.with_name("with_model.yaml")
+        settings = f"service: {{language_model: {{is_enabled: true, address: '{address}', price_per_million_input: 1.0}}}}\n"
+        other.write_text(built.path.read_text(encoding="utf-8") + settings, encoding="utf-8")
+        said = ran(load_store(other), capsys, "drafts")
+    written = json.loads((built.folder / "drafts" / f"{LAST}.json").read_text(encoding="utf-8"))
+    assert asked and written["usage"]["requests"] == len(asked) and f"{len(asked)} requests" in said
+
+
+def test_errors_are_one_line_and_usage_errors_say_how(built: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["status", "--store", str(tmp_path / "none.yaml")]) == 1
+    assert re.fullmatch(r"error: .*none\.yaml.*\n", capsys.readouterr().err)
+    assert cli.main(["report", "--store", str(built.path), "--day", "2026-01-01"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["refit", "response_rates"])
