@@ -119,6 +119,32 @@ def test_drafts_need_a_model_that_is_turned_on(built: Store, capsys: pytest.Capt
     assert asked and written["usage"]["requests"] == len(asked) and f"{len(asked)} requests" in said
 
 
+def test_another_budget_and_horizon_are_tried_without_publishing(built: Store) -> None:
+    """The job a person starts in the UI: with the settings in force it gives what was published, with half the money less."""
+    from marketing_assets.definitions import definitions_of
+    from marketing_assets.try_out import try_out
+
+    with open_warehouse(built, "test") as warehouse:
+        kept = dict(warehouse.ledger)
+        reader, days = warehouse.reader(LAST), built.forecasting.horizon_days
+        same = try_out(reader, LAST, built, built.ad_planning.daily_budget, days)
+        half = (same[0].as_set or 0.0) / 2
+        other = {one.figure: (one.as_set or 0.0, one.as_tried or 0.0) for one in try_out(reader, LAST, built, half, 2 * days)}
+    assert all(one.as_tried == pytest.approx(one.as_set) for one in same) and len(same) == len(other) == 7
+    assert 0 < other["planned_spend"][1] <= half + 1e-6 and other["expected_revenue"][1] < other["expected_revenue"][0]
+    assert other["expected_units"][1] > other["expected_units"][0] > 0
+    job = definitions_of(built).resolve_job_def("what_if")
+    settings = {"daily_budget": half, "horizon_days": 2 * days}
+    outcome = job.execute_in_process(run_config={"ops": {"try_out": {"config": settings}}})
+    put_out = next(event for event in outcome.all_events if event.event_type_value == "STEP_OUTPUT")
+    table = str(put_out.step_output_data.metadata["outcome"].value)
+    assert f"| expected_revenue | {other['expected_revenue'][0]:,.2f} | {other['expected_revenue'][1]:,.2f} |" in table
+    with open_warehouse(built, "test") as warehouse:
+        assert warehouse.ledger == kept, "nothing is published"
+    failed = job.execute_in_process(raise_on_error=False)
+    assert not failed.success, "nothing to try is said, not answered"
+
+
 def test_errors_are_one_line_and_usage_errors_say_how(built: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["status", "--store", str(tmp_path / "none.yaml")]) == 1
     assert re.fullmatch(r"error: .*none\.yaml.*\n", capsys.readouterr().err)

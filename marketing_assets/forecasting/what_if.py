@@ -1,6 +1,6 @@
-"""Price and promotion what-if: the forecast of a day under other known-future drivers.
+"""Forecasts that are asked for, not issued: under other prices and promotions, or over another horizon.
 
-What belongs here: replacing drivers of the days ahead and forecasting both ways. What does not: choosing prices.
+What belongs here: replacing drivers of the days ahead and forecasting both ways; other horizons. What does not: choosing prices.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ def what_if(reader: Reader, day: date, store: Store, drivers: pl.DataFrame) -> p
     demand_mean_before. Raises WhatIfError naming what is wrong. Nothing is written.
     """
     panel = DemandHistory(reader, [day], store, horizon_of(store)).panel(day)
-    stored = reader.fitted(DEMAND, day) if store.methods == "learned" else None
-    model = DemandModel({}, None) if stored is None else DemandModel.from_text(stored.model)
+    model = _in_force(reader, day, store)
     changed, rows = with_drivers(panel, drivers)
     before, _ = model.forecast(panel, store.threads)
     after, _ = model.forecast(changed, store.threads)
@@ -43,6 +42,18 @@ def what_if(reader: Reader, day: date, store: Store, drivers: pl.DataFrame) -> p
         date=days[np.tile(np.arange(panel.horizon), len(rows))],
         demand_mean=pl.Series(after.mean[rows].ravel()), demand_mean_before=pl.Series(before.mean[rows].ravel()),
     )  # fmt: skip
+
+
+def units_ahead(reader: Reader, day: date, store: Store, horizon_days: int) -> list[float]:
+    """Units the shop is expected to sell on each of `horizon_days` days after `day`, forecast as of its end. Nothing is written."""
+    panel = DemandHistory(reader, [day], store, horizon_days).panel(day)
+    forecast, _ = _in_force(reader, day, store).forecast(panel, store.threads)
+    return [float(units) for units in forecast.mean.sum(axis=0)]
+
+
+def _in_force(reader: Reader, day: date, store: Store) -> DemandModel:
+    stored = reader.fitted(DEMAND, day) if store.methods == "learned" else None
+    return DemandModel({}, None) if stored is None else DemandModel.from_text(stored.model)
 
 
 def with_drivers(panel: Panel, drivers: pl.DataFrame) -> tuple[Panel, Integers]:

@@ -14,6 +14,7 @@ from marketing_assets.config import Store
 from marketing_assets.control import LEARNING_TABLES
 from marketing_assets.orchestration.mending import catch_up_changes
 from marketing_assets.orchestration.partitions import daily_partitions
+from marketing_assets.orchestration.trying import what_if
 from marketing_assets.pipeline import steps_of, steps_to_remake
 
 PLANNING = ("response_rates", "ad_plan")
@@ -45,6 +46,7 @@ def jobs_of(store: Store) -> list[Job]:
             description="Fit the models named in the run configuration (raw_refit_requests: refit) anew, and re-make what follows up to the plan.",
         ),
         catch_up_changes(),
+        what_if(),
     ]
 
 

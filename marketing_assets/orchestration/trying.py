@@ -1,0 +1,48 @@
+"""Trying another budget or horizon as a job: its run configuration, and how the UI shows the outcome.
+
+What belongs here: the job. What does not: the figures (try_out.py).
+"""
+
+from datetime import date
+
+import dagster as dg
+from pydantic import Field
+
+from marketing_assets.orchestration.resources import ShopResource
+from marketing_assets.pipeline import newest_closed_day
+from marketing_assets.try_out import try_out
+
+
+class WhatIfConfig(dg.Config):
+    """What to try. Nothing is published: the answer stands in the run, and the shop's settings stay as they are."""
+
+    daily_budget: float | None = Field(None, ge=0, description="ad money for tomorrow, in the shop's currency; empty: the plan is left out")
+    horizon_days: int | None = Field(None, ge=1, le=365, description="days ahead demand is forecast; empty: the forecast is left out")
+    day: str | None = Field(None, description="day it is asked of, YYYY-MM-DD, which must have been built; default: the newest closed one")
+
+
+@dg.op(name="try_out", description="Makes plan or forecast again with the budget or horizon of the run configuration; publishes nothing.")
+def ask(context: dg.OpExecutionContext, config: WhatIfConfig, shop: ShopResource) -> None:
+    """The figures as set and as tried, in the log and as a table beside the op."""
+    if config.daily_budget is None and config.horizon_days is None:
+        raise dg.Failure("nothing to try: give daily_budget or horizon_days in the run configuration")
+    closed = newest_closed_day({key: row.input_fingerprint for key, row in shop.warehouse.ledger.items()}, shop.store)
+    day = date.fromisoformat(config.day) if config.day else closed
+    if day is None or ("ad_plan", day) not in shop.warehouse.ledger:
+        raise dg.Failure(f"{day or 'no day'} was not built: build it first, or name another one")
+    lines = ["| figure | as set | as tried |", "|---|---|---|"]
+    for one in try_out(shop.warehouse.reader(day), day, shop.store, config.daily_budget, config.horizon_days):
+        before, after = ("no plan" if value is None else f"{value:,.2f}" for value in (one.as_set, one.as_tried))
+        context.log.info(f"{day} {one.figure}: {before} as set, {after} as tried")
+        lines.append(f"| {one.figure} | {before} | {after} |")
+    context.add_output_metadata({"day": day.isoformat(), "outcome": dg.MetadataValue.md("\n".join(lines))})
+
+
+def what_if() -> dg.JobDefinition:
+    """The job."""
+
+    @dg.job(name="what_if", description="Tries another ad budget or forecast horizon on a day that was built; publishes nothing.")
+    def job() -> None:
+        ask()
+
+    return job
