@@ -144,6 +144,8 @@ def of_newest(shop: ShopResource, table: str, result: StepResult) -> dict[str, A
         "seconds": round(result.seconds, 3), "cpu_seconds": round(result.cpu_seconds, 3), "days": len(result.days),
         "preview": dg.MetadataValue.md(preview(shop, table, newest)),
     }
+    if newest != result.days[-1]:
+        metadata["preview_of"] = newest.isoformat()
     if drawn := picture(shop.warehouse.reader(newest), table, newest):
         metadata["picture"] = dg.MetadataValue.md(drawn)
     if table in result.degraded:

@@ -14,24 +14,27 @@ from marketing_assets.try_out import try_out
 
 
 class WhatIfConfig(dg.Config):
-    """What to try. Nothing is published: the answer stands in the run, and the shop's settings stay as they are."""
+    """What to try. Nothing is published: the answer stands in the run, and the shop's settings stay as they are.
 
-    daily_budget: float | None = Field(None, ge=0, description="ad money for tomorrow, in the shop's currency; empty: the plan is left out")
-    horizon_days: int | None = Field(None, ge=1, le=365, description="days ahead demand is forecast; empty: the forecast is left out")
-    day: str | None = Field(None, description="day it is asked of, YYYY-MM-DD, which must have been built; default: the newest closed one")
+    Every field has a default that leaves it out, so that the UI fills them all in for a person to change.
+    """
+
+    daily_budget: float = Field(0.0, ge=0, description="ad money for tomorrow, in the shop's currency; 0: the plan is left out")
+    horizon_days: int = Field(0, ge=0, le=365, description="days ahead demand is forecast; 0: the forecast is left out")
+    day: str = Field("", description="day it is asked of, YYYY-MM-DD, which must have been built; empty: the newest closed one")
 
 
 @dg.op(name="try_out", description="Makes plan or forecast again with the budget or horizon of the run configuration; publishes nothing.")
 def ask(context: dg.OpExecutionContext, config: WhatIfConfig, shop: ShopResource) -> None:
     """The figures as set and as tried, in the log and as a table beside the op."""
-    if config.daily_budget is None and config.horizon_days is None:
+    if not config.daily_budget and not config.horizon_days:
         raise dg.Failure("nothing to try: give daily_budget or horizon_days in the run configuration")
     closed = newest_closed_day({key: row.input_fingerprint for key, row in shop.warehouse.ledger.items()}, shop.store)
     day = date.fromisoformat(config.day) if config.day else closed
     if day is None or ("ad_plan", day) not in shop.warehouse.ledger:
         raise dg.Failure(f"{day or 'no day'} was not built: build it first, or name another one")
     lines = ["| figure | as set | as tried |", "|---|---|---|"]
-    for one in try_out(shop.warehouse.reader(day), day, shop.store, config.daily_budget, config.horizon_days):
+    for one in try_out(shop.warehouse.reader(day), day, shop.store, config.daily_budget or None, config.horizon_days or None):
         before, after = ("no plan" if value is None else f"{value:,.2f}" for value in (one.as_set, one.as_tried))
         context.log.info(f"{day} {one.figure}: {before} as set, {after} as tried")
         lines.append(f"| {one.figure} | {before} | {after} |")
