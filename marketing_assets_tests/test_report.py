@@ -567,7 +567,7 @@ def test_the_first_screen_says_what_to_do() -> None:
     for expected in (
         "marketing approve --day 2026-10-05",
         "Order 10 items for €480.00",
-        "Answer 3 urgent complaints",
+        "Urgent complaints to answer: 3",
         "Rates out of calibration since 2 Oct",
         "Made again tonight: response rates",
         "champions +50",

@@ -91,9 +91,10 @@ def demand_actions(facts: DemandFacts, words: Words) -> list[Action]:
     names = [row["title"] or row["item_id"] for row in facts.orders.head(3).to_dicts()]
     names += [""] * (facts.orders.height - len(names))
     text = words(
-        "Order {n} items{cost}: first {names}.",
+        "Order {n} item{s}{cost}: first {names}.",
         "补货 {n} 种商品{cost}：优先 {names}。",
         n=words.number(facts.orders.height),
+        s="s" if facts.orders.height > 1 else "",
         cost=words(" for {c}", "，共 {c}", c=words.money(cost)) if cost else "",
         names=words.items(names),
     )

@@ -58,7 +58,7 @@ def service_actions(facts: ServiceFacts, day: date, words: Words) -> list[Action
         actions.append(
             Action(
                 words(
-                    "Answer {n} urgent complaints ({themes}).",
+                    "Urgent complaints to answer: {n} ({themes}).",
                     "优先回复 {n} 起紧急投诉（{themes}）。",
                     n=urgent.height,
                     themes=words.items([words.term(theme) for theme in themes]),

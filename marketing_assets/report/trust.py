@@ -80,7 +80,10 @@ def trust_actions(facts: TrustFacts, day: date, words: Words) -> list[Action]:
         lines_.append(
             Action(
                 words(
-                    "Conversions of the last {n} days are still arriving.", "最近 {n} 天的转化仍在陆续到达。", n=immature.height
+                    "Conversions of the last {n} day{s} are still arriving.",
+                    "最近 {n} 天的转化仍在陆续到达。",
+                    n=immature.height,
+                    s="s" if immature.height > 1 else "",
                 ),
                 "trust",
             )

@@ -97,7 +97,7 @@ def watch_section(facts: WatchFacts, day: date, words: Words) -> Section:
     found = verdicts(facts.recent)
     today = [verdict for verdict in found if verdict["day"] == day]
     lead = words(
-        "{n} series are watched; {d} verdicts today, {w} within a week.",
+        "{n} series are watched. Verdicts: {d} today, {w} within a week.",
         "监测 {n} 个指标；今日 {d} 个判定，一周内 {w} 个。",
         n=words.number(facts.drift.height),
         d=len(today),
