@@ -20,6 +20,7 @@ from polars.testing import assert_frame_equal
 from marketing_assets.config import Store
 from marketing_assets.report import build_daily_report, render_report, write_report
 from marketing_assets.report.pieces import Cell, Chart, Grid, Notes, Section, Tile
+from marketing_assets.report.plan import said_note
 from marketing_assets.report.plan_charts import limit_sentence
 from marketing_assets.report.words import TERMS, Words
 from marketing_assets.schemas import QUANTILE_COLUMNS
@@ -577,6 +578,40 @@ def test_the_first_screen_says_what_to_do() -> None:
         "at €100.00 a day one more EUR still brings €2.50",
     ):
         assert expected in text.replace("\u00a0", " "), expected
+
+
+def test_a_figure_that_fell_beyond_chance_is_something_to_look_at() -> None:
+    """Guards a green "All quiet" over red tiles; the other way round, and within chance, nothing is said."""
+    frames = published()
+    day = pl.col("as_of_date") == LAST
+    is_revenue = day & (pl.col("concept") == "shop") & (pl.col("metric") == "revenue")
+    usual = {"fell": 1e6, "within": None, "rose": 1.0}
+    said = {}
+    for name, value in usual.items():
+        report = frames["evaluation_report"]
+        if value is not None:
+            report = report.with_columns(baseline_value=pl.when(is_revenue).then(value).otherwise("baseline_value"))
+        said[name] = " ".join(Reading(page_of(shop(), frames | {"evaluation_report": report})).text)
+    assert "Worse than usual, beyond chance: Revenue" in said["fell"]
+    assert "Worse than usual, beyond chance: Revenue" not in said["within"] + said["rose"]
+
+
+def test_a_shop_without_ads_or_reviews_shows_no_figure_of_theirs() -> None:
+    """No tile that could only ever be a dash, and no experiment on ads nobody runs."""
+    frames = published()
+    text = " ".join(Reading(page_of(shop(sources={"events": SOURCE}), frames)).text)
+    assert "What the system itself brings" in " ".join(Reading(page_of(shop(), frames)).text)
+    assert "What the system itself brings" not in text, "only ads_holdout is in the table"
+    report = frames["evaluation_report"].filter(pl.col("metric") != "mean_rating")
+    assert "Rating, 28 days" not in " ".join(Reading(page_of(shop(), frames | {"evaluation_report": report})).text)
+
+
+def test_limits_in_a_note_go_by_their_names() -> None:
+    note = "no plan meets every limit; relaxed: target_conversions -0.68. By itself would do: target_conversions -0.68"
+    note += ", or frequency_cap:at_risk +1.00"
+    assert said_note(note, Words(shop())).endswith("target of conversions −0.68, or frequency cap of audience at_risk +1.00.")
+    assert said_note(note, Words(shop(language="zh"))).endswith("单独放宽其一即可：转化目标 −0.68，或受众频次上限 有流失风险 +1.00。")
+    assert said_note(None, Words(shop())) == ""
 
 
 def test_chinese_page_has_no_english_sentence_of_ours() -> None:

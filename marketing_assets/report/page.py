@@ -92,6 +92,10 @@ def build_page(reader: Reader, day: date, store: Store, words: Words) -> Page:
         service_section(service, day, store, words),
         trust_section(trust, day, store, words),
     ]
+    tiles = _tiles(reader, day, store, words)
+    if worse := [f"{tile.label} {tile.value}" for tile in tiles if tile.tone == "bad"]:
+        text = words("Worse than usual, beyond chance: {names}.", "明显差于平时：{names}。", names=words.items(worse, len(HEADLINES)))
+        actions.insert(sum(action.tone == "bad" for action in actions), Action(text, "headlines", "warn"))
     status, tone = _status(actions, words)
     if not actions:
         actions = [Action(words("Nothing asks for you today.", "今天没有需要处理的事项。"), "trust")]
@@ -102,7 +106,7 @@ def build_page(reader: Reader, day: date, store: Store, words: Words) -> Page:
         ),
         status=status,
         status_tone=tone,
-        tiles=_tiles(reader, day, store, words),
+        tiles=tiles,
         actions=actions,
         trust=trust_actions(trust, day, words),
         sections=sections,
@@ -153,9 +157,9 @@ def _tiles(reader: Reader, day: date, store: Store, words: Words) -> list[Tile]:
     for figure in HEADLINES:
         rows = published.filter(pl.col("figure") == figure).sort("as_of_date")
         today = rows.filter(pl.col("as_of_date") == day)
-        if today.is_empty():
-            continue
         by_day = dict(rows.select("as_of_date", "value").iter_rows())
+        if today.is_empty() or not any(value is not None for value in by_day.values()):
+            continue
         history = [by_day.get(day - timedelta(days=back)) for back in range(HISTORY_DAYS - 1, -1, -1)]
         tiles.append(_tile(today.row(0, named=True), history, day, words))
     return tiles

@@ -7,6 +7,7 @@ Reads ad_plan, ad_plan_runs, ad_plan_constraints, ad_plan_scenarios, plan_diff a
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -21,6 +22,7 @@ from marketing_assets.report.plan_charts import (
     budget_chart,
     changes_table,
     heat_chart,
+    limit_name,
     limit_sentence,
     limits_table,
     proposals_table,
@@ -70,13 +72,19 @@ def plan_facts(reader: Reader, day: date, store: Store) -> PlanFacts:
     )
 
 
+def said_note(note: str | None, words: Words) -> str:
+    """A run's note as a sentence, limits by name: 'budget +2.00' -> 'daily budget +2.00'."""
+    amount = re.compile(r"\b([a-z_]+(?::[^\s,;]+)?) ([+-])(\d+\.\d\d)\b", re.ASCII)
+    return amount.sub(lambda found: f"{limit_name(found[1], words)} {found[2].replace('-', '−')}{found[3]}", words.note(note or ""))
+
+
 def plan_actions(facts: PlanFacts, day: date, store: Store, words: Words) -> list[Action]:
     """What the plan asks of a person today."""
     run = facts.run
     if run is None or run["status"] == "no_inputs":
         return []
     if run["status"] == "refused":
-        return [Action(words("No plan for tomorrow. {note}", "明天没有计划。{note}", note=words.note(run["note"] or "")), "plan", "bad")]
+        return [Action(words("No plan for tomorrow. {note}", "明天没有计划。{note}", note=said_note(run["note"], words)), "plan", "bad")]
     plan = facts.plan
     tomorrow = plan["plan_date"][0] if plan.height else day
     text = words(
@@ -153,7 +161,7 @@ def plan_section(facts: PlanFacts, store: Store, words: Words) -> Section:
     if missing:
         return Section("plan", title, missing=missing)
     if facts.run is None or facts.plan.is_empty():
-        note = words.note(facts.run["note"] or "") if facts.run else ""
+        note = said_note(facts.run["note"], words) if facts.run else ""
         return Section("plan", title, words("There is no plan for tomorrow. {note}", "明天没有计划。{note}", note=note))
     run, plan = facts.run, facts.plan
     lead = words("Status: {status}.", "状态：{status}。", status=words.term(run["status"]))
@@ -173,7 +181,7 @@ def plan_section(facts: PlanFacts, store: Store, words: Words) -> Section:
     if facts.is_approved is not None:
         approved = words(" Approved by {name}.", "已由 {name} 批准。", name=facts.approved_by or "?")
         lead += approved if facts.is_approved else words(" Not approved yet.", "尚未批准。")
-    if note := words.note(run["note"] or ""):
+    if note := said_note(run["note"], words):
         lead += words(" {note}", "{note}", note=note)
     blocks: list[Block] = [heat_chart(plan, store, words)]
     if facts.scenarios.height > 1:

@@ -11,6 +11,8 @@ from datetime import date
 import polars as pl
 
 from marketing_assets.config import Store
+from marketing_assets.report.figures import PLAN_SOURCES
+from marketing_assets.report.needs import lacks
 from marketing_assets.report.pieces import Action, Block, Notes, Section
 from marketing_assets.report.record import REFUSED_SHARE, TrustFacts, track_record
 from marketing_assets.report.trust_charts import (
@@ -105,8 +107,10 @@ def trust_section(facts: TrustFacts, day: date, store: Store, words: Words) -> S
             blocks.append(block)
     if facts.reasons.height:
         blocks.append(reasons_table(facts.reasons, words))
-    if facts.experiments.height:
-        blocks.append(experiments_table(facts.experiments, words))
+    # without ads there is nothing that people held out of them could lack
+    experiments = facts.experiments.filter((pl.col("experiment") != "ads_holdout") | (lacks(store, words, PLAN_SOURCES) is None))
+    if experiments.height:
+        blocks.append(experiments_table(experiments, words))
     blocks.append(
         Notes(
             words("How to read this", "如何解读"),

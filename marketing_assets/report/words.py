@@ -205,6 +205,7 @@ NOTES: Sequence[tuple[str, str]] = (
     (r"cautious: planned on the lower ends of the rates' (\S+) intervals", r"谨慎：按比率 \1 区间的下限计划"),
     (r"no plan meets every limit; relaxed: ", "没有计划能满足所有限制；已放宽："),
     (r"\. By itself would do: ", "。单独放宽其一即可："),
+    (r", or ", "，或"),
     (r"no cell is worth anything", "没有任何单元有价值"),
     (r"overrides cost (\S+) of value: ", r"人工设定的代价为 \1："),
 )
