@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -117,14 +118,15 @@ class Stage:
         }
         self.links = Links.kept(self.history.items, matrix, kinds, {name: values.astype(np.float32) for name, values in facts.items()})
         self.popular = Popular(
-            np.zeros(BLOCK, dtype=np.int64), np.zeros((1, items)), np.zeros((1, 0), dtype=np.int64), np.full(1, -1, dtype=np.float32)
+            np.zeros(0, dtype=np.int64), np.zeros((1, items)), np.zeros((1, 0), dtype=np.int64), np.full(1, -1, dtype=np.float32)
         )
 
     def block(self, block: np.ndarray, only_reached: bool):  # type: ignore[no-untyped-def]
         """Users, candidates, names and values of features, scores of the single retriever."""
         today = np.zeros(len(block), dtype=np.int64)
         seen = taste(self.history, block, today, SEQUENCE_RETRIEVAL)
-        scored = score(seen.matrix(seen.recent), (seen.row, seen.item, seen.own), self.links.matrix, self.popular, SEQUENCE_RETRIEVAL)
+        popular = replace(self.popular, day=today)
+        scored = score(seen.matrix(seen.recent), (seen.row, seen.item, seen.own), self.links.matrix, popular, SEQUENCE_RETRIEVAL)
         allowed = np.ones(len(scored.row), dtype=bool)
         allowed[: len(seen.row)] = False  # what a user had is named first
         pairs = candidates(seen, scored, allowed, SEQUENCE_RETRIEVAL)
