@@ -459,6 +459,15 @@ def test_a_closed_holiday_is_no_outage() -> None:
     assert not judge(without_holidays(history, closed), SETTINGS, closed[-1])["is_drifted"].any()
 
 
+def test_a_holiday_before_the_first_day_is_no_history() -> None:
+    """The calendar knows of days on which the shop was not there: from them on nothing was counted, and that is no reference."""
+    from marketing_assets.drift.signals import without_holidays
+
+    history = without_holidays(living(8, 14), [FIRST - timedelta(days=40)])
+    for number in range(14):
+        assert judge(history, SETTINGS, FIRST + timedelta(days=number))["cause"].is_null().all()
+
+
 def test_clicks_lost_everywhere_at_once_are_a_tracking_bug() -> None:
     history = living(9, 100).with_columns(
         observed=pl.when((pl.col("family") == "calibration") & (pl.col("date") >= FIRST + timedelta(days=BEGIN)))

@@ -424,9 +424,9 @@ def _consecutive(
 
 def _watch_volumes(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
     """Counts and sums against the same weekday of the four weeks before: outside their whole range, and not by noise."""
-    # after a bin was first seen, no row means none; a row without a value is a closed day, which says nothing
+    # after a bin was first counted, no row means none; a row without a value is a closed day, which says nothing, before it least of all
     has_row = np.isfinite(panel.observed)
-    seen = np.maximum.accumulate(has_row, axis=1)
+    seen = np.maximum.accumulate(np.isfinite(panel.value), axis=1)
     values = np.where(seen & ~has_row, 0.0, panel.value)
     lags = np.stack([np.concatenate([np.full((len(values), lag), np.nan), values[:, :-lag]], axis=1) for lag in (7, 14, 21, 28)])
     complete = np.isfinite(lags).sum(axis=0) >= 3
