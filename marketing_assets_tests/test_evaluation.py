@@ -490,6 +490,38 @@ def test_list_metrics_by_plain_loops(horizon: int) -> None:
     assert row(result, day, "coverage_at_2", horizon_days=horizon)["value"] == pytest.approx(len(shown) / 8)
 
 
+@pytest.mark.parametrize("horizon", [1, 7])
+def test_choices_by_plain_loops(horizon: int) -> None:
+    """Looks at listed items and what came of them, for the list served and for the popularity list, of people who have both."""
+    day = FIRST + timedelta(days=38)
+    issued = day - timedelta(days=horizon)
+    events = lived_shop()["clean_events"].filter(
+        ~pl.col("is_bot"), pl.col("landed_date") <= day, pl.col("event_date").is_between(issued + timedelta(days=1), day)
+    )
+    looked: dict[tuple[str, str], bool] = {}
+    for user, item in events.filter(pl.col("event_type") == "view_item").select("user_id", "item_id").iter_rows():
+        chosen = events.filter(pl.col("user_id") == user, pl.col("item_id") == item, pl.col("event_type") == "purchase")
+        looked[user, item] = chosen.height > 0
+    lists = reader_until(day, shop()).log_as_of("recommendations", issued).filter(pl.col("rank") <= 2)
+    popular = lists.filter(pl.col("user_id") == "unknown")["item_id"].to_list()
+    counts = {"all": [0, 0], "popular": [0, 0], "ranker": [0, 0]}
+    for (user, item), is_chosen in looked.items():
+        own = lists.filter(pl.col("user_id") == user)
+        if own.is_empty():
+            continue
+        names = ["all"] * (item in own["item_id"].to_list()) + ["popular"] * (item in popular)
+        names += ["ranker"] * ("all" in names and own["policy_id"][0] == "ranker")
+        for name in names:
+            counts[name][0] += is_chosen
+            counts[name][1] += 1
+    found = row(whole_range()["evaluation_report"], day, "choice_rate_at_2", horizon_days=horizon)
+    assert [found["numerator"], found["denominator"]] == counts["all"] and counts["all"][1] > 2
+    assert found["baseline_value"] == pytest.approx(counts["popular"][0] / counts["popular"][1])
+    assert found["ci_low"] <= found["value"] <= found["ci_high"]
+    by_policy = row(whole_range()["evaluation_report"], day, "choice_rate_at_2", horizon_days=horizon, policy_id="ranker")
+    assert [by_policy["numerator"], by_policy["denominator"]] == counts["ranker"]
+
+
 def test_demand_by_plain_loops() -> None:
     issue = FIRST + timedelta(days=28)
     day = issue + timedelta(days=7)

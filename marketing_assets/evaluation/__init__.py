@@ -20,6 +20,7 @@ from marketing_assets.evaluation.ad_log import read_ad_log
 from marketing_assets.evaluation.ads import look_back as ads_days
 from marketing_assets.evaluation.ads import score_ads
 from marketing_assets.evaluation.business import event_arrival, score_satisfaction, score_shop
+from marketing_assets.evaluation.choices import score_choices
 from marketing_assets.evaluation.demand import score_demand
 from marketing_assets.evaluation.holdouts import score_holdouts
 from marketing_assets.evaluation.lists import score_lists
@@ -40,7 +41,7 @@ def build_evaluation(reader: Reader, days: Sequence[date], store: Store) -> Buil
         log = read_ad_log(reader, days[0] - timedelta(days=max(ads_days(store), what_if_days(store))), days[-1])
     parts = [
         score(reader, days, store, seen)
-        for score in (score_shop, score_satisfaction, score_lists, score_propensities, score_demand)
+        for score in (score_shop, score_satisfaction, score_lists, score_choices, score_propensities, score_demand)
     ]
     parts.append(score_ads(reader, days, store, log))
     rows = pl.concat([part.select([pl.col(name).cast(kind) for name, kind in REPORT.items()]) for part in parts])

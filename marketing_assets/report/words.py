@@ -153,6 +153,7 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "ndcg": ("nDCG", "nDCG"),
     "f1": ("F1", "F1"),
     "hit_rate": ("hit rate", "命中率"),
+    "choice_rate": ("chosen when looked at", "浏览后选择率"),
     "recall": ("recall", "召回率"),
     "precision": ("precision", "精确率"),
     # what is watched
