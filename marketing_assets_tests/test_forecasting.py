@@ -444,6 +444,15 @@ def test_the_winner_is_used_where_it_beats_the_seasonal_naive_and_model_says_so(
     np.testing.assert_array_equal(forecast.mean, again.mean)
 
 
+def test_a_young_shop_is_not_handed_to_the_baseline_for_want_of_rivals() -> None:
+    """One origin is complete and the panel model cannot be fitted yet: the seasonal naive would have met itself alone."""
+    panel = weekly_panel()
+    young = panel_of(panel.units[:, :70], 14)
+    model, contest = fit_demand(young, ("panel", "seasonal_naive"), 1, 1, np.ones(60, dtype=bool))
+    assert model.panel is None and contest.added
+    assert set(model.winners.values()) == {"level_calendar"}
+
+
 def test_where_nothing_beats_the_seasonal_naive_it_is_used() -> None:
     units = np.tile(np.array([9.0, 0, 3, 7, 1, 0, 4]), (12, 24))
     units[::2] = np.roll(units[::2], 3, axis=1)  # every series repeats its own week exactly

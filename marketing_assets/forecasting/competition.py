@@ -98,11 +98,11 @@ class Contest:
 
 
 def compete(origins: Origins, columns: Sequence[int], candidates: Sequence[str], scoring: Scoring) -> Contest:
-    """Candidates on past origins whose horizon is complete; a group without any series there keeps DEFAULT.
+    """Candidates and DEFAULT on past origins whose horizon is complete; a group without any series there keeps DEFAULT.
 
     scoring.model must not have seen anything after the earliest of them. The winner must beat the seasonal naive, else that is used.
     """
-    names = list(dict.fromkeys([*candidates, BASELINE]))
+    names = list(dict.fromkeys([*candidates, DEFAULT, BASELINE]))  # where no candidate could be fitted yet, the baseline would beat itself
     found: dict[str, list[Losses]] = {name: [] for name in names}
     groups: list[Names] = []
     for column in columns:

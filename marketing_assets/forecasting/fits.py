@@ -97,8 +97,8 @@ def _fit(models: ModelHistory, panel: Panel, day: date, trigger: Trigger, store:
     if stored is not None:
         verdict = _verdict(model, DemandModel.from_text(stored.model), panel, is_held, store)
         metrics |= verdict.as_metrics()
-        # a model without any contest behind it has nothing to defend
-        is_promoted = verdict.is_better or (not DemandModel.from_text(stored.model).winners and bool(model.winners))
+        # a model without any contest behind it has nothing to defend, but for what held-out series say
+        is_promoted = verdict.is_better or (not verdict.n and not DemandModel.from_text(stored.model).winners and bool(model.winners))
     models.add(
         new_fit(
             DEMAND, day, trigger, is_promoted=is_promoted, model=model.as_text(), model_format="json",
