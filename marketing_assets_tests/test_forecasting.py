@@ -17,9 +17,10 @@ from polars.testing import assert_frame_equal
 
 from marketing_assets.config import Store
 from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, what_if
-from marketing_assets.forecasting.calendar import day_shape, public_holidays
+from marketing_assets.forecasting.calendar import day_shape, days_from_easter, public_holidays, years_before
 from marketing_assets.forecasting.classic import forecast_croston_sba
 from marketing_assets.forecasting.competition import Scoring, compete, forecast_with
+from marketing_assets.forecasting.features import feature_names, matrix_of
 from marketing_assets.forecasting.fits import DemandModel, fit_demand
 from marketing_assets.forecasting.history import DemandHistory, alive, series_name
 from marketing_assets.forecasting.learned import NO_MODEL
@@ -462,13 +463,12 @@ def test_where_nothing_beats_the_seasonal_naive_it_is_used() -> None:
 
 
 def test_views_ahead_of_sales_are_seen_by_the_features_and_sales_alone_still_do() -> None:
-    from marketing_assets.forecasting.features import FEATURES, matrix_of
 
     panel = weekly_panel()
     views = np.ones(panel.units.shape)
     views[0, -7:] = 8.0
     seen = replace(panel, signals={"views": views})
-    column = FEATURES.index("views_trend_7_28")
+    column = feature_names(seen).index("views_trend_7_28")
     found = matrix_of(seen, fit_levels(seen)).of_series[:, column]
     assert found[0] == pytest.approx(8.0 / ((21 + 56) / 28), rel=1e-5)
     np.testing.assert_allclose(found[1:], 1.0)
@@ -627,3 +627,65 @@ def test_in_a_shops_first_weeks_few_days_do_not_speak_for_themselves() -> None:
     usual = units[1:, 4:].mean()
     assert usual < levels.level[0] < 9 / 3
     assert abs(levels.level[1:].mean() / usual - 1) < 0.6
+
+
+def test_an_item_long_sold_out_keeps_the_level_it_had_before() -> None:
+    """Half a year without stock, then two odd days: they alone are not its level. Guards series that reopen just before an issue."""
+    units = np.full((20, 300), 10.0)
+    is_blocked = np.zeros(units.shape, dtype=bool)
+    is_blocked[0, 110:298] = True
+    units[0, 110:298], units[0, 298:] = 0.0, 2.0
+    levels = fit_levels(panel_of(units, is_blocked=is_blocked))
+    # 7 and 28 days are looked at in place of 28 and 112, two of them odd
+    assert levels.level[0] == pytest.approx(((5 * 10 + 2 * 2) / 7 + (26 * 10 + 2 * 2) / 28) / 2, rel=0.02)
+    np.testing.assert_allclose(levels.level[1:], 10.0, rtol=0.02)
+
+
+def test_feasts_that_move_with_easter_and_dates_that_stay_find_their_like_in_years_before() -> None:
+    days = [date(2026, 4, 5), date(2026, 2, 16), date(2026, 12, 24), date(2024, 2, 29)]
+    assert days_from_easter(days).tolist()[:2] == [0.0, -48.0]
+    found = {name: [[date.fromordinal(each) if each else None for each in row] for row in values] for name, values in years_before(days, 2).items()}
+    assert found["feast"][0] == [date(2025, 4, 20), date(2024, 3, 31)]
+    assert found["feast"][1] == [date(2025, 3, 3), date(2024, 2, 12)]
+    assert found["feast"][2] == [None, None]
+    assert found["date"][2] == [date(2025, 12, 24), date(2024, 12, 24)]
+    assert found["date"][3] == [date(2023, 3, 1), date(2022, 3, 1)]
+
+
+def test_what_a_series_did_on_a_feast_a_year_before_is_seen() -> None:
+    """Carnival Monday halves the sales of one series and of no other: Easter tells the day, the year before tells the series."""
+    start = date(2024, 2, 1)
+    units = np.full((12, 740), 20.0)
+    carnival = (date(2025, 3, 3) - start).days
+    units[0, carnival] = 10.0
+    panel = panel_of(units, 14, start)
+    assert panel.end < date(2026, 2, 16) <= panel.end + timedelta(days=14)
+    step = (date(2026, 2, 16) - panel.end).days - 1
+    rows = matrix_of(panel, fit_levels(panel)).rows(np.array([0, 0, 1]), np.array([step, step - 1, step]))
+    column = feature_names(panel).index("same_feast_oddity")
+    # 2024's carnival lies too close to the start to be odd or not: it counts as usual, so that half of the log is left
+    assert rows[0, column] == pytest.approx(np.log(0.5) / 2, abs=0.05)
+    assert np.abs(rows[1:, column]).max() < 0.05
+    short = panel.until(300, 14)
+    assert np.isnan(matrix_of(short, fit_levels(short)).rows(np.array([0]), np.array([0]))[0, column])
+
+
+def test_where_every_day_sells_much_the_log_is_learnt_and_beats_the_start() -> None:
+    """The day after a promotion is weak, which level x calendar cannot say."""
+    generator = np.random.default_rng(5)
+    count, whole = 60, 420
+    promotion = np.repeat(generator.random((count, whole // 7)) < 0.4, 7, axis=1).astype(float)
+    after = np.pad(promotion[:, :-1] > promotion[:, 1:], ((0, 0), (1, 0)))
+    mean = generator.lognormal(6, 0.5, (count, 1)) * np.exp(0.5 * promotion - 0.8 * after)
+    truth = mean * np.exp(generator.normal(0, 0.05, mean.shape))
+    known = whole - 28
+    panel = panel_of(truth[:, :known], 28, drivers={"promotion": promotion})
+    model, _ = fit_demand(panel, ["panel", "level_calendar"], 1, 1, np.ones(count, dtype=bool))
+    assert model.panel is not None
+    assert model.panel.is_much
+    assert model.panel.lift == pytest.approx(1.0, abs=0.01)
+    again = DemandModel.from_text(model.as_text())
+    forecast = again.forecast(panel, 1)[0].mean
+    start = forecast_level_calendar(panel).mean
+    assert np.square(forecast / truth[:, known:] - 1).mean() < 0.5 * np.square(start / truth[:, known:] - 1).mean()
+    assert forecast.sum() == pytest.approx(truth[:, known:].sum(), rel=0.05)

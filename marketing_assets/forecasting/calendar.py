@@ -10,6 +10,7 @@ from datetime import date, timedelta
 
 import numpy as np
 import numpy.typing as npt
+from dateutil.easter import easter  # type: ignore[import-untyped]
 
 from marketing_assets.forecasting.panel import Flags, Floats, Panel
 
@@ -25,6 +26,8 @@ LOCAL_DAYS = 14
 """A day is compared with the usual days within so many on either side."""
 SHAPE_POWER = 0.9
 """The week's pattern is drawn a little towards flat: it rests on few weeks."""
+FEAST_DAYS = 70
+"""Feasts that move with Easter, from carnival to Corpus Christi, lie within so many days of it."""
 HOLIDAY_PRIOR = 1.0
 """Days of usual trade (or of none, in a shop with closed weekdays) a holiday's effect is shrunk to."""
 
@@ -133,6 +136,32 @@ def _holiday_factor(totals: Floats, usual: Floats, share: Floats, is_holiday: np
         return 0.0
     weight = days.sum() / (days.sum() + HOLIDAY_PRIOR)
     return float(weight * min(sold / expected, 3.0) + (1 - weight))
+
+
+def days_from_easter(days: Sequence[date]) -> Floats:
+    """(len(days),) days since the nearest Easter Sunday of the western churches, negative before it."""
+    return np.array([(day - _nearest_easter(day)).days for day in days], dtype=np.float64)
+
+
+def years_before(days: Sequence[date], years: int) -> dict[str, npt.NDArray[np.int64]]:
+    """'date', 'feast' -> (len(days), years): ordinals of the same date one or more years back, and of the day as far from Easter then.
+
+    0 where the day lies further than FEAST_DAYS from Easter: what moves with it is then no feast.
+    """
+    found = {name: np.zeros((len(days), years), dtype=np.int64) for name in ("date", "feast")}
+    for row, day in enumerate(days):
+        sunday = _nearest_easter(day)
+        for back in range(1, years + 1):
+            # the 29th of February counts as the day after the 28th
+            found["date"][row, back - 1] = date(day.year - back, day.month, 1).toordinal() + day.day - 1
+            if abs((day - sunday).days) <= FEAST_DAYS:
+                found["feast"][row, back - 1] = easter(sunday.year - back).toordinal() + (day - sunday).days
+    return found
+
+
+def _nearest_easter(day: date) -> date:
+    sundays: list[date] = [easter(year) for year in (day.year - 1, day.year, day.year + 1)]
+    return min(sundays, key=lambda sunday: abs((day - sunday).days))
 
 
 def future_days(end: date, horizon: int) -> Sequence[date]:

@@ -8,10 +8,12 @@ Everything in units is divided by the series' own scale, so that one model serve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 
 import numpy as np
 
+from marketing_assets.forecasting.calendar import days_from_easter, years_before
+from marketing_assets.forecasting.effects import local_level
 from marketing_assets.forecasting.level_calendar import Levels
 from marketing_assets.forecasting.panel import LEVELS, Flags, Floats, Integers, Panel
 
@@ -28,6 +30,10 @@ FAR = 60.0
 """Days to and since an event count up to this."""
 YEARLY_DAYS = 400
 """From so many known days on the day of the year says something."""
+YEARS_BACK = 2
+"""The same day is looked up in so many years before."""
+LARGEST_ODDITY = 2.0
+"""Log of a day's units over what was usual around it is kept within this."""
 DRIVERS = ("promotion", "price", "ad_spend", "before_closed", "after_closed")
 EVENTS = ("promotion", "closed")
 SIGNALS = ("views", "carts")
@@ -42,6 +48,7 @@ SERIES_FEATURES = (
 DAY_FEATURES = (
     "worth", "days_ahead", "season_place", "own_season_rate", *(f"own_like_day_rate_{days}" for days in LIKE_WINDOWS), "year_ago_rate",
     *(f"like_day_{days}_to_start" for days in LIKE_WINDOWS), "season_to_start", "year_ago_rise", "day_of_month", "day_of_year",
+    "days_from_easter", "same_date_oddity", "same_feast_oddity",
     *(f"{where}_{event}" for event in EVENTS for where in ("since", "to")), *DRIVERS,
 )  # fmt: skip
 FEATURES = (*SERIES_FEATURES, *DAY_FEATURES)
@@ -67,12 +74,14 @@ class Matrix:
 
     of_series: (n, SERIES_FEATURES); season: (n, season) own recent units by place; like_day: days -> (n, season, 2) the same over
     other windows, without and with a promotion; events: name -> (n, T + horizon) days since and days to one; scale: (n,).
+    oddity: (n, T) log of what days were over what was usual around them, nan where nothing is known.
     """
 
     of_series: Floats
     season: Floats
     like_day: dict[int, Floats]
     events: dict[str, Floats]
+    oddity: Floats
     scale: Floats
     panel: Panel
     levels: Levels
@@ -97,7 +106,7 @@ class Matrix:
         day = [
             self.levels.worth[series, column], steps + 1.0, place.astype(np.float64), self.season[series, place],
             *like_day, year_ago, *(to(rates, start) for rates in like_day), to(self.season[series, place], start), to(year_ago, here),
-            *(days[column] for days in self._dates()),
+            *(days[column] for days in self._dates()), *self._years_before(series, column),
             *(self.events[f"{where}_{event}"][series, column] for event in EVENTS for where in ("since", "to")),
             *(self._driver(name, series, column) for name in DRIVERS),
             *(self.panel.drivers[name][series, column] for name in feature_names(self.panel)[len(FEATURES) :]),
@@ -106,12 +115,25 @@ class Matrix:
 
     def _dates(self) -> tuple[Floats, Floats]:
         """(T + horizon,) day of the month, and of the year where a year is known; 0 where it says nothing."""
-        whole = self.panel.known + self.panel.horizon
-        dates = [self.panel.start + timedelta(days=number * self.panel.step_days) for number in range(whole)]
+        dates = _dates_of(self.panel)
         of_month = [day.day if self.panel.step_days == 1 else 0 for day in dates]
-        is_yearly = self.panel.known * self.panel.step_days >= YEARLY_DAYS
-        of_year = [day.timetuple().tm_yday if is_yearly else 0 for day in dates]
+        of_year = [day.timetuple().tm_yday if _is_yearly(self.panel) else 0 for day in dates]
         return np.array(of_month, dtype=np.float64), np.array(of_year, dtype=np.float64)
+
+    def _years_before(self, series: Integers, column: Integers) -> list[Floats]:
+        """Days from Easter; how odd the same date, and the same day from Easter, were for the series in the years before. nan: unknown."""
+        if not _is_yearly(self.panel):
+            return [np.full(len(series), np.nan)] * 3
+        dates = _dates_of(self.panel)
+        found = [days_from_easter(dates)[column]]
+        for ordinals in years_before(dates, YEARS_BACK).values():
+            place = (ordinals - self.panel.start.toordinal()) // self.panel.step_days
+            place = np.where((place >= 0) & (place < self.panel.known), place, -1)[column]
+            then = np.where(place >= 0, self.oddity[series[:, None], place], np.nan)
+            is_told = np.isfinite(then)
+            count, total = is_told.sum(axis=1), np.where(is_told, then, 0.0).sum(axis=1)
+            found.append(np.divide(total, count, out=np.full(len(series), np.nan), where=count > 0))
+        return found
 
     def _driver(self, name: str, series: Integers, column: Integers) -> Floats:
         values = self.levels.effects.columns.get(name)
@@ -176,7 +198,25 @@ def matrix_of(panel: Panel, levels: Levels) -> Matrix:
     season = by_place(SEASON_DAYS)
     like_day = {days: np.stack([by_place(days, ~promotion), by_place(days, promotion)], axis=2) for days in LIKE_WINDOWS}
     of_series = np.asarray(np.round(np.stack(columns, axis=1), DECIMALS), dtype=np.float64)
-    return Matrix(of_series, season, like_day, _events(panel, levels), scale, panel, levels)
+    return Matrix(of_series, season, like_day, _events(panel, levels), _oddity(panel, levels), scale, panel, levels)
+
+
+def _dates_of(panel: Panel) -> list[date]:
+    return [panel.start + timedelta(days=number * panel.step_days) for number in range(panel.known + panel.horizon)]
+
+
+def _is_yearly(panel: Panel) -> bool:
+    return panel.known * panel.step_days >= YEARLY_DAYS
+
+
+def _oddity(panel: Panel, levels: Levels) -> Floats:
+    """(n, T) log of units over what the day's worth and the level around it say; nan where nothing could be sold."""
+    if not _is_yearly(panel):
+        return np.full(panel.units.shape, np.nan)
+    worth = np.where(levels.is_observed, levels.worth[:, : panel.known], 0.0)
+    usual = local_level(np.where(levels.is_observed, panel.units, 0.0), worth) * worth
+    ratio = np.divide(panel.units, usual, out=np.full(usual.shape, np.nan), where=usual > 0)
+    return np.asarray(np.clip(np.log(np.maximum(ratio, 1e-9)), -LARGEST_ODDITY, LARGEST_ODDITY), dtype=np.float64)
 
 
 def _events(panel: Panel, levels: Levels) -> dict[str, Floats]:

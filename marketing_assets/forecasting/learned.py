@@ -3,8 +3,9 @@
 What belongs here: training rows from rolling origins, the fits day by day, and what they forecast. What does not: features
 (features.py), levels (learned_levels.py), which forecaster is used for whom (competition.py).
 
-Means: a Tweedie model by day that starts from log(level x worth), where days have something to tell, averaged with the start in the
-share that did best on later origins; else the learnt level x worth. Quantiles: a learnt mix of the series' own histories, then one
+Means: a model by day that starts from log(level x worth), where days have something to tell, averaged with the start in the share
+that did best on later origins; else the learnt level x worth. It is a Tweedie one, or where every day sees a sale one of the log, whose
+errors are relative ones. Quantiles: a learnt mix of the series' own histories, then one
 model per level on what is left; the few lowest levels stay as they are, having almost nothing to win.
 """
 
@@ -49,6 +50,12 @@ QUANTILE_TREES: dict[str, Any] = {**TREES, "objective": "quantile", "num_leaves"
 MEAN_TREES: dict[str, Any] = {**TREES, "objective": "tweedie", "num_leaves": 31, "learning_rate": 0.08}
 VARIANCE_POWER, STEADY_POWER, STEADY = 1.5, 1.9, 0.95
 """Errors grow with the mean^(power / 2): in proportion, nearly, where at least this share of days sees a sale."""
+LOG_TREES: dict[str, Any] = {
+    **TREES, "objective": "regression", "num_leaves": 63, "learning_rate": 0.06, "min_data_in_leaf": 50, "feature_fraction": 0.25, "max_bin": 255,
+}  # fmt: skip
+LOG_ROUNDS, ALWAYS = 300, 0.99
+"""Where at least this share of days sees a sale and days have much to tell, the log is learnt, in so many trees: the origins kept are too
+few to stop by, since a single odd week of theirs ends it after ten."""
 SIGNS = {"price": -1, "promotion": 1, "ad_spend": 1}
 """Demand falls with the price and rises with promotion and advertising."""
 USUAL_ROUNDS = {"mean": 30, "quantile": 20}
@@ -65,7 +72,8 @@ class PanelModel:
     """levels: learnt levels; mean, quantiles: LightGBM models in text form, by what they correct; None where the start alone did better.
 
     mix: (LEVELS, HISTORIES) weights of histories. share: weight of the learned mean against its start. rounds: trees of each model,
-    'mean' or the level. features: columns the trees look at. is_much: whether the mean learnt from MANY_ROWS.
+    'mean' or the level. features: columns the trees look at. is_much: whether the mean learnt from MANY_ROWS. lift: mean over
+    exp(mean of the log) where the log is learnt (Duan 1983), else 1.
     """
 
     levels: LevelModel | None
@@ -76,13 +84,14 @@ class PanelModel:
     rounds: dict[str, int]
     features: tuple[str, ...]
     is_much: bool = False
+    lift: float = 1.0
 
     def as_text(self) -> str:
         return json.dumps(
             {
                 "levels": None if self.levels is None else self.levels.as_text(), "mean": self.mean, "mix": self.mix,
                 "quantiles": {str(level): text for level, text in self.quantiles.items()}, "share": self.share, "rounds": self.rounds,
-                "features": self.features, "is_much": self.is_much,
+                "features": self.features, "is_much": self.is_much, "lift": self.lift,
             },
             sort_keys=True,
         )  # fmt: skip
@@ -93,7 +102,7 @@ class PanelModel:
         return cls(
             None if found["levels"] is None else LevelModel.from_text(found["levels"]), found["mean"], found["mix"],
             {float(level): model for level, model in found["quantiles"].items()}, found["share"], found["rounds"], tuple(found["features"]),
-            found["is_much"],
+            found["is_much"], found["lift"],
         )  # fmt: skip
 
 
@@ -168,46 +177,80 @@ def fit_panel_model(
         )  # fmt: skip
         if booster is not None:
             quantiles[level] = booster.model_to_string()
-    mean, share, rounds["mean"], is_much = _fit_mean(origins, columns, kept, is_learnt, seed, threads, binned, like)
-    levels = None if share > 0 or (like is not None and like.levels is None) else _fit_levels(origins, columns, kept, is_learnt, seed, threads)
-    return PanelModel(levels, mean, np.round(mix, DECIMALS).tolist(), quantiles, share, rounds, rows.names, is_much)
+    mean = _fit_mean(origins, columns, kept, is_learnt, seed, threads, binned, like)
+    rounds["mean"] = mean.rounds
+    with_levels = mean.share == 0 and (like is None or like.levels is not None)
+    levels = _fit_levels(origins, columns, kept, is_learnt, seed, threads) if with_levels else None
+    mix = np.round(mix, DECIMALS).tolist()
+    return PanelModel(levels, mean.model, mix, quantiles, mean.share, rounds, rows.names, mean.is_much, mean.lift)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The model of the mean by day in text form, its share, its trees, whether it learnt from many rows, and its lift."""
+
+    model: str | None = None
+    share: float = 0.0
+    rounds: int = 0
+    is_much: bool = False
+    lift: float = 1.0
+
+
+NO_MEAN = Mean()
 
 
 def _fit_mean(
     origins: Origins, columns: Sequence[int], kept: Sequence[int], is_learnt: Flags, seed: int, threads: int,
     binned: list[tuple[Rows, Any]], like: PanelModel | None,
-) -> tuple[str | None, float, int, bool]:  # fmt: skip
-    """The model of the mean by day, its share, its rounds and whether it learnt from many rows; none where its share is 0."""
+) -> Mean:  # fmt: skip
+    """NO_MEAN where its share is 0."""
     signs = [SIGNS.get(name, 0) for name in binned[0][0].names]
-    power = STEADY_POWER if (binned[0][0].units > 0).mean() >= STEADY else VARIANCE_POWER
-    parameters = {**MEAN_TREES, "tweedie_variance_power": power, "monotone_constraints": signs, "seed": seed, "num_threads": threads}
+    selling = float((binned[0][0].units > 0).mean())
+    common = {"monotone_constraints": signs, "seed": seed, "num_threads": threads}
+    parameters = {**MEAN_TREES, "tweedie_variance_power": STEADY_POWER if selling >= STEADY else VARIANCE_POWER, **common}
     if like is not None and like.share == 0:
-        return None, 0.0, 0, False
-    is_much = like is not None and like.is_much
-    if not is_much:
+        return NO_MEAN
+    if like is None or not like.is_much:
         booster, rounds = _boost(parameters, binned, None if like is None else like.rounds["mean"], "mean", _log_start)
         share, gain = (0.0 if booster is None else like.share if like is not None else 0.5), 1.0
         if like is None and booster is not None and len(binned) > 1:
-            share, gain = _share(booster, binned[1][0], threads)
+            share, gain = _share(booster, 1.0, binned[1][0], threads)
         if gain > MUCH or not share:
-            return (booster.model_to_string(), share, rounds, False) if share and booster is not None else (None, 0.0, 0, False)
+            return Mean(booster.model_to_string(), share, rounds) if share and booster is not None else NO_MEAN
     # all that is known, seen from origins that lie closer together
     first, last = max(columns), min(columns)
     closer = [column for column in origin_columns(origins.panel, MANY_ORIGINS) if last <= column <= first]
     many = training_rows(origins, closer, is_learnt, seed, MANY_ROWS)
     assert many is not None, "the origins of the few rows are among them"
     held = training_rows(origins, kept, is_learnt, seed + 1) if kept else None
-    binned = _binned(many, held, threads)
-    booster, rounds = _boost(parameters, binned, None if like is None else like.rounds["mean"], "mean", _log_start)
+    if selling >= ALWAYS:
+        booster, lift = _fit_log(many, {**LOG_TREES, **common}, threads)
+        if held is not None and not _share(booster, lift, held, threads)[0]:
+            return NO_MEAN
+        # the origins kept are early ones: what could not yet see a year before holds its later self back, so that no share is chosen
+        return Mean(booster.model_to_string(), 1.0, LOG_ROUNDS, True, lift)
+    booster, rounds = _boost(parameters, _binned(many, held, threads), None if like is None else like.rounds["mean"], "mean", _log_start)
     if booster is None:
-        return None, 0.0, 0, False
-    share = like.share if like is not None else 1.0 if held is None else _share(booster, held, threads)[0]
-    return (booster.model_to_string() if share else None), share, rounds, True
+        return NO_MEAN
+    share = like.share if like is not None else 1.0 if held is None else _share(booster, 1.0, held, threads)[0]
+    return Mean(booster.model_to_string(), share, rounds, True) if share else NO_MEAN
 
 
-def _share(booster: Any, kept: Rows, threads: int) -> tuple[float, float]:
+def _fit_log(rows: Rows, parameters: dict[str, Any], threads: int) -> tuple[Any, float]:
+    """A booster on the log of units over the start, every row alike, and its lift."""
+    import lightgbm
+
+    is_sold = rows.units > 0
+    log = np.log(rows.units[is_sold] / np.maximum(rows.start[is_sold], SMALLEST_LEVEL))
+    data = lightgbm.Dataset(rows.features[is_sold], np.clip(log, -LARGEST_MOVE, LARGEST_MOVE), params=parameters, feature_name=list(rows.names))
+    booster = lightgbm.train(parameters, data, LOG_ROUNDS)
+    left = log - np.asarray(booster.predict(rows.features[is_sold], num_threads=threads))
+    return booster, round(float(np.exp(np.clip(left, -LARGEST_MOVE, LARGEST_MOVE)).mean() * is_sold.mean()), DECIMALS)
+
+
+def _share(booster: Any, lift: float, kept: Rows, threads: int) -> tuple[float, float]:
     """The share of the learned mean that does best, or 0 where none does well enough, and its squared error over the start's."""
-    factor = np.exp(np.clip(np.asarray(booster.predict(kept.features, num_threads=threads, raw_score=True)), -LARGEST_MOVE, LARGEST_MOVE))
+    factor = _factor(booster, lift, kept.features, threads)
     errors = {
         each: float((((kept.start * (1 - each + each * factor) - kept.units) / kept.scale) ** 2 * kept.weight).sum()) for each in SHARES
     }
@@ -215,6 +258,13 @@ def _share(booster: Any, kept: Rows, threads: int) -> tuple[float, float]:
     if best >= LEAST_GAIN * errors[0.0]:
         return 0.0, 1.0
     return min(each for each in SHARES if errors[each] <= best + 0.1 * (errors[0.0] - best)), best / errors[0.0]
+
+
+def _factor(booster: Any, lift: float, features: Floats, threads: int) -> Floats:
+    """(m,) the learned mean over its start."""
+    log = np.asarray(booster.predict(features, num_threads=threads, raw_score=True))
+    factor: Floats = lift * np.exp(np.clip(log, -LARGEST_MOVE, LARGEST_MOVE))
+    return factor
 
 
 def _fit_levels(
@@ -318,8 +368,8 @@ def forecast_panel(panel: Panel, model: PanelModel, threads: int, levels: Levels
         levels = replace(levels, level=model.levels.levels(matrix, threads))
     mean = levels.level[:, None] * ahead
     if model.mean is not None:
-        logs = np.asarray(lightgbm.Booster(model_str=model.mean).predict(features, num_threads=threads, raw_score=True))
-        mean[series, steps] *= 1 - model.share + model.share * np.exp(np.clip(logs, -LARGEST_MOVE, LARGEST_MOVE))
+        factor = _factor(lightgbm.Booster(model_str=model.mean), model.lift, features, threads)
+        mean[series, steps] *= 1 - model.share + model.share * factor
     quantiles = raw.copy()
     for level, text in model.quantiles.items():
         column = list(LEVELS).index(level)

@@ -19,6 +19,8 @@ from marketing_assets.forecasting.total import course, to_total
 
 LEVEL_WINDOWS = ((28, 0.5), (112, 0.5))
 """(days, weight) of the rates whose mean is an item's level."""
+LEAST_SEEN = 0.25
+"""Share of a window's days that a rate rests on at least, reaching further back where fewer could be seen."""
 CAP_QUANTILE, CAP_FACTOR, CAP_MEDIANS = 0.9, 1.5, 4.0
 """A day's units count up to CAP_FACTOR x this quantile of the item's selling days, and always up to CAP_MEDIANS x their median."""
 OWN_WEEK_DAYS = 112
@@ -82,11 +84,13 @@ def fit_levels(panel: Panel) -> Levels:
     exposure = is_observed * worth[:, : panel.known]
     sold = np.where(is_observed, units, 0.0)
     level, total_weight = np.zeros(panel.count), np.zeros(panel.count)
+    # place of each day among those seen, newest first
+    newest = np.cumsum(is_observed[:, ::-1], axis=1)[:, ::-1]
     for days, weight in LEVEL_WINDOWS:
-        part = slice(max(0, panel.known - days // panel.step_days), panel.known)
-        opened = exposure[:, part].sum(axis=1)
-        # an item that could not be had in a window is judged by the others
-        level += np.where(opened > 0, weight * sold[:, part].sum(axis=1) / np.where(opened > 0, opened, 1.0), 0.0)
+        # an item that could hardly be had in a window is judged by days before it as well
+        part = (np.arange(panel.known) >= panel.known - days // panel.step_days) | (newest <= LEAST_SEEN * days // panel.step_days)
+        opened = np.where(part, exposure, 0.0).sum(axis=1)
+        level += np.where(opened > 0, weight * np.where(part, sold, 0.0).sum(axis=1) / np.where(opened > 0, opened, 1.0), 0.0)
         total_weight += np.where(opened > 0, weight, 0.0)
     level = np.divide(level, total_weight, out=np.zeros(panel.count), where=total_weight > 0)
     histories = history_quantiles(panel, worth[:, : panel.known], is_observed)
