@@ -279,25 +279,29 @@ def rossmann(threads: int, weeks_back: int = 0) -> None:
         print(f"    {name:36s} RMSPE {error:.4f}  cpu {forecast.seconds:.1f}", flush=True)
 
 
-def dominicks_beer(threads: int) -> None:
-    """Eight weeks ahead, prices known; store x product series sold in the last eight weeks and 26 weeks or more in all."""
+def dominicks_beer(threads: int, weeks_back: int = 0) -> None:
+    """Eight weeks ahead, prices known; store x product series sold in the last eight weeks and 26 weeks or more in all.
+
+    weeks_back: an earlier window, on which settings may be chosen.
+    """
     rows = pl.read_parquet(data_folder() / "dominicks_beer" / "sales.parquet").sort("STORE", "UPC", "WEEK")
     horizon, known = 8, 156
-    last = int(rows["WEEK"].max())  # type: ignore[arg-type]
+    last = int(rows["WEEK"].max()) - weeks_back  # type: ignore[operator]
     first = last - horizon - known + 1
-    rows = rows.filter(pl.col("WEEK") >= first).with_columns(name=pl.concat_str("STORE", "UPC", separator="|")).sort("name", "WEEK")
+    rows = rows.filter(pl.col("WEEK").is_between(first, last)).with_columns(name=pl.concat_str("STORE", "UPC", separator="|")).sort("name", "WEEK")
     names = rows["name"].unique().sort()
     at = (rows["name"].rank("dense").to_numpy() - 1, rows["WEEK"].to_numpy() - first)
     units, price = np.zeros((len(names), known + horizon)), np.full((len(names), known + horizon), np.nan)
     units[at], price[at] = rows["MOVE"].to_numpy(), rows["PRICE"].to_numpy()
     chosen = ((units[:, :known] > 0).sum(axis=1) >= 26) & (units[:, known - 8 : known] > 0).any(axis=1)
     units, price = units[chosen], price[chosen]
+    start = date(1989, 9, 14) + timedelta(weeks=first - 1)
     panel = Panel(
-        series_of(names.filter(pl.Series(chosen)).to_list()), date(1990, 1, 1), units[:, :known], np.zeros((len(units), known), dtype=bool),
+        series_of(names.filter(pl.Series(chosen)).to_list()), start, units[:, :known], np.zeros((len(units), known), dtype=bool),
         np.zeros(known + horizon, dtype=bool), np.zeros(known + horizon, dtype=bool), horizon, {"price": price}, step_days=7, season=1,
     )  # fmt: skip
     weight = np.ones(len(units))
-    dates = [date(1990, 1, 1) + timedelta(weeks=week) for week in range(known + horizon)]
+    dates = [start + timedelta(weeks=week) for week in range(known + horizon)]
     case = Case(panel, units[:, known:], weight, dates)
     levels = fit_levels(panel)
     place = levels.effects.names.index("price")
@@ -343,16 +347,16 @@ def main() -> None:
     parser.add_argument("sets", nargs="*", default=["online_retail", "rossmann", "dominicks_beer", "speed"])
     parser.add_argument("--quick", action="store_true", help="without the peers that take minutes")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--weeks-back", type=int, default=0, help="rossmann: an earlier window, on which settings may be chosen")
+    parser.add_argument("--weeks-back", type=int, default=0, help="rossmann, dominicks_beer: an earlier window, on which settings may be chosen")
     given = parser.parse_args()
     for name in given.sets:
         print(name)
         if name == "online_retail":
             online_retail(given.quick, given.threads)
-        elif name == "rossmann":
-            rossmann(given.threads, given.weeks_back)
+        elif name == "speed":
+            speed(given.threads)
         else:
-            {"dominicks_beer": dominicks_beer, "speed": speed}[name](given.threads)
+            {"dominicks_beer": dominicks_beer, "rossmann": rossmann}[name](given.threads, given.weeks_back)
 
 
 if __name__ == "__main__":

@@ -689,3 +689,15 @@ def test_where_every_day_sells_much_the_log_is_learnt_and_beats_the_start() -> N
     start = forecast_level_calendar(panel).mean
     assert np.square(forecast / truth[:, known:] - 1).mean() < 0.5 * np.square(start / truth[:, known:] - 1).mean()
     assert forecast.sum() == pytest.approx(truth[:, known:].sum(), rel=0.05)
+
+
+def test_a_promotion_of_a_year_ago_is_not_expected_again() -> None:
+    """A price cut lifted the weeks after this day a year ago; none is known for this year, so that the shop goes on as it does."""
+    generator = np.random.default_rng(12)
+    known, horizon = 420, 28
+    price = np.full((30, known + horizon), 10.0)
+    for first in (known - 364, 200, 300):
+        price[:, first : first + 14] = 7.0
+    expected = 20 * (price / 10.0) ** -3
+    panel = panel_of(generator.poisson(expected[:, :known]).astype(float), horizon, drivers={"price": price})
+    assert forecast_level_calendar(panel).mean.sum() == pytest.approx(30 * 20 * horizon, rel=0.04)

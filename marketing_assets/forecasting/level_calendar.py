@@ -79,7 +79,8 @@ def fit_levels(panel: Panel) -> Levels:
     effects = fit_effects(panel, shape, units, is_observed)
     worth = shape * effects.factor
     worth *= own_week(panel, worth[:, : panel.known], units, is_observed)[:, panel.season_place]
-    worth[:, panel.known :] *= course(panel, totals, shape[: panel.known])
+    # what drivers did is no course: a promotion of a year ago is not this year's
+    worth[:, panel.known :] *= course(panel, totals, shape[: panel.known] * of_shop(effects, units))
     worth[:, panel.known :][closed_ahead(panel)] = 0.0
     exposure = is_observed * worth[:, : panel.known]
     sold = np.where(is_observed, units, 0.0)
@@ -99,6 +100,15 @@ def fit_levels(panel: Panel) -> Levels:
     histories = np.round(np.concatenate([histories, pooled[:, :, None]], axis=2), DECIMALS)
     ratios = rising(np.round((histories * HISTORY_SHARES).sum(axis=2), DECIMALS))
     return Levels(shape, effects, worth, is_observed, units, np.round(level, DECIMALS), histories, ratios)
+
+
+def of_shop(effects: Effects, units: Floats) -> Floats:
+    """(T,) what drivers did to the shop as a whole: the mean of their factors, weighted by what series usually sell."""
+    usual = units.mean(axis=1)
+    if not effects.names or usual.sum() <= 0:
+        return np.ones(units.shape[1])
+    factor: Floats = usual @ effects.factor[:, : units.shape[1]] / usual.sum()
+    return factor
 
 
 def own_week(panel: Panel, worth: Floats, units: Floats, is_observed: Flags) -> Floats:
