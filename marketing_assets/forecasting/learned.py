@@ -102,7 +102,7 @@ class PanelModel:
         return cls(
             None if found["levels"] is None else LevelModel.from_text(found["levels"]), found["mean"], found["mix"],
             {float(level): model for level, model in found["quantiles"].items()}, found["share"], found["rounds"], tuple(found["features"]),
-            found["is_much"], found["lift"],
+            found["is_much"], found.get("lift", 1.0),
         )  # fmt: skip
 
 
