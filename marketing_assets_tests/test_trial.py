@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,7 +17,7 @@ import polars as pl
 import pytest
 import yaml
 
-from marketing_assets.config import Store
+from marketing_assets.config import REPOSITORY_ROOT, Store
 from marketing_assets.control import Verdict, read_requests, request_file, request_refit, request_verdict, stopped_by
 from marketing_assets.pipeline import run_days, steps_of, steps_to_remake
 from marketing_assets.sample_shop import Decisions, KnowingShop, SampleShop
@@ -96,6 +100,30 @@ def test_seeds_live_side_by_side_and_come_out_as_alone(tmp_path: Path) -> None:
     run_trial(TINY, 1, 1, tmp_path / "alone", told.append, warm_up_days=2, first_seed=2, settings=QUICK)
     one, other = (json.loads((tmp_path / name / "seeds" / "2.json").read_text()) for name in ("both", "alone"))
     assert one["truth"] == other["truth"] and one["figures"] == other["figures"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
+def test_seeds_end_with_the_trial_that_was_killed(tmp_path: Path) -> None:
+    """Nothing goes on behind the back of a person who stopped it, or who starts it again beside it."""
+    program = (
+        "from pathlib import Path; from marketing_assets.trial import run_trial; from marketing_assets_tests.test_trial import QUICK, TINY;"
+        f"run_trial(TINY, 2, 60, Path({str(tmp_path)!r}), warm_up_days=60, jobs=2, settings=QUICK)"
+    )
+    guarded = f"if __name__ == '__main__':\n    {program}\n"
+    (tmp_path / "killed.py").write_text(guarded, encoding="utf-8")
+    trial = subprocess.Popen([sys.executable, str(tmp_path / "killed.py")], env={**os.environ, "PYTHONPATH": str(REPOSITORY_ROOT)})
+    try:
+        until = time.monotonic() + 60
+        while len(list(tmp_path.glob("seed-*"))) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        children = Path(f"/proc/{trial.pid}/task/{trial.pid}/children").read_text(encoding="ascii").split()
+    finally:
+        trial.kill()
+        trial.wait()
+    assert len(children) >= 2
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
 def test_a_shop_with_the_smallest_interface_can_be_named(tmp_path: Path) -> None:

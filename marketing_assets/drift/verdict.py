@@ -348,7 +348,7 @@ def _watch_means(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.in
     with np.errstate(divide="ignore", invalid="ignore"):
         # where a day's own interval collapses (no success at all), borrow the typical spread at its size
         spreads = np.where(panel.variance > 0, panel.variance * panel.expected, np.nan)
-        spread = 0.25 * np.nanmedian(spreads, axis=1)
+        spread = 0.25 * _medians(spreads)
         # sums of money have a few large ones: a day without any looks certain of a lower mean, and is not
         is_money = np.array(panel.families) == "business"
         seen = np.maximum(np.isfinite(spreads).sum(axis=1), 1)
@@ -382,12 +382,18 @@ def _lagged_medians(values: Floats, days: int) -> Floats:
     """Median of the `days` days that end LAG_DAYS before each watched day; nan where fewer than half a fortnight are known."""
     medians = np.full(values.shape, np.nan)
     for column in range(values.shape[1] - WATCHED_DAYS, values.shape[1]):
-        past = np.sort(values[:, max(0, column - LAG_DAYS - days + 1) : column - LAG_DAYS + 1], axis=1)  # nan sorts last
-        count = np.isfinite(past).sum(axis=1)
-        rows = np.arange(len(values))
-        middle = (past[rows, np.maximum((count - 1) // 2, 0)] + past[rows, np.minimum(count // 2, past.shape[1] - 1)]) / 2
-        medians[:, column] = np.where(count >= MINIMUM_REFERENCE / 2, middle, np.nan)
+        past = values[:, max(0, column - LAG_DAYS - days + 1) : column - LAG_DAYS + 1]
+        medians[:, column] = np.where(np.isfinite(past).sum(axis=1) >= MINIMUM_REFERENCE / 2, _medians(past), np.nan)
     return medians
+
+
+def _medians(values: Floats) -> Floats:
+    """Median of what is known of each row; nan where nothing is. numpy's own warns of such rows."""
+    ordered = np.sort(values, axis=1)  # nan sorts last
+    count = np.isfinite(values).sum(axis=1)
+    rows = np.arange(len(values))
+    middle: Floats = (ordered[rows, np.maximum((count - 1) // 2, 0)] + ordered[rows, np.minimum(count // 2, values.shape[1] - 1)]) / 2
+    return middle
 
 
 def _watch_distances(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:

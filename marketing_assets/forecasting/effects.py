@@ -50,7 +50,8 @@ def driver_columns(panel: Panel, is_closed: Flags) -> dict[str, Floats]:
         shut = shut | (np.nan_to_num(panel.drivers["closed"]) > 0)
     place = panel.season_place
     # a weekday that is always closed is part of the week, not news
-    always = np.stack([shut[:, :known][:, place[:known] == each].mean(axis=1) > 0.5 for each in range(panel.season)], axis=1)
+    days = [place[:known] == each for each in range(panel.season)]
+    always = np.stack([shut[:, :known][:, of].sum(axis=1) > 0.5 * max(of.sum(), 1) for of in days], axis=1)
     odd = (shut & ~always[:, place]).astype(np.float64)
     columns["before_closed"] = np.pad(odd[:, 1:], ((0, 0), (0, 1)))
     columns["after_closed"] = np.pad(odd[:, :-1], ((0, 0), (1, 0)))

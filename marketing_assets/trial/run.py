@@ -6,13 +6,15 @@ What belongs here: the order of seeds, their files and the report. What does not
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +70,23 @@ def run_trial(
         for seed in missing:
             finished(seed, _one_seed(shop, seed, plan, kind, out, tell))
     else:
-        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
             asked = {pool.submit(_one_seed, shop, seed, plan, kind, out, _told): seed for seed in missing}
             for future in as_completed(asked):
                 finished(asked[future], future.result())
     return _write([done[seed] for seed in sorted(done)], kind, out)
+
+
+def _end_with_parent() -> None:
+    """A process that lives seeds ends when the one that asked for them does, however it was ended; its seed is run again next time."""
+    parent = parent_process()
+    assert parent is not None, "started by a pool"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _told(text: str) -> None:
