@@ -4,8 +4,8 @@ What belongs here: lead-time demand, reorder points, order quantities, what may 
 (forecasting/), what an item advertised may cost (ad_planning/).
 
 Demand over a lead time is simulated: each path draws one quantile per day of the forecast in force, and days of a path lean the
-same way, because a forecast that is too low today is too low tomorrow; less so where a day's demand is mostly chance. Adding up
-daily quantiles would assume every day is a bad one; adding up variances would assume the forecast is never wrong twice.
+same way, because a forecast that is too low today is too low tomorrow. Adding up daily quantiles would assume every day is
+a bad one; adding up variances would assume the forecast is never wrong twice.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 TABLE = "inventory_plan"
-LEVEL_DEVIATION = 0.7
-"""Standard deviation of a forecast's level, as a share of it: what the days of one path have in common."""
-CORRELATIONS = (0.0, 0.05, 0.1, 0.2, 0.3)
-"""Series are simulated with that of these correlations which is nearest to their own; a steady one's level is surer than its share says."""
+PATH_CORRELATION = 0.3
+"""Share of a day's surprise that the days of one path have in common."""
 CHUNK = 32
 """Series simulated at once: so few that their paths stay in the processor's cache, and that no threads are started for a small product."""
 COVER_DAYS = 14
@@ -125,7 +123,7 @@ def _in_force(catalogue: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
 # --- simulation -------------------------------------------------------------------------------------------------------
 
 
-def path_weights(steps: int, simulations: int, seed: int, correlation: float) -> Singles:
+def path_weights(steps: int, simulations: int, seed: int, correlation: float = PATH_CORRELATION) -> Singles:
     """(steps, knots, simulations): what each path takes of each knot of a day's quantile function.
 
     Every day uses every one of `simulations` equal slices of probability once; a Gaussian copula with this correlation between
@@ -157,23 +155,6 @@ def knot_values(mean: Floats, quantiles: Floats) -> Floats:
     values = np.concatenate([quantiles[:, :, :1], quantiles, last + (last - quantiles[:, :, -2:-1])], axis=2)
     values[:, :, -1] += np.where(last[:, :, 0] > 0, 0.0, mean / ((1 - _KNOTS[-2]) / 2))
     return values
-
-
-def path_correlations(knots: Singles) -> Integers:
-    """(n,) places in CORRELATIONS: share of a day's surprise that the days of a path have in common.
-
-    knots: (n, steps, knots). It is the variance of the level over that of a day's demand: a forecast that is too low today is too
-    low tomorrow, but a single bulk order says nothing of the next day's. The first COVER_DAYS days count, however far paths go.
-    """
-    near = knots[:, :COVER_DAYS].astype(np.float64)
-    low, high, width = near[:, :, :-1], near[:, :, 1:], np.diff(_KNOTS)
-    mean = ((low + high) / 2) @ width
-    variance = np.maximum(((low**2 + low * high + high**2) / 3) @ width - mean**2, 0.0)
-    total = mean.sum(axis=1)
-    spread = np.divide(np.sqrt(variance).sum(axis=1), total, out=np.ones(len(near)), where=total > 0)
-    share = LEVEL_DEVIATION**2 / np.maximum(spread, LEVEL_DEVIATION) ** 2
-    bounds = (np.array(CORRELATIONS[1:]) + np.array(CORRELATIONS[:-1])) / 2
-    return np.asarray(np.digitize(share, bounds), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -239,24 +220,20 @@ def simulate(demand: Demand, totals: Sequence[Sequence[int]], supplies: Sequence
     """
     simulations = store.inventory.simulations
     furthest = [supply.offset + int(days.max(initial=1)) for supply in supplies for days in (supply.span_days, supply.lead_time_days)]
-    steps = min(max(furthest), demand.knots.shape[1])
-    weights = [path_weights(steps, simulations, store.seed, correlation) for correlation in CORRELATIONS]
-    correlation = path_correlations(demand.knots)
+    weights = path_weights(min(max(furthest), demand.knots.shape[1]), simulations, store.seed)
     rows = demand.series.height + len(totals)
     asked = _Asked.of(supplies, simulations)
     found = LeadTime(np.zeros((len(supplies), rows)), np.full((len(supplies), rows), np.nan))
-    buffer = np.zeros((steps + 1, CHUNK, simulations), dtype=np.float32)
-    for place, shared in enumerate(weights):
-        alike = np.flatnonzero(correlation == place)
-        for first in range(0, len(alike), CHUNK):
-            part = alike[first : first + CHUNK]
-            _measure(_paths(demand.knots[part], shared, buffer), part, asked, found)
+    buffer = np.zeros((len(weights) + 1, CHUNK, simulations), dtype=np.float32)
+    for first in range(0, demand.series.height, CHUNK):
+        part = slice(first, min(first + CHUNK, demand.series.height))
+        _measure(_paths(demand.knots[part], weights, buffer), part, asked, found)
     for place, members in enumerate(totals, start=demand.series.height):
-        shuffled = np.zeros((steps + 1, 1, simulations), dtype=np.float32)
+        shuffled = np.zeros((len(weights) + 1, 1, simulations), dtype=np.float32)
         for turn, member in enumerate(members):
             order = np.random.default_rng([store.seed, turn]).permutation(simulations)
-            shuffled[:, 0] += _paths(demand.knots[[member]], weights[correlation[member]], buffer)[:, 0][:, order]
-        _measure(shuffled, np.array([place]), asked, found)
+            shuffled[:, 0] += _paths(demand.knots[[member]], weights, buffer)[:, 0][:, order]
+        _measure(shuffled, slice(place, place + 1), asked, found)
     return [LeadTime(*each) for each in zip(found.reorder_point, found.stockout_probability, strict=True)]
 
 
@@ -290,7 +267,7 @@ class _Asked:
         return cls(start, start + span, start + lead, place, stock)
 
 
-def _measure(paths: Singles, part: Integers, asked: _Asked, found: LeadTime) -> None:
+def _measure(paths: Singles, part: slice, asked: _Asked, found: LeadTime) -> None:
     """Fill the rows `part` of what was found, (days, rows) each, from their paths."""
     rows = np.arange(paths.shape[1])
     before = paths[asked.start, rows]
@@ -302,7 +279,7 @@ def _measure(paths: Singles, part: Integers, asked: _Asked, found: LeadTime) -> 
     day, row = np.nonzero(~np.isnan(stock))
     if len(day):
         until = paths[asked.arrival[:, part][day, row], row] - before[day, row]
-        found.stockout_probability[day, part[row]] = (until > stock[day, row][:, None] + 0.5).mean(axis=1)
+        found.stockout_probability[:, part][day, row] = (until > stock[day, row][:, None] + 0.5).mean(axis=1)
 
 
 # --- plan -------------------------------------------------------------------------------------------------------------

@@ -16,17 +16,7 @@ from polars.testing import assert_frame_equal
 from scipy.stats import nbinom, poisson
 
 from marketing_assets.config import Store
-from marketing_assets.inventory import (
-    CORRELATIONS,
-    Demand,
-    Supply,
-    build_inventory,
-    knot_values,
-    path_correlations,
-    path_weights,
-    simulate,
-    targets,
-)
+from marketing_assets.inventory import Demand, Supply, build_inventory, knot_values, path_weights, simulate, targets
 from marketing_assets.schemas import QUANTILE_COLUMNS, TABLES
 from marketing_assets.warehouse import days_between, polars_schema, reader_over
 
@@ -135,7 +125,7 @@ def test_an_item_without_any_quantile_keeps_its_mean_in_rare_sales_and_no_other_
     quantiles = np.zeros((2, 1, len(LEVELS)))
     quantiles[1] = 3.0
     knots = knot_values(np.array([[0.002], [50.0]]), quantiles)
-    paths = np.einsum("nsk,skp->np", knots, path_weights(1, 4000, 1, 0.3))
+    paths = np.einsum("nsk,skp->np", knots, path_weights(1, 4000, 1))
     assert paths[0].mean() == pytest.approx(0.002, rel=0.05)
     assert (paths[0] > 0).mean() <= 0.005
     np.testing.assert_allclose(paths[1], 3.0, rtol=1e-6)
@@ -145,30 +135,6 @@ def test_days_of_a_path_lean_the_same_way() -> None:
     knots = knot_values(np.full((1, 14), 5.0), nbinom.ppf(LEVELS, 2, 2 / 7)[None, None].repeat(14, axis=1))
     spread = [np.einsum("nsk,skp->np", knots, path_weights(14, 2000, 1, rho))[0].std() for rho in (0.0, 0.3)]
     assert spread[1] > 1.5 * spread[0]
-
-
-def test_days_lean_together_as_far_as_the_level_explains_how_they_spread() -> None:
-    """Seldom a dozen, mostly nothing: that is chance of the day. Every day some five: what is wrong with that stays wrong."""
-    daily = np.stack([nbinom.ppf(LEVELS, 0.05, 0.05 / 1.05), poisson.ppf(LEVELS, 5), np.zeros(len(LEVELS))])
-    knots = knot_values(np.array([[1.0], [5.0], [0.0]]).repeat(28, axis=1), daily[:, None].repeat(28, axis=1))
-    found = [CORRELATIONS[place] for place in path_correlations(knots)]
-    assert found[0] <= 0.05
-    assert found[1] == 0.3
-    # how far paths are followed must not matter: a day alone equals the day in a range
-    np.testing.assert_array_equal(path_correlations(knots), path_correlations(knots[:, :14]))
-
-
-def test_the_reorder_point_of_a_bursty_item_is_kept_about_as_often_as_was_asked_for() -> None:
-    """60 items of equal, known demand that comes in bursts; days leaning together would keep far too much for them."""
-    generator = np.random.default_rng(3)
-    mean, size = 1.0, 0.1
-    quantiles = nbinom.ppf(LEVELS, size, size / (size + mean))[None, None].repeat(14, axis=1)
-    demand = Demand(FIRST, pl.DataFrame({"item_id": ["a"], "location_id": [None]}, schema_overrides={"location_id": pl.String}),
-                    np.full((1, 14), mean), knot_values(np.full((1, 14), mean), quantiles).astype(np.float32))  # fmt: skip
-    supply = Supply(0, np.array([np.nan]), np.array([7]), np.array([14]), np.array([0.95]))
-    point = simulate(demand, [], [supply], shop())[0].reorder_point[0]
-    sums = generator.negative_binomial(size, size / (size + mean), (20_000, 14)).sum(axis=1)
-    assert (sums > point).mean() == pytest.approx(0.05, abs=0.02)
 
 
 def test_the_total_of_places_is_less_than_the_sum_of_their_reorder_points() -> None:
