@@ -71,9 +71,10 @@ SEQUENCE_LINKS = LinkSettings(
     kinds=(("next", 1, 1), ("soon", 2, 4), ("later", 5, 19)),
 )  # fmt: skip
 SEQUENCE_RETRIEVAL = Retrieval(
-    link_half_life=float(np.log(0.5) / np.log(0.52)), own=0.0, popular=0.0, own_candidates=0, linked_candidates=100,
+    link_half_life=float(np.log(0.5) / np.log(0.52)), own=0.0, popular=0.0, own_candidates=0, linked_candidates=80,
     popular_candidates=0,
 )  # fmt: skip
+SEQUENCE_TREES = {"rounds": 60, "learning_rate": 0.13, "max_bin": 63}
 STAGES = 2
 """The re-ranker learns from so many of the last items that are known."""
 
@@ -176,7 +177,7 @@ def run_sequences(args: argparse.Namespace) -> None:
             labels.append(hits(stage, pairs, block).astype(np.int64))
             sizes = np.bincount(pairs.row, minlength=len(block))
             groups.append(sizes[sizes > 0])
-    text = fit_ranker(np.vstack(parts), names, np.concatenate(labels), np.concatenate(groups), 1, args.threads)
+    text = fit_ranker(np.vstack(parts), names, np.concatenate(labels), np.concatenate(groups), 1, args.threads, **SEQUENCE_TREES)
     del parts
     fitted = time.perf_counter(), time.process_time()
     ranker, stage = Ranker(text), Stage(sequences, items, judge)
