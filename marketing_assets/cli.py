@@ -216,6 +216,8 @@ def erase(given: argparse.Namespace) -> int:
         tell(f"  exports/{path}: {count} lines")
     if done.pages:
         tell(f"  reports: {len(done.pages)} pages written again")
+    if done.drafts:
+        tell(f"  drafts: {done.drafts} answers")
     if done.previews:
         tell(f"  dagster: {done.previews} lines of previews")
     tell("not within reach, see to it yourself:")

@@ -76,7 +76,7 @@ def _compile(expression: ir.Table) -> str:
 
     from marketing_assets.warehouse import engine
 
-    engine()
+    engine()  # for the options it sets
     query = DuckDBCompiler().to_sqlglot(expression)
     for shared in query.find_all(sqlglot.exp.CTE):
         if _is_published_table(shared.this):

@@ -454,6 +454,22 @@ def test_a_young_shop_is_not_handed_to_the_baseline_for_want_of_rivals() -> None
     assert set(model.winners.values()) == {"level_calendar"}
 
 
+@pytest.mark.parametrize(("held_out", "is_promoted"), [(0, True), (5, False)])
+def test_the_first_contest_does_not_pass_over_held_out_series(held_out: int, is_promoted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without a contest behind it gives way unseen only where no held-out series can say whether the new one is better."""
+    from marketing_assets.forecasting import fits
+    from marketing_assets.model_store import ModelHistory, compare
+
+    store, panel = shop("learned"), weekly_panel()
+    models = ModelHistory(reader_over({}, store, FIRST), FIRST)
+    models_of_days = iter([DemandModel({}, None), DemandModel({"steady": "seasonal_naive"}, None)])
+    monkeypatch.setattr(fits, "fit_demand", lambda *args: (next(models_of_days), fits.Contest({}, {})))
+    monkeypatch.setattr(fits, "_verdict", lambda *args: compare([2.0] * held_out, [1.0] * held_out, seed=1))
+    for day in (FIRST, FIRST + timedelta(days=1)):
+        fits._fit(models, panel, day, "cadence", store)
+    assert [model.is_promoted for model in models.models] == [True, is_promoted]
+
+
 def test_where_nothing_beats_the_seasonal_naive_it_is_used() -> None:
     units = np.tile(np.array([9.0, 0, 3, 7, 1, 0, 4]), (12, 24))
     units[::2] = np.roll(units[::2], 3, axis=1)  # every series repeats its own week exactly

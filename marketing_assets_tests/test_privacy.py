@@ -117,6 +117,19 @@ def forget(store: Store, *user_ids: str) -> erase_module.Erasure:
         return erase_users(warehouse, user_ids, TODAY)
 
 
+def test_a_draft_of_an_answer_goes_with_the_person(shop: Store) -> None:
+    """It may say again what they wrote; drafts for others and ad copy stay."""
+    user_id, _ = somebody(shop)
+    with duckdb.connect(str(warehouse_path(shop))) as connection:
+        connection.execute("INSERT INTO service_tickets BY NAME SELECT ? AS as_of_date, 'theirs' AS ticket_id, ? AS user_id", [NEXT, user_id])
+    path = shop.folder / "drafts" / f"{NEXT}.json"
+    path.parent.mkdir()
+    drafts = {"answers": [{"subject": "theirs", "text": "a"}, {"subject": "other", "text": "b"}], "ad_copy": [{"subject": "i1", "text": "c"}]}
+    path.write_text(json.dumps(drafts), encoding="utf-8")
+    assert forget(shop, user_id).drafts == 1
+    assert json.loads(path.read_text(encoding="utf-8")) == {**drafts, "answers": drafts["answers"][1:]}
+
+
 # --- erasure ----------------------------------------------------------------------------------------------------------
 
 

@@ -18,34 +18,30 @@ import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.evaluation.ad_log import enumerated
-from marketing_assets.evaluation.lists import lists_in_force, read_lists
+from marketing_assets.evaluation.lists import known_within, list_windows, lists_in_force, read_lists
 from marketing_assets.evaluation.queries import Tables, query
-from marketing_assets.evaluation.windows import CELL, Arrival, empty_report, finish, scored_windows
+from marketing_assets.evaluation.windows import CELL, Arrival, empty_report, finish
 from marketing_assets.intervals import clustered
 from marketing_assets.warehouse import Reader
 
 
 def score_choices(reader: Reader, days: Sequence[date], store: Store, seen: Arrival) -> pl.DataFrame:
     """Report rows of the metrics choice_rate_at_k of 'recommendations', over all known users and by policy."""
-    windows = scored_windows(days, store.evaluation.list_windows_days, seen, store.first_day)
-    windows = windows.filter(pl.col("issued_date") >= store.first_day).with_row_index("window")
+    windows = list_windows(days, store, seen)
     if windows.height == 0:
         return empty_report()
     first: date = windows["start_date"].min()  # type: ignore[assignment]
     told = signs_query(reader, first - timedelta(days=1), first, days[-1])
-    if not told["is_look"].any():
+    if told.is_empty():
         return empty_report()
     told = told.with_columns(enumerated(told[name]) for name in ("user_id", "item_id"))
     looked = (
-        windows.select("window", "as_of_date", event_date=pl.date_ranges("start_date", "outcome_date"))
-        .explode("event_date")
-        .join(told, on="event_date", how="inner")
-        .filter(pl.col("landed_date") <= pl.col("as_of_date"))
+        known_within(windows, told)
         .group_by("window", "user_id", "item_id")
         .agg(pl.col("is_look", "is_choice").any())
         .filter("is_look")
     )
-    people = looked.group_by("window", "user_id").agg(bought=pl.len().cast(pl.Int64))
+    people = looked.select("window", "user_id").unique()
     served, names = lists_in_force(reader, people.join(windows.select("window", "issued_date"), on="window"))
     served = served.filter("is_known", pl.col("popular").is_not_null())
     if served.height == 0:
@@ -68,6 +64,7 @@ def score_choices(reader: Reader, days: Sequence[date], store: Store, seen: Arri
 
 @query
 def signs_query(table: Tables, landed_from: date, start: date, end: date) -> Any:
+    """Looks, carts and purchases by day of what a user looked at within these days."""
     events = table("clean_events")
     told = events.filter(
         events.event_date.between(start, end),
@@ -78,6 +75,7 @@ def signs_query(table: Tables, landed_from: date, start: date, end: date) -> Any
         events.user_id.notnull(),
         events.item_id.notnull(),
     )
+    told = told.semi_join(told.filter(told.event_type == "view_item"), ["user_id", "item_id"])
     is_look = told.event_type == "view_item"
     return told.group_by("event_date", "landed_date", "user_id", "item_id").agg(is_look=is_look.any(), is_choice=(~is_look).any())
 

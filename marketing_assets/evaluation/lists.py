@@ -37,20 +37,12 @@ def score_lists(reader: Reader, days: Sequence[date], store: Store, seen: Arriva
 
     Windows, users, items and lists are numbers from here on: a user's purchase counts in many windows.
     """
-    windows = scored_windows(days, store.evaluation.list_windows_days, seen, store.first_day)
-    windows = windows.filter(pl.col("issued_date") >= store.first_day).with_row_index("window")
+    windows = list_windows(days, store, seen)
     if windows.height == 0:
         return empty_report()
     bought = read_bought(reader, days, store)
     bought = bought.with_columns(enumerated(bought[name]) for name in ("user_id", "item_id"))
-    relevant = (
-        windows.select("window", "as_of_date", event_date=pl.date_ranges("start_date", "outcome_date"))
-        .explode("event_date")
-        .join(bought, on="event_date", how="inner")
-        .filter(pl.col("landed_date") <= pl.col("as_of_date"))
-        .select("window", "user_id", "item_id")
-        .unique()
-    )
+    relevant = known_within(windows, bought).select("window", "user_id", "item_id").unique()
     if relevant.height == 0:
         return empty_report()
     people = relevant.group_by("window", "user_id").agg(bought=pl.len().cast(pl.Int64))
@@ -66,6 +58,22 @@ def score_lists(reader: Reader, days: Sequence[date], store: Store, seen: Arriva
     baseline = list_scores(relevant, popular, hits, ks)
     details = novelty_and_coverage(reader, served.filter("is_known"), lists, days, ks)
     return assemble(scores, baseline, *details, windows, store)
+
+
+def list_windows(days: Sequence[date], store: Store, seen: Arrival) -> pl.DataFrame:
+    """The windows lists are scored on, numbered by the column window."""
+    windows = scored_windows(days, store.evaluation.list_windows_days, seen, store.first_day)
+    return windows.filter(pl.col("issued_date") >= store.first_day).with_row_index("window")
+
+
+def known_within(windows: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """What happened in each window and had landed by its as_of_date: rows (event_date, landed_date, ...) once per window, with window."""
+    return (
+        windows.select("window", "as_of_date", event_date=pl.date_ranges("start_date", "outcome_date"))
+        .explode("event_date")
+        .join(rows, on="event_date", how="inner")
+        .filter(pl.col("landed_date") <= pl.col("as_of_date"))
+    )
 
 
 def read_bought(reader: Reader, days: Sequence[date], store: Store) -> pl.DataFrame:
@@ -112,7 +120,7 @@ def catalogue_query(table: Tables, start: date, end: date) -> Any:
 def lists_in_force(reader: Reader, users: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
     """For each window and user the list in force at issued_date; those without one get that of unknown users.
 
-    users: window, user_id (an Enum), issued_date, bought. Returns these with list, is_known, popular (null where there is no list
+    users: window, user_id (an Enum), issued_date, and what else there is. Returns these with list, is_known, popular (null where there is no list
     of unknown users) and policy_id, of users with either list; and list, user_id, as_of_date of the lists named.
     """
     first, last = users["issued_date"].min(), users["issued_date"].max()
@@ -140,7 +148,7 @@ def lists_in_force(reader: Reader, users: pl.DataFrame) -> tuple[pl.DataFrame, p
             policy_id=pl.when("is_known").then("policy_id").otherwise("popular_policy"),
         )
         .filter(pl.col("list").is_not_null())
-        .select("window", "user_id", "issued_date", "bought", "list", "is_known", "popular", "policy_id")
+        .select(*users.columns, "list", "is_known", "popular", "policy_id")
     )
     named = pl.concat([joined["list"], joined["popular"].drop_nulls()]).unique()
     return joined, heads.filter(pl.col("list").is_in(named.implode())).select("list", "user_id", "as_of_date")

@@ -132,7 +132,7 @@ def write_pages(shop: ShopResource, days: Sequence[date], tell: Tell) -> None:
 def numbers_of(result: StepResult, table: str, day: date) -> dict[str, Any]:
     """Numbers of a partition, which the UI plots over time."""
     numbers: dict[str, Any] = {"dagster/partition_row_count": result.rows[table][day], "content_hash": result.hashes[table][day]}
-    return numbers | {name: float(f"{value:.6g}") for name, value in result.metrics.get(table, {}).get(day, {}).items()}
+    return numbers | {name: round(float(value), 6) for name, value in result.metrics.get(table, {}).get(day, {}).items()}
 
 
 def of_newest(shop: ShopResource, table: str, result: StepResult) -> dict[str, Any]:

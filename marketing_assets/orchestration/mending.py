@@ -38,8 +38,7 @@ def mend_request(start: date, end: date) -> dict[str, Any]:
 def mend(context: dg.OpExecutionContext, config: MendConfig, shop: ShopResource) -> None:
     """Every rebuilt partition is reported as materialised, with its checks."""
     warehouse = shop.warehouse
-    known = {key: row.input_fingerprint for key, row in warehouse.ledger.items()}
-    end = date.fromisoformat(config.end) if config.end else newest_closed_day(known, shop.store)
+    end = date.fromisoformat(config.end) if config.end else newest_closed_day(warehouse.ledger, shop.store)
     if end is None:
         context.log.info("no day is closed yet: nothing to mend")
         return

@@ -29,7 +29,7 @@ def ask(context: dg.OpExecutionContext, config: WhatIfConfig, shop: ShopResource
     """The figures as set and as tried, in the log and as a table beside the op."""
     if not config.daily_budget and not config.horizon_days:
         raise dg.Failure("nothing to try: give daily_budget or horizon_days in the run configuration")
-    closed = newest_closed_day({key: row.input_fingerprint for key, row in shop.warehouse.ledger.items()}, shop.store)
+    closed = newest_closed_day(shop.warehouse.ledger, shop.store)
     day = date.fromisoformat(config.day) if config.day else closed
     if day is None or ("ad_plan", day) not in shop.warehouse.ledger:
         raise dg.Failure(f"{day or 'no day'} was not built: build it first, or name another one")

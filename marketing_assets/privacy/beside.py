@@ -1,4 +1,4 @@
-"""People in what lies beside the warehouse: pages, and previews in Dagster's history.
+"""People in what lies beside the warehouse: pages, drafts of answers, and previews in Dagster's history.
 
 What belongs here: finding ids in those files and taking them out. What does not: tables (erase.py) and exports (exports/).
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from marketing_assets.config import PREVIEW_CHARACTERS, Store, dagster_folder
-from marketing_assets.warehouse import Warehouse
+from marketing_assets.warehouse import Warehouse, replace_file
 
 _HISTORY = (("event_logs", "id", "event"), ("asset_keys", "id", "last_materialization"))
 """Tables of Dagster's event log that hold metadata: table, key, column with JSON."""
@@ -44,6 +44,18 @@ def rewrite_pages(warehouse: Warehouse, days: Sequence[date]) -> None:
         from marketing_assets.report import write_report  # takes seconds, and mostly no page names anybody
 
         write_report(warehouse.reader(day), day, warehouse.store)
+
+
+def erase_drafts(store: Store, tickets: Collection[str]) -> int:
+    """Take the answers to these tickets out of what a language model worded; returns how many."""
+    gone = 0
+    for path in sorted((store.folder / "drafts").glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        kept = [draft for draft in content["answers"] if draft["subject"] not in tickets]
+        if len(kept) < len(content["answers"]):
+            gone += len(content["answers"]) - len(kept)
+            replace_file(path, json.dumps({**content, "answers": kept}, ensure_ascii=False, indent=2) + "\n")
+    return gone
 
 
 def erase_from_history(store: Store, ids: Collection[str]) -> int:

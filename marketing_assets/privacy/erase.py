@@ -19,7 +19,7 @@ import polars as pl
 
 from marketing_assets.config import UNKNOWN_USER
 from marketing_assets.exports.erasing import ErasedLines, erase_from_exports
-from marketing_assets.privacy.beside import erase_from_history, erase_pages, rewrite_pages
+from marketing_assets.privacy.beside import erase_drafts, erase_from_history, erase_pages, rewrite_pages
 from marketing_assets.privacy.ledger import Removal, removing
 from marketing_assets.privacy.marks import PrivacyError, read_marks, write_marks
 from marketing_assets.privacy.people import BLANKED, REMOVED
@@ -32,14 +32,15 @@ _CLEAN_OF = {"events": "clean_events", "impressions": "clean_impressions"}
 @dataclass(frozen=True)
 class Erasure:
     """What an erasure did. users: how many people were asked for, ids: with their other identities. rows: table -> rows deleted or
-    blanked. lines: exported file -> lines. pages: days written again. previews: rows of previews in Dagster's history.
-    remaining: what it could not reach, in words."""
+    blanked. lines: exported file -> lines. pages: days written again. drafts: answers of a language model. previews: rows of previews
+    in Dagster's history. remaining: what it could not reach, in words."""
 
     users: int = 0
     ids: int = 0
     rows: dict[str, int] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     pages: list[date] = field(default_factory=list)
+    drafts: int = 0
     previews: int = 0
     remaining: list[str] = field(default_factory=list)
 
@@ -67,6 +68,8 @@ def erase_users(
     lines = erase_from_exports(warehouse, store, ids, contacts)
     previews = erase_from_history(store, ids)
     pages = erase_pages(store, ids)
+    tickets = warehouse.connection.execute("SELECT ticket_id FROM service_tickets WHERE user_id IN (SELECT user_id FROM erasing)").fetchall()
+    drafts = erase_drafts(store, {ticket for (ticket,) in tickets})
     with removing(warehouse) as removal:
         _erase_inputs(removal)
         _erase_rejected(removal, set(ids))
@@ -75,7 +78,7 @@ def erase_users(
     warehouse.connection.execute("DROP TABLE erasing")
     tell(f"{sum(removal.rows.values())} rows of {len(removal.rows)} tables")
     rewrite_pages(warehouse, pages)
-    return Erasure(len(asked), len(ids), removal.rows, lines.lines, pages, previews, _remaining(warehouse, ids, landed, lines))
+    return Erasure(len(asked), len(ids), removal.rows, lines.lines, pages, drafts, previews, _remaining(warehouse, ids, landed, lines))
 
 
 def requested(warehouse: Warehouse) -> list[str]:
