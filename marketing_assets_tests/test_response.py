@@ -335,6 +335,22 @@ def test_supply_follows_the_weekday_and_stops_at_capacity() -> None:
     )
 
 
+def test_supply_goes_to_the_audiences_people_are_in_now() -> None:
+    """Nine weeks of new users who have since become regulars: tomorrow meets regulars, in hours as the whole window had them."""
+    row = {"creative_id": "c", "placement_id": "p", "position": 0, "clicks": 0, "spend": 0.0, "planned": 0}
+    rows = []
+    for offset in range(70):
+        day = FIRST + timedelta(days=offset)
+        for audience, count in (("new", 90), ("regular", 10)) if offset < 63 else (("new", 10), ("regular", 90)):
+            for hour, part in ((9, 0.25), (20, 0.75)):
+                moment = {"landed_date": day, "impression_date": day, "audience_id": audience, "hour": hour}
+                rows.append({**row, **moment, "impressions": int(400 * part * count / 100)})
+    nothing = pl.DataFrame(schema={"placement_id": pl.String, "hour": pl.Int64, "capacity": pl.Int64})
+    supply = forecast_supply(FIRST + timedelta(days=69), pl.DataFrame(rows), nothing)
+    found = {(name, hour): count for name, _, hour, count in supply.iter_rows()}
+    assert found == pytest.approx({("new", 9): 10.0, ("new", 20): 30.0, ("regular", 9): 90.0, ("regular", 20): 270.0})
+
+
 def test_supply_is_not_forgotten_while_a_plan_buys() -> None:
     """A plan bought 10 of the 100 on offer: tomorrow's forecast stays at yesterday's 100, less the fading."""
     row = {

@@ -5,7 +5,7 @@ What belongs here: reading a day's limits, calling the solver, putting tables to
 
 Look-backs from day D: response_rates of D and D - 1; response_calibration 14 days; audiences to the last keyframe;
 inventory_plan of D; clean_impressions and ad_reports to the first day of tomorrow's month, further for budgets of a whole
-campaign; own ad_plan of D - 1.
+campaign; every refit_requests row; own ad_plan of D - 1, and PLAN_DAYS for what became of it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 
 from marketing_assets.ad_planning.constraints import HARD
+from marketing_assets.ad_planning.delivery import PLAN_DAYS, Deliveries, as_delivered, planned_groups
 from marketing_assets.ad_planning.diff import plan_difference
 from marketing_assets.ad_planning.inputs import Cells, Floats, Limits, Override
 from marketing_assets.ad_planning.proposals import campaign_proposals
@@ -44,7 +45,8 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What the window's days need beside the rates, read once: spend by landed day, campaigns (see read_landed), overrides, stock."""
+    """What the window's days need beside the rates, read once: spend by landed day, campaigns (see read_landed), overrides, stock,
+    what came of plans."""
 
     spend: pl.DataFrame
     campaigns: pl.DataFrame
@@ -52,6 +54,7 @@ class Facts:
     stock: pl.DataFrame
     calibration: pl.DataFrame
     items: pl.DataFrame
+    deliveries: Deliveries
 
 
 def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
@@ -66,12 +69,14 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
     by_day = {key[0]: frame for key, frame in rates.partition_by("as_of_date", as_dict=True, maintain_order=True).items()}
     has_rates = any(day in by_day for day in days)
     facts = read_facts(reader, days) if has_rates else None
-    previous = reader.window("ad_plan", before, before)
+    past = reader.window("ad_plan", days[0] - timedelta(days=PLAN_DAYS), before)
+    previous = past.filter(pl.col("as_of_date") == before)
+    planned = planned_groups(past)
     parts: dict[str, list[pl.DataFrame]] = {name: [pl.DataFrame(schema=polars_schema(name))] for name in TABLES}
     metrics: dict[date, dict[str, float]] = {}
     for day in days:
         if day in by_day and facts is not None:
-            made = plan_day(reader, day, by_day[day], by_day.get(day - timedelta(days=1)), previous, facts, store)
+            made = plan_day(reader, day, by_day[day], by_day.get(day - timedelta(days=1)), previous, planned, facts, store)
         else:
             made = {
                 "ad_plan_runs": _runs(day, status="no_inputs", note="no response rates: nothing is known of tomorrow's cells")
@@ -79,6 +84,7 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
         for name, frame in made.items():
             parts[name].append(frame)
         previous = made.get("ad_plan", pl.DataFrame(schema=polars_schema("ad_plan")))
+        planned = pl.concat([planned, planned_groups(previous)])
         run = made["ad_plan_runs"].row(0, named=True)
         metrics[day] = {
             "cells": float(previous.height),
@@ -120,6 +126,7 @@ def read_facts(reader: Reader, days: Sequence[date]) -> Facts:
         .sort("as_of_date", "item_id"),
         calibration=reader.window("response_calibration", days[0] - timedelta(days=GATE_DAYS), end),
         items=_categories(reader, days),
+        deliveries=Deliveries.read(reader, days),
     )
 
 
@@ -265,6 +272,7 @@ def plan_day(
     rates: pl.DataFrame,
     rates_before: pl.DataFrame | None,
     previous: pl.DataFrame,
+    planned: pl.DataFrame,
     facts: Facts,
     store: Store,
 ) -> dict[str, pl.DataFrame]:
@@ -276,6 +284,8 @@ def plan_day(
         note = "response rates do not meet what happened, so no plan rests on them: " + "; ".join(verdict.reasons)
         return {"ad_plan_runs": _runs(day, status="refused", note=note, seconds=time.perf_counter() - started)}
     reach = audience_reach(reader, day)
+    lately = planned.filter(pl.col("as_of_date") >= day - timedelta(days=PLAN_DAYS))
+    rates = as_delivered(rates, lately, facts.deliveries.on(day), reach.free_share)
     limits = limits_of(day, facts, reach, previous, store)
     cells = _cells(rates, limits, reach, store)
     if cells is None:

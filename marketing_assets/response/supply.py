@@ -23,6 +23,8 @@ FORGETTING = 0.005
 """Share by which yesterday's forecast of supply fades a day while nothing but plans buy."""
 QUOTE_BELIEVED = 2.0
 """How many times what was served of a placement's hour a quoted capacity is taken at its word."""
+MIX_DAYS = 7
+"""Newest days that tell which audiences a placement meets."""
 HOUR_WEIGHT = 200.0
 """Impressions a placement's own profile over hours and audiences counts for in one of its hours."""
 
@@ -110,10 +112,10 @@ def placement_prices(day: date, placements: pl.DataFrame) -> pl.DataFrame:
 def forecast_supply(day: date, shown: pl.DataFrame, prices: pl.DataFrame, previous: pl.DataFrame | None = None) -> pl.DataFrame:
     """Impressions expected on day + 1: audience_id, placement_id, hour, available_impressions.
 
-    A placement's day is the mean of its last WEEKS same weekdays; it is spread over hours and audiences as the window was,
-    sparse cells leaning on the placement's own profile. Where a capacity is known it is the limit and, up to QUOTE_BELIEVED times
-    what was seen, what is on offer: a log shows what was bought, not what could have been. Without any log the
-    capacity itself is on offer to users of unknown audience. A report without hours is spread evenly over the day.
+    A placement's day is the mean of its last WEEKS same weekdays; it is spread over hours as the window was and over audiences as
+    its newest MIX_DAYS were, sparse cells leaning on the placement's own profile. Where a capacity is known it is the limit and,
+    up to QUOTE_BELIEVED times what was seen, what is on offer: a log shows what was bought, not what could have been. Without
+    any log the capacity itself is on offer to users of unknown audience. A report without hours is spread evenly over the day.
     """
     cell = ["audience_id", "placement_id", "hour"]
     schema: dict[str, Any] = {
@@ -159,27 +161,29 @@ def forecast_supply(day: date, shown: pl.DataFrame, prices: pl.DataFrame, previo
         .with_columns(expected=(pl.col("same_weekday") if len(same) >= 2 else pl.coalesce("level", "overall")).fill_null(0.0))
         .sort("placement_id")
     )
-    hours = shown.group_by(cell).agg(pl.col("impressions").sum().cast(pl.Float64)).sort(cell)
+    recent = pl.col("impressions").filter(pl.col("impression_date") > newest - timedelta(days=MIX_DAYS)).sum()
+    hours = shown.group_by(cell).agg(pl.col("impressions").sum().cast(pl.Float64), recent=recent.cast(pl.Float64)).sort(cell)
     if (hours["hour"] < 0).any():
         whole = (
             hours.filter(pl.col("hour") < 0)
             .drop("hour")
             .join(pl.DataFrame({"hour": range(24)}, schema={"hour": pl.Int64}), how="cross")
-            .with_columns(pl.col("impressions") / 24)
+            .with_columns(pl.col("impressions", "recent") / 24)
         )
         hours = (
             pl.concat([hours.filter(pl.col("hour") >= 0), whole.select(hours.columns)])
             .group_by(cell)
-            .agg(pl.col("impressions").sum())
+            .agg(pl.col("impressions", "recent").sum())
             .sort(cell)
         )
     of_placement = pl.col("impressions").sum().over("placement_id")
     of_hour = pl.col("impressions").sum().over("placement_id", "hour")
-    of_audience = pl.col("impressions").sum().over("placement_id", "audience_id")
-    spread = hours.with_columns(
-        hour_share=of_hour / of_placement,
-        mix=(pl.col("impressions") + HOUR_WEIGHT * of_audience / of_placement) / (of_hour + HOUR_WEIGHT),
-    )
+    # people move between audiences: who is met where is read off the newest week, when a placement is met off the whole window
+    met = pl.when(pl.col("recent").sum().over("placement_id") > 0).then("recent").otherwise("impressions")
+    spread = hours.with_columns(hour_share=of_hour / of_placement, met=met)
+    share = pl.col("met").sum().over("placement_id", "audience_id") / pl.col("met").sum().over("placement_id")
+    in_hour = pl.col("met").sum().over("placement_id", "hour")
+    spread = spread.with_columns(mix=(pl.col("met") + HOUR_WEIGHT * share) / (in_hour + HOUR_WEIGHT))
     spread = spread.with_columns(pl.col("mix") / pl.col("mix").sum().over("placement_id", "hour"))
     offered = spread.join(daily.select("placement_id", "expected"), on="placement_id").with_columns(
         available_impressions=pl.col("expected") * pl.col("hour_share") * pl.col("mix")
