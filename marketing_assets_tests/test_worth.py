@@ -171,6 +171,8 @@ def test_lists_go_by_what_showing_is_worth_once_enough_was_carted() -> None:
     first, last = (lists.filter(pl.col("as_of_date") == day) for day in (days[0], days[-1]))
     assert set(first["policy_id"]) == {"popularity", "blend"} and set(last["policy_id"]) == {"popularity", "worth"}
     assert set(last.filter("is_holdout")["policy_id"]) == {"popularity"}
+    unknown = last.filter(pl.col("user_id") == "unknown").sort("rank")
+    assert set(unknown["policy_id"]) == {"worth"} and unknown["item_id"][0] == "gem", "strangers too are shown what looks turn into carts"
     ordered = last.filter(pl.col("policy_id") == "worth")
     place = ordered.group_by("item_id").agg(pl.col("rank").mean(), n=pl.len()).sort("rank")
     assert place["item_id"][0] == "gem" and place.filter(pl.col("item_id") == "gem")["n"].item() == ordered["user_id"].n_unique()

@@ -126,22 +126,25 @@ class UserLists:
         allowed = state.allowed[which[scored.row], scored.item]
         if not settings.is_repeatable:
             allowed &= of_pairs(seen, scored, seen.bought) == 0
-        order = self._order(state, which, block, allowed, is_common)
+        by_worth = state.is_by_worth[which] & ~users["is_holdout"].to_numpy()
+        order = self._order(state, which, block, allowed, is_common, by_worth)
         listed, pool = self._listed(state, which, scored, order, allowed & np.isfinite(order), len(place))
         lists = explore(listed, pool, chance, ~is_common, settings)
-        policy = np.where(state.is_by_worth[which], WORTH, BLEND if self._ranker is None else RERANKED)
-        policy = np.where(is_common, POPULARITY, policy)
+        policy = np.where(is_common, POPULARITY, BLEND if self._ranker is None else RERANKED)
+        policy = np.where(by_worth, WORTH, policy)
         return self._rows(state, which, seen, scored, lists, users.with_columns(policy_id=pl.Series(policy)))
 
-    def _order(self, state: States, which: Integers, block: Seen, allowed: Flags, is_common: Flags) -> Singles:
+    def _order(
+        self, state: States, which: Integers, block: Seen, allowed: Flags, is_common: Flags, by_worth: Flags
+    ) -> Singles:
         """What the pairs are ordered by: what showing them is worth, the re-ranker's scores of its candidates, or the blend."""
         scored = block.scored
-        by_worth = (state.is_by_worth[which] & ~is_common)[scored.row]
+        is_worth = by_worth[scored.row]
         order = scored.blend
-        may = allowed & ~by_worth & ~is_common[scored.row]
+        may = allowed & ~is_worth & ~is_common[scored.row]
         if self._ranker is not None and may.any():
             order = self._reranked(state, which, block, may, is_common)
-        return np.where(by_worth, state.worth(block, self._links), order) if by_worth.any() else order
+        return np.where(is_worth, state.worth(block, self._links), order) if is_worth.any() else order
 
     def _reranked(self, state: States, which: Integers, block: Seen, may: Flags, is_common: Flags) -> Singles:
         """The re-ranker's scores of its candidates, -inf elsewhere; the blend for lists common to many."""
