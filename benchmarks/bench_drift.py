@@ -1,6 +1,7 @@
 """Is drift found, is its cause right, is it quiet otherwise, and does the repair repair? On the sample shop, over many seeds.
 
     python benchmarks/bench_drift.py [--seeds 40] [--first-seed 1] [--history 70] [--after 21] [--kinds taste,...] [--out FOLDER]
+        [--jobs 2]
 
 A seed's history is lived and built once under common practice; every drift is a branch of it, lived for `after` more days and
 built as one range. Printed: share found within 3 days of the first mature figure that can show it, share with the right
@@ -18,12 +19,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
+
+from marketing_assets.trial.run import end_with_parent  # noqa: E402
 
 QUIET_FROM = 42
 FOUND_WITHIN = 3
@@ -52,20 +57,32 @@ def main() -> None:
     parser.add_argument("--after", type=int, default=21)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "bench_drift")
+    parser.add_argument("--jobs", type=int, default=1, help="seeds lived side by side, each in a process of its own")
     given = parser.parse_args()
     kinds = given.kinds.split(",")
     given.out.mkdir(parents=True, exist_ok=True)
-    done = []
-    for seed in range(given.first_seed, given.first_seed + given.seeds):
-        path = given.out / f"{seed}.json"
-        if not path.exists():
-            began = time.process_time()
-            with tempfile.TemporaryDirectory(dir=given.out) as temporary:
-                found = one_seed(seed, given.history, given.after, kinds, Path(temporary))
-            path.write_text(json.dumps({**found, "cpu_seconds": time.process_time() - began}), encoding="utf-8")
-        done.append(json.loads(path.read_text(encoding="utf-8")))
-        print(f"seed {seed}: {done[-1]['cpu_seconds']:.0f} CPU seconds", flush=True)
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
+    missing = [seed for seed in seeds if not (given.out / f"{seed}.json").exists()]
+    began = time.perf_counter()
+    with ProcessPoolExecutor(max(min(given.jobs, len(missing)), 1), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        asked = {pool.submit(to_file, seed, given.history, given.after, kinds, given.out): seed for seed in missing}
+        for future in as_completed(asked):
+            print(f"seed {asked[future]}: {future.result():.0f} CPU seconds", flush=True)
+    print(f"{len(missing)} seeds in {(time.perf_counter() - began) / 60:.0f} minutes")
+    done = [json.loads((given.out / f"{seed}.json").read_text(encoding="utf-8")) for seed in seeds]
     tell(done)
+
+
+def to_file(seed: int, history: int, after: int, kinds: Sequence[str], out: Path) -> float:
+    """Live a seed and write what came of it. Returns CPU seconds."""
+    from marketing_assets.compiled import texts_beside
+
+    began = time.process_time()
+    with tempfile.TemporaryDirectory(dir=out) as temporary, texts_beside(out / "bench_drift"):
+        found = one_seed(seed, history, after, kinds, Path(temporary))
+    seconds = time.process_time() - began
+    (out / f"{seed}.json").write_text(json.dumps({**found, "cpu_seconds": seconds}), encoding="utf-8")
+    return seconds
 
 
 def one_seed(seed: int, history: int, after: int, kinds: Sequence[str], folder: Path) -> dict[str, Any]:

@@ -70,14 +70,14 @@ def run_trial(
         for seed in missing:
             finished(seed, _one_seed(shop, seed, plan, kind, out, tell))
     else:
-        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
             asked = {pool.submit(_one_seed, shop, seed, plan, kind, out, _told): seed for seed in missing}
             for future in as_completed(asked):
                 finished(asked[future], future.result())
     return _write([done[seed] for seed in sorted(done)], kind, out)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A process that lives seeds ends when the one that asked for them does, however it was ended; its seed is run again next time."""
     parent = parent_process()
     assert parent is not None, "started by a pool"
