@@ -346,9 +346,13 @@ def test_rows_run_out_nothing_is_stale_and_the_next_day_is_built(short: Store) -
     forget(short, user_id)
     through = NEXT - timedelta(days=3)
     totals = asked(short, "SELECT count(*), sum(revenue) FROM item_days")
+    (short.folder / "drafts").mkdir()
+    for day in (through, through + timedelta(days=1)):
+        (short.folder / "drafts" / f"{day}.json").write_text('{"answers": []}', encoding="utf-8")
     with open_warehouse(short, "test", tell=quiet) as warehouse:
         done = expire(warehouse)
         assert done.through == through
+        assert [path.stem for path in (short.folder / "drafts").iterdir()] == [str(through + timedelta(days=1))]
         assert not mend(warehouse, days_between(FIRST, NEXT), "mending", quiet).rebuilt
         assert not expire(warehouse).rows, "again changes nothing"
         run_days(warehouse, [AFTER], "next", quiet)

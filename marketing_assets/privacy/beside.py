@@ -58,6 +58,13 @@ def erase_drafts(store: Store, tickets: Collection[str]) -> int:
     return gone
 
 
+def expire_drafts(store: Store, through: date) -> None:
+    """Delete what a language model worded on days up to `through`: its answers quote reviews and orders of then."""
+    for path in sorted((store.folder / "drafts").glob("*.json")):
+        if date.fromisoformat(path.stem) <= through:
+            path.unlink()
+
+
 def erase_from_history(store: Store, ids: Collection[str]) -> int:
     """Take lines of previews that name one of these ids out of Dagster's SQLite files; returns how many lines."""
     pattern = _named(ids)

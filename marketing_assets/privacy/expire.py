@@ -14,6 +14,7 @@ from datetime import date, timedelta
 
 from marketing_assets.config import LATE_DAYS
 from marketing_assets.pipeline import Fingerprints, newest_closed_day, steps_of
+from marketing_assets.privacy.beside import expire_drafts
 from marketing_assets.privacy.ledger import removing
 from marketing_assets.privacy.marks import EXPIRING_DAYS, EXPIRING_INPUTS, PrivacyError, expiring_logs, read_marks, write_marks
 from marketing_assets.schemas import TABLES
@@ -58,6 +59,7 @@ def expire(warehouse: Warehouse, tell: Callable[[str], None] = lambda text: None
         for table in expiring_logs():
             # what is in force on the first day kept was written since its keyframe
             removal.delete(table, "as_of_date < ?", [oldest_log])
+    expire_drafts(store, through)
     tell(f"rows through {through} have run out: {sum(removal.rows.values())} rows of {len(removal.rows)} tables")
     return Expiry(through, removal.rows, _shortened(warehouse, kept, closed or through))
 
