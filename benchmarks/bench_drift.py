@@ -1,6 +1,6 @@
 """Is drift found, is its cause right, is it quiet otherwise, and does the repair repair? On the sample shop, over many seeds.
 
-    python benchmarks/bench_drift.py [--seeds 40] [--first-seed 1] [--history 70] [--after 21] [--kinds taste,...] [--out FOLDER]
+    python benchmarks/bench_drift.py [--seeds 40] [--first-seed 1] [--history 70] [--after 14] [--kinds taste,...] [--out FOLDER]
         [--jobs 2]
 
 A seed's history is lived and built once under common practice; every drift is a branch of it, lived for `after` more days and
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--history", type=int, default=70)
-    parser.add_argument("--after", type=int, default=21)
+    parser.add_argument("--after", type=int, default=14)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "bench_drift")
     parser.add_argument("--jobs", type=int, default=1, help="seeds lived side by side, each in a process of its own")
@@ -70,7 +70,7 @@ def main() -> None:
             print(f"seed {asked[future]}: {future.result():.0f} CPU seconds", flush=True)
     print(f"{len(missing)} seeds in {(time.perf_counter() - began) / 60:.0f} minutes")
     done = [json.loads((given.out / f"{seed}.json").read_text(encoding="utf-8")) for seed in seeds]
-    tell(done)
+    tell(done, given.after)
 
 
 def to_file(seed: int, history: int, after: int, kinds: Sequence[str], out: Path) -> float:
@@ -142,6 +142,18 @@ def names(store: Any) -> list[str]:
     return [step.name for step in steps_of(store) if step.name not in SKIPPED]
 
 
+def leading_to(store: Any, table: str) -> list[str]:
+    """The steps that a table rests on, and its own."""
+    from marketing_assets.pipeline import steps_of
+
+    needed, found = {table}, []
+    for step in reversed(steps_of(store)):
+        if needed & set(step.tables):
+            needed |= set(step.reads)
+            found.append(step.name)
+    return found[::-1]
+
+
 def first_verdicts(reader: Any, days: Sequence[date]) -> list[dict[str, Any]]:
     """Verdicts by the day they were first given: day, verdict_id, cause, action."""
     rows = reader.connection.execute(
@@ -177,6 +189,7 @@ def repair(shop: Any, place: Path, folder: Path, usual: Sequence[date], days: Se
     from marketing_assets.trial.loop import opened
 
     store = load(place)
+    rates = leading_to(store, "response_rates")
     errors: dict[str, dict[str, tuple[float, float]]] = {}
     kept = True
     for arm in ("repaired", "never"):
@@ -186,14 +199,14 @@ def repair(shop: Any, place: Path, folder: Path, usual: Sequence[date], days: Se
             request_refit(store, days[0], "response_rates", "stop_learning", reason="never learns again")
         with opened(place, store) as warehouse:
             until = [day for day in days if day <= found]
-            run_days(warehouse, until, "bench", steps=names(store))
+            run_days(warehouse, until, "bench", steps=names(store) if arm == "repaired" else rates)
             if arm == "repaired":
                 before = {key: row.content_hash for key, row in warehouse.ledger.items() if key[1] == found}
                 acted = act_on_verdicts(warehouse, found, "bench")
                 named = set(tables_after(store, {asset for verdict in acted for asset in verdict.assets})) | {"raw_refit_requests"}
                 kept = all(warehouse.ledger[key].content_hash == value for key, value in before.items() if key[0] not in named)
             later = [day for day in days if day > found]
-            run_days(warehouse, later, "bench", steps=[name for name in names(store) if name not in ("evaluation", "drift")])
+            run_days(warehouse, later, "bench", steps=rates)
             reader = warehouse.reader(days[-1])
             errors[arm] = {str(day): rate_error(reader, place, day) for day in days}
             errors["before"] = {str(day): rate_error(reader, place, day) for day in usual}
@@ -219,14 +232,14 @@ def rate_error(reader: Any, place: Path, day: date) -> tuple[float, float]:
     return (float("nan"), float("nan")) if row is None or row[0] is None else (float(row[0]), float(row[1]))
 
 
-def tell(done: Sequence[dict[str, Any]]) -> None:
+def tell(done: Sequence[dict[str, Any]], after: int) -> None:
     """Print what came of the seeds."""
     quiet = sum(seed["quiet_days"] for seed in done)
     false = [cause for seed in done for cause in seed["false"]]
     for kind in ("none", "season"):
         for seed in done:
             if kind in seed["kinds"]:
-                quiet += 21
+                quiet += after
                 false += [cause for _, cause, _ in seed["kinds"][kind]["verdicts"]]
     causes = ", ".join(sorted(false)) or "none"
     print(f"quiet days {quiet}, false verdicts {len(false)} ({causes}): one per {quiet / max(len(false), 1):.0f} days; bar 60")
