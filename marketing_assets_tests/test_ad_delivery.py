@@ -80,6 +80,13 @@ def test_groups_that_got_nothing_count() -> None:
     assert some["new"] == pytest.approx(TRUE_FACTOR["new"] / 2, abs=0.03)
 
 
+def test_a_placement_bought_by_other_means_says_nothing() -> None:
+    planned, delivered = lived()
+    elsewhere = planned.with_columns(placement_id=pl.lit("search"))
+    cells = pl.concat([rates(), rates().with_columns(placement_id=pl.lit("search"))])
+    assert supply_factors(cells, pl.concat([planned, elsewhere]), delivered, {}) == supply_factors(rates(), planned, delivered, {})
+
+
 def test_people_held_out_are_not_missing() -> None:
     """Half of an audience is held out: half the forecast delivered is all there is."""
     planned, delivered = lived()

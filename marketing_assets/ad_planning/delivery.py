@@ -101,10 +101,11 @@ def supply_factors(
     rates: pl.DataFrame, planned: pl.DataFrame, delivered: pl.DataFrame, free_share: dict[str, float]
 ) -> dict[str, float]:
     """Audience -> how many times the forecast of `rates` was on offer on the days of `delivered`, of audiences plans bought."""
-    carried_out = delivered.select("impression_date", "plan_id").unique()
+    # a placement in which nothing at all was bought under a plan is bought by other means: it says nothing
+    carried_out = delivered.select("impression_date", "plan_id", "placement_id").unique()
     offered = rates.group_by(GROUP).agg(pl.col("available_impressions").max())
     rows = (
-        planned.join(carried_out, on="plan_id")
+        planned.join(carried_out, on=["plan_id", "placement_id"])
         .join(delivered, on=["impression_date", "plan_id", *GROUP], how="left")
         .join(offered, on=GROUP)
         .with_columns(
