@@ -218,9 +218,16 @@ def distribution(quantiles: Floats, value: Floats) -> Floats:
 
 
 def calibration(case: Case, quantiles: Floats) -> None:
-    """Coverage of the 80 and 90 % intervals on open days by volume class, of the last 112 days: randomised PIT, and plain."""
+    """Coverage of the 80 and 90 % intervals on open days by volume class, of the last 112 days: randomised PIT, and plain.
+
+    exact: what the same randomised PIT finds for quantiles that are exact, those of an item's last 112 days for days drawn from them.
+    """
     rng = np.random.default_rng(0)
     is_open = (case.truth > 0).any(axis=0)
+    past = case.panel.units[:, -112:]
+    past = past[:, (past > 0).any(axis=0)]
+    drawn = past[:, rng.integers(0, past.shape[1], int(is_open.sum()))]
+    known = np.quantile(past, LEVELS, axis=1, method="inverted_cdf").T
     truth, found = case.truth[:, is_open], quantiles[:, is_open]
     rate = case.panel.units[:, -112:].mean(axis=1) * 112 / np.maximum((case.panel.units[:, -112:] > 0).any(axis=0).sum(), 1)
     for low, high in ((0.0, 0.5), (0.5, 2.0), (2.0, 10.0), (10.0, np.inf)):
@@ -228,12 +235,17 @@ def calibration(case: Case, quantiles: Floats) -> None:
         y, q = truth[ours].ravel(), found[ours].reshape(-1, len(LEVELS))
         if not y.size:
             continue
-        before, after = distribution(q, y - 1), distribution(q, y)
-        place = before + rng.random(y.size) * (after - before)
-        pit = [float(((place >= tail) & (place <= 1 - tail)).mean()) for tail in (0.1, 0.05)]
+
+        def covered(y: Floats, q: Floats) -> list[float]:
+            before, after = distribution(q, y - 1), distribution(q, y)
+            place = before + rng.random(y.size) * (after - before)
+            return [float(((place >= tail) & (place <= 1 - tail)).mean()) for tail in (0.1, 0.05)]
+
+        pit, exact = covered(y, q), covered(drawn[ours].ravel(), np.repeat(known[ours], drawn.shape[1], axis=0))
         index = [list(LEVELS).index(level) for level in (0.1, 0.9, 0.05, 0.95)]
         plain = [float(((y >= q[:, index[side]]) & (y <= q[:, index[side + 1]])).mean()) for side in (0, 2)]
-        print(f"    {low}-{high} a day, {int(ours.sum())} items: PIT 80 % {pit[0]:.3f}, 90 % {pit[1]:.3f}; plain {plain[0]:.3f}, {plain[1]:.3f}")
+        print(f"    {low}-{high} a day, {int(ours.sum())} items: PIT 80 % {pit[0]:.3f}, 90 % {pit[1]:.3f} (exact {exact[0]:.3f}, {exact[1]:.3f}); "
+              f"plain {plain[0]:.3f}, {plain[1]:.3f}")
 
 
 def rossmann(threads: int, weeks_back: int = 0) -> None:
