@@ -105,7 +105,7 @@ class Stage:
             users=pl.Series("user_id", [f"{number:06}" for number in range(len(sequences))]),
             items=pl.Series("item_id", [f"{number:06}" for number in range(items)]),
             user=user, item=item, known=happened, happened=happened, moment=happened, strength=ones,
-            views=np.zeros(len(user), dtype=np.int64), is_bought=yes, is_wanted=yes,
+            views=np.zeros(len(user), dtype=np.int64), is_bought=yes, is_wanted=yes, spent=np.zeros(len(user)),
         )  # fmt: skip
         matrix, kinds = fit_links(user, position, item, ones, items, SEQUENCE_LINKS)
         occurs = np.bincount(item, minlength=items)

@@ -33,7 +33,7 @@ ACTIVE_DAYS = 400
 """Users and items not seen for longer than this leave the change logs."""
 LATE_DAYS = 30
 """How many landed days back duplicates and open sessions are sought."""
-RANKED_WEEKS = 26
+RANKED_WEEKS = 13
 """How many past weeks the ranking model of lists learns from."""
 PAGES = 7
 """Pages of so many newest days are written by a run; older ones when somebody asks."""

@@ -25,6 +25,7 @@ from marketing_assets.recommendations.history import History
 from marketing_assets.recommendations.leanings import Leanings
 from marketing_assets.recommendations.links import Links, LinkSettings, PairCounts, Pairs, fit_links
 from marketing_assets.recommendations.lists import Ranked, explore, levels, places_of_best, under_rules
+from marketing_assets.recommendations.next_visits import HALF_LIFE, RIDGE, expected, next_visits
 from marketing_assets.recommendations.scores import Popular, Retrieval, score, taste
 from marketing_assets.warehouse import Built, FittedModel, MissingPartitions, days_between, polars_schema, reader_over
 
@@ -131,8 +132,11 @@ def test_links_keep_the_strongest_and_survive_their_text() -> None:
         strengths = few.data[few.indptr[row] : few.indptr[row + 1]]
         assert (np.diff(strengths) <= 0).all()
     names = pl.Series("item_id", [f"i{place:02}" for place in range(30)])
-    links = Links.kept(names, few, kinds, {"often": np.arange(30, dtype=np.float32)})
+    effects = sp.random_array((30, 30), density=0.2, rng=generator, format="csr")
+    links = Links.kept(names, few, kinds, {"often": np.arange(30, dtype=np.float32)}, next_visits=effects)
     again = Links.from_text(links.as_text())
+    np.testing.assert_array_equal(again.next_visits.toarray(), links.next_visits.toarray())
+    np.testing.assert_allclose(links.next_visits.toarray(), effects.toarray(), rtol=1e-3)
     assert again.items.to_list() == names.to_list()
     np.testing.assert_array_equal(again.matrix.toarray(), links.matrix.toarray())
     np.testing.assert_array_equal(again.kinds["cosine"], links.kinds["cosine"])
@@ -154,6 +158,8 @@ def test_links_keep_the_strongest_and_survive_their_text() -> None:
         for b, target in enumerate(shuffled.to_list()):
             expected = 0.0 if "other" in (source, target) else links.matrix.toarray()[places[source], places[target]]
             assert over[a, b] == pytest.approx(expected)
+            told = 0.0 if "other" in (source, target) else links.next_visits.toarray()[places[source], places[target]]
+            assert moved.next_visits.toarray()[a, b] == told
 
 
 def test_pairs_read_a_matrix_element_by_element() -> None:
@@ -534,6 +540,7 @@ def history_of(rows: Sequence[tuple[int, int, int, int, bool, int]], items: int)
         items=pl.Series("item_id", [f"i{number}" for number in range(items)]),
         user=user, item=item, known=day, happened=day, moment=day * 1440 + minute,
         strength=np.where(bought > 0, 1.0, 0.2), views=views, is_bought=bought > 0, is_wanted=bought > 0,
+        spent=np.where(bought > 0, 5.0, 0.0),
     )  # fmt: skip
 
 
@@ -602,6 +609,52 @@ def test_leanings_weigh_categories_against_everyone() -> None:
     np.testing.assert_allclose(leaning.pull(row, asked, half), [(8 + 2.5) / 7.5, (2 + 2.5) / 7.5, 1.0, 1.0], rtol=1e-6)
     assert leaning.strongest(2, 3).tolist() == [[0, 1, -1], [-1, -1, -1]]
     assert leaning.items.tolist() == [8.0, 2.0]
+
+
+def purchases(seed: int, users: int, items: int, days: int, each: int) -> list[tuple[int, int, int, int, bool, int]]:
+    """Rows of history_of: purchases and looks at random, at most one a user, item and day."""
+    generator = np.random.default_rng(seed)
+    drawn = zip(*(generator.integers(0, top, users * each) for top in (users, items, days)), strict=True)
+    return [(u, i, d, 10, bool(generator.random() < 0.7), 1) for u, i, d in sorted({(int(u), int(i), int(d)) for u, i, d in drawn})]
+
+
+def effects_of(history: History, day: int) -> sp.csr_array:
+    rows = np.flatnonzero(history.known <= day)
+    order = np.lexsort((history.item[rows], history.happened[rows], history.user[rows]))
+    return next_visits(history, rows[order], day)
+
+
+def test_the_next_visit_is_regressed_on_what_was_had_before_it() -> None:
+    """Against the ridge regression written down visit by visit; what was only looked at is had, but in no visit."""
+    rows, day = purchases(4, 12, 9, 40, 25), 30
+    history = history_of(rows, 9)
+    before, held, weight = [], [], []
+    for user in range(12):
+        theirs = [row for row in rows if row[0] == user and row[2] <= day]
+        for visit in sorted({row[2] for row in theirs if row[4]}):
+            had = {row[1] for row in theirs if row[2] < visit}
+            if had:
+                before.append([(item in had) / len(had) ** 0.5 for item in range(9)])
+                held.append([float(any(row[1] == item and row[2] == visit and row[4] for row in theirs)) for item in range(9)])
+                weight.append(0.5 ** ((day - visit) / HALF_LIFE))
+    x, y, w = np.array(before), np.array(held), np.diag(weight)
+    square = x.T @ w @ x
+    truth = np.linalg.solve(square + RIDGE * np.diag(square).mean() * np.eye(9), x.T @ w @ y)
+    np.testing.assert_allclose(effects_of(history, day).toarray(), truth, rtol=1e-6)
+    later = history_of([row for row in rows if row[2] <= day], 9)
+    np.testing.assert_array_equal(effects_of(later, day).toarray(), effects_of(history, day).toarray())
+    seen = taste(history, np.array([3, -1]), np.array([day, day]), Retrieval())
+    had = np.isin(np.arange(9), [row[1] for row in rows if row[0] == 3 and row[2] <= day])
+    np.testing.assert_allclose(expected(seen, effects_of(history, day)).toarray()[0], had / had.sum() ** 0.5 @ truth, rtol=1e-5)
+    assert not expected(seen, effects_of(history, day)).toarray()[1].any()
+
+
+def test_what_people_come_back_to_speaks_for_itself() -> None:
+    """Everyone buys item 0 again and again, and item 1, 2, 3 ... once each."""
+    rows = [(user, item, visit * 7, 10, True, 0) for user in range(30) for visit in range(4) for item in (0, 1 + visit)]
+    effects = effects_of(history_of(rows, 5), 21).toarray()
+    assert effects[0, 0] > 5 * effects[1, 1] and effects[1, 2] > effects[2, 1], "what was had before, not after"
+    assert not effects_of(history_of(rows[:2], 5), 21).nnz, "a first visit teaches nothing"
 
 
 def test_of_two_items_seen_as_often_the_one_that_sells_comes_first() -> None:

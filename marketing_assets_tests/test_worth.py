@@ -63,6 +63,7 @@ def looks_of(rows: list[tuple[int, int, int, int, bool, bool]], items: int) -> H
         user=user.astype(np.int64), item=item.astype(np.int64), known=day.astype(np.int64), happened=day.astype(np.int64),
         moment=day.astype(np.int64) * 1440, strength=views * 0.2, views=views.astype(np.int64),
         is_bought=bought.astype(bool), is_wanted=(carted | bought).astype(bool),
+        spent=bought * 1.0,
     )  # fmt: skip
 
 

@@ -208,7 +208,7 @@ class Catalogue:
         return item_facts(item, age, counts, len(self.items)) | {"price": self.price}
 
 
-FACT_HALF_LIVES = (7, 28, 90)
+FACT_HALF_LIVES = (2, 7, 28, 90)
 PRIOR_VIEWS = 30.0
 """A rate per view is drawn to the shop's own as by so many views."""
 PRIOR_ORDERS = 10.0
@@ -227,7 +227,7 @@ def item_facts(item: Integers, age: Integers, counts: dict[str, Floats], items: 
     for half_life in FACT_HALF_LIVES:
         counted = np.bincount(item, weights=strength * 0.5 ** (age / half_life), minlength=items)
         facts[f"popular_{half_life}"] = counted / max(float(counted.sum()), 1e-9) * max(int((counted > 0).sum()), 1)
-    short, middle, long = (facts[f"popular_{half_life}"] for half_life in FACT_HALF_LIVES)
+    short, middle, long = (facts[f"popular_{half_life}"] for half_life in FACT_HALF_LIVES[1:])
     facts["rise"] = (short + 0.1) / (middle + 0.1)
     facts["long_rise"] = (middle + 0.1) / (long + 0.1)
     newest = np.full(items, 9999.0)

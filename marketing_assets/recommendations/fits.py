@@ -23,6 +23,7 @@ from marketing_assets.recommendations.history import HISTORY_DAYS, Flags, Floats
 from marketing_assets.recommendations.links import Links, LinkSettings, PairCounts
 from marketing_assets.recommendations.lists import BLOCK_CELLS, Singles
 from marketing_assets.recommendations.looks import look, with_factor
+from marketing_assets.recommendations.next_visits import next_visits
 from marketing_assets.recommendations.ranker import PARAMETERS, ROUNDS, Candidates, Ranker, candidates, fit_ranker
 from marketing_assets.recommendations.scores import Retrieval
 from marketing_assets.recommendations.states import DayState, States, look_at
@@ -73,9 +74,12 @@ class LinkFits:
         rows = rows[np.argsort(visit * len(items) + history.item[rows], kind="stable")]
         self._counts.update(history.user[rows], history.happened[rows], history.item[rows], history.strength[rows])
         matrix, kinds = self._counts.links()
-        kept = np.flatnonzero((np.diff(matrix.indptr) > 0) | (np.bincount(matrix.indices, minlength=len(items)) > 0))
+        is_by_worth = self._is_by_worth and bool(history.views[rows].any())  # there no re-ranker is in use
+        effects = next_visits(history, rows, ordinal(day)) if self._is_learned and not is_by_worth else None
+        kept = np.flatnonzero(_has_entry(matrix) | (_has_entry(effects) if effects is not None else False))
         facts = {name: values[kept] for name, values in user_facts(history, rows).items()} if self._is_learned else {}
-        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts, *self._looked(rows, kept))
+        effects = None if effects is None else _restricted(effects, kept)
+        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts, *self._looked(rows, kept), next_visits=effects)
         self._models.add(
             new_fit(
                 LINKS,
@@ -106,7 +110,8 @@ class LinkFits:
 
 
 def user_facts(history: History, rows: Integers) -> dict[str, Singles]:
-    """Of items, from these rows: how many had it, which share of them came back to it, on another day, and bought it again."""
+    """Of items, from these rows: how many had it, which share of them came back to it, on another day, and bought it again;
+    and what a purchase of it is worth (log)."""
     items = len(history.items)
     found = {}
     for name, ours in (("had", rows), ("bought", rows[history.is_bought[rows]])):
@@ -116,7 +121,15 @@ def user_facts(history: History, rows: Integers) -> dict[str, Singles]:
         share = float(again.sum()) / max(float(people.sum()), 1.0)
         found[f"{name}_by"] = np.log1p(people).astype(np.float32)
         found[f"{name}_again"] = ((again + PRIOR_PEOPLE * share) / (people + PRIOR_PEOPLE)).astype(np.float32)
+    bought = rows[history.is_bought[rows]]
+    spent = np.bincount(history.item[bought], weights=history.spent[bought], minlength=items)
+    found["line"] = np.log1p(spent / np.maximum(np.bincount(history.item[bought], minlength=items), 1)).astype(np.float32)
     return found
+
+
+def _has_entry(matrix: sp.csr_array) -> Flags:
+    """Items with something in their row or column."""
+    return np.asarray((np.diff(matrix.indptr) > 0) | (np.bincount(matrix.indices, minlength=matrix.shape[0]) > 0))
 
 
 def _restricted(matrix: sp.csr_array, kept: Integers) -> sp.csr_array:

@@ -53,7 +53,7 @@ class History:
 
     users: sorted ids; items: ids; user, item: positions in them. known, happened: ordinal days. moment: minute of the last sign
     (since 1970). strength: above 0. views: how many. is_bought: whether a purchase is among the signs; is_wanted: a purchase or
-    a cart.
+    a cart. spent: what was paid.
     """
 
     users: pl.Series
@@ -67,6 +67,7 @@ class History:
     views: Integers
     is_bought: Flags
     is_wanted: Flags
+    spent: Floats
 
     @cached_property
     def _key(self) -> Integers:
@@ -116,6 +117,7 @@ def read_history(reader: Reader, items: pl.Series, start: date, days: Sequence[d
         carted=(ours.event_type == "add_to_cart").any(),
         wished=(ours.event_type == "add_to_wishlist").any(),
         views=(ours.event_type == "view_item").sum(),
+        spent=(ours.event_type == "purchase").ifelse(ours.revenue, 0).sum().cast("float64"),
         last_at=ours.event_at.max(),
     )
     rows = reader.frame(table)
@@ -132,7 +134,7 @@ def with_former_rows(rows: pl.DataFrame, moved: pl.DataFrame) -> pl.DataFrame:
 
 
 def arrays(rows: pl.DataFrame, items: pl.Series) -> History:
-    """rows: user_id, item_id, landed_date, event_date, bought, carted, wished, views, last_at -> History over `items`."""
+    """rows: user_id, item_id, landed_date, event_date, bought, carted, wished, views, spent, last_at -> History over `items`."""
     places = pl.DataFrame({"item_id": items, "item": np.arange(len(items))}, schema={"item_id": pl.String, "item": pl.Int64})
     people = rows["user_id"].unique().sort()
     users = pl.DataFrame({"user_id": people, "user": np.arange(len(people))}, schema={"user_id": pl.String, "user": pl.Int64})
@@ -146,7 +148,7 @@ def arrays(rows: pl.DataFrame, items: pl.Series) -> History:
         rows.join(places, on="item_id", how="inner")
         .join(users, on="user_id", how="inner")
         .group_by("user", "item", "landed_date", "event_date")
-        .agg(pl.col("bought").any(), pl.col("carted").any(), pl.col("wished").any(), pl.col("views").sum(), pl.col("last_at").max())
+        .agg(pl.col("bought", "carted", "wished").any(), pl.col("views", "spent").sum(), pl.col("last_at").max())
         .sort("user", "landed_date", "event_date", "item")
         .with_columns(strength=strength.round(6))
     )
@@ -162,6 +164,7 @@ def arrays(rows: pl.DataFrame, items: pl.Series) -> History:
         views=found["views"].to_numpy().astype(np.int64),
         is_bought=found["bought"].to_numpy().astype(bool),
         is_wanted=(found["bought"] | found["carted"]).to_numpy().astype(bool),
+        spent=found["spent"].fill_null(0.0).to_numpy().astype(np.float64),
     )
 
 

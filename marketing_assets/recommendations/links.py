@@ -252,6 +252,7 @@ def fit_links(
 class Links:
     """items: ids. matrix[a, b]: strength of a -> b, rows sorted by falling strength within the CSR arrays.
 
+    next_visits: items x items, how much of the next visit each item speaks for (next_visits.py), empty where that was not asked.
     kinds: by name, a number per stored link. facts: by name, a number per item, known when the links were counted. directions:
     items x directions of taste, none where nothing was looked at; familiar: what it makes of an item that a person had to do with it
     before (worth.py).
@@ -263,6 +264,7 @@ class Links:
     facts: dict[str, Singles]
     directions: Singles
     familiar: Singles
+    next_visits: sp.csr_array
 
     @classmethod
     def kept(
@@ -273,14 +275,17 @@ class Links:
         facts: Mapping[str, Singles],
         directions: Singles | None = None,
         familiar: Singles | None = None,
+        next_visits: sp.csr_array | None = None,
     ) -> Links:
         """Links at the precision of their text, so that nothing differs between the day of the fit and later days."""
         single = sp.csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+        effects = _no_effects(len(items)) if next_visits is None else next_visits
         return cls(
             items, single, {name: _short(values) for name, values in kinds.items()},
             {name: _short(values) for name, values in facts.items()},
             np.zeros((len(items), 0), dtype=np.float32) if directions is None else _short(directions),
             np.ones(4, dtype=np.float32) if familiar is None else _short(familiar),
+            sp.csr_array((_short(effects.data), effects.indices, effects.indptr), shape=effects.shape),
         )  # fmt: skip
 
     def as_text(self) -> str:
@@ -294,36 +299,41 @@ class Links:
             "facts": {name: _packed(values, "<f2") for name, values in self.facts.items()},
             "directions": _packed(self.directions, "<f2"),
             "familiar": _packed(self.familiar, "<f2"),
+            "next_lengths": _packed(np.diff(self.next_visits.indptr), "<i4"),
+            "next_targets": _packed(self.next_visits.indices, "<i4"),
+            "next_effects": _packed(self.next_visits.data, "<f2"),
         }
         return json.dumps(stored, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> Links:
         stored = json.loads(text)
-        if "familiar" not in stored:
+        if "next_effects" not in stored:
             raise OtherForm("recommendations.links: stored by an earlier version of the code; build recommendations again from the first day")
-        indptr = np.concatenate([[0], np.cumsum(_unpacked(stored["lengths"], "<i4"))])
-        arrays = (_unpacked(stored["strengths"], "<f4"), _unpacked(stored["targets"], "<i4"), indptr)
         n = len(stored["items"])
+
+        def matrix(values: Singles, targets: str, lengths: str) -> sp.csr_array:
+            indptr = np.concatenate([[0], np.cumsum(_unpacked(stored[lengths], "<i4"))])
+            return sp.csr_array((values, _unpacked(stored[targets], "<i4"), indptr), shape=(n, n))
+
+        effects = _unpacked(stored["next_effects"], "<f2").astype(np.float32)
         shorts = {
             part: {name: _unpacked(values, "<f2").astype(np.float32) for name, values in stored[part].items()}
             for part in ("kinds", "facts")
         }
         along = _unpacked(stored["directions"], "<f2").astype(np.float32)
         along = along.reshape(n, -1) if n else along.reshape(0, 0)
-        return cls(pl.Series("item_id", stored["items"], dtype=pl.String), sp.csr_array(arrays, shape=(n, n)), **shorts, directions=along,
-                   familiar=_unpacked(stored["familiar"], "<f2").astype(np.float32))  # fmt: skip
+        return cls(pl.Series("item_id", stored["items"], dtype=pl.String),
+                   matrix(_unpacked(stored["strengths"], "<f4"), "targets", "lengths"), **shorts, directions=along,
+                   familiar=_unpacked(stored["familiar"], "<f2").astype(np.float32),
+                   next_visits=matrix(effects, "next_targets", "next_lengths"))  # fmt: skip
 
     def over(self, items: pl.Series) -> Links:
         """The same over the places of another list of ids; items it lacks are dropped, facts and directions of new ones are 0."""
         where = pl.DataFrame({"item_id": items, "place": np.arange(len(items))}, schema={"item_id": pl.String, "place": pl.Int64})
         new = self.items.to_frame("item_id").join(where, on="item_id", how="left", maintain_order="left")["place"]
         places = new.fill_null(-1).to_numpy()
-        source = np.repeat(places, np.diff(self.matrix.indptr))
-        target = places[self.matrix.indices]
-        kept = np.flatnonzero((source >= 0) & (target >= 0))
-        kept = kept[np.argsort(source[kept], kind="stable")]
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(source[kept], minlength=len(items)))])
+        matrix, kept = _moved(self.matrix, places, len(items))
         facts = {name: np.zeros(len(items), dtype=np.float32) for name in self.facts}
         for name, values in self.facts.items():
             facts[name][places[places >= 0]] = values[places >= 0]
@@ -331,11 +341,12 @@ class Links:
         directions[places[places >= 0]] = self.directions[places >= 0]
         return Links(
             items,
-            sp.csr_array((self.matrix.data[kept], target[kept], indptr), shape=(len(items), len(items))),
+            matrix,
             {name: values[kept] for name, values in self.kinds.items()},
             facts,
             directions,
             self.familiar,
+            _moved(self.next_visits, places, len(items))[0],
         )
 
     @cached_property
@@ -343,10 +354,23 @@ class Links:
         return Pairs(self.matrix)
 
 
-def no_links(items: pl.Series) -> Links:
-    n = len(items)
+def _moved(matrix: sp.csr_array, places: Integers, n: int) -> tuple[sp.csr_array, Integers]:
+    """The entries between items that have a place (-1: none), over n items, and which entries those are; order within rows
+    unchanged."""
+    source, target = np.repeat(places, np.diff(matrix.indptr)), places[matrix.indices]
+    kept = np.flatnonzero((source >= 0) & (target >= 0))
+    kept = kept[np.argsort(source[kept], kind="stable")]
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(source[kept], minlength=n))])
+    return sp.csr_array((matrix.data[kept], target[kept], indptr), shape=(n, n)), kept
+
+
+def _no_effects(n: int) -> sp.csr_array:
     none = (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64), np.zeros(n + 1, dtype=np.int64))
-    return Links(items, sp.csr_array(none, shape=(n, n)), {}, {}, np.zeros((n, 0), dtype=np.float32), np.ones(4, dtype=np.float32))
+    return sp.csr_array(none, shape=(n, n))
+
+
+def no_links(items: pl.Series) -> Links:
+    return Links.kept(items, _no_effects(len(items)), {}, {})
 
 
 def _short(values: Singles) -> Singles:

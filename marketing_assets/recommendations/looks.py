@@ -14,6 +14,7 @@ import numpy.typing as npt
 from marketing_assets.recommendations.history import Floats, Integers, expand
 from marketing_assets.recommendations.links import Links
 from marketing_assets.recommendations.lists import Singles
+from marketing_assets.recommendations.next_visits import expected
 from marketing_assets.recommendations.ranker import Candidates
 from marketing_assets.recommendations.scores import Retrieval, Scored, Taste, faded, of_pairs
 from marketing_assets.recommendations.states import Seen, States
@@ -34,7 +35,9 @@ def look(
     row, item = chosen.row, chosen.item
     day = which[row]
     look_at_links(columns, seen, scored, links, chosen, how)
-    _own(columns, seen, scored, chosen)
+    _own(columns, seen, scored, links, chosen)
+    columns["expected"] = expected(seen, links.next_visits).toarray()[row, item]
+    columns["expected_rank"] = ranks(row, columns["expected"])
     _leanings(columns, block, state, day, chosen)
     columns["blend"] = scored.blend[chosen.place]
     columns["blend_rank"] = ranks(row, columns["blend"])
@@ -42,6 +45,7 @@ def look(
         columns[name] = values[day, item]
     columns["user_visits"] = seen.row_visits[row]
     columns["user_items"] = seen.row_items[row]
+    columns["user_returns"] = _shares_returned(seen)[row]
     columns["user_basket"] = (seen.row_items / np.maximum(seen.row_visits, 1))[row]
     columns["user_last_visit"] = seen.last_visit[row]
     columns["user_gap"] = ((seen.first_visit - seen.last_visit) / np.maximum(seen.row_visits - 1, 1))[row]
@@ -116,7 +120,7 @@ def look_at_links(columns: dict[str, npt.NDArray[Any]], seen: Taste, scored: Sco
         columns[name] = values[chosen.item]
 
 
-def _own(columns: dict[str, npt.NDArray[Any]], seen: Taste, scored: Scored, chosen: Candidates) -> None:
+def _own(columns: dict[str, npt.NDArray[Any]], seen: Taste, scored: Scored, links: Links, chosen: Candidates) -> None:
     """What the user did with the candidate itself."""
 
     def own(values: npt.NDArray[Any], missing: float = 0.0) -> Singles:
@@ -139,7 +143,21 @@ def _own(columns: dict[str, npt.NDArray[Any]], seen: Taste, scored: Scored, chos
     columns["overdue"] = np.where(times > 1, (last + 1) / (gap + 1), -1.0)
     columns["in_last_visit"] = own(seen.at_last)
     columns["own_rank"] = ranks(row, columns["own"])
+    size = np.maximum(seen.row_items, 1)[row] ** -0.5
+    columns["expected_again"] = np.where(times > 0, size * links.next_visits.diagonal()[chosen.item], 0.0)
+    spent, bought = own(seen.spent), own(seen.bought)
+    total = np.bincount(seen.row, weights=seen.spent, minlength=seen.rows)
+    columns["spent_share"] = spent / np.maximum(total, 1e-9)[row]
+    columns["spent_rank"] = ranks(row, spent)
+    columns["paid"] = np.where(bought > 0, np.log1p(spent / np.maximum(bought, 1)), -1.0)
+    columns["paid_gap"] = np.where(bought > 0, columns["paid"] - links.facts["line"][chosen.item], 0.0)
     columns["minutes_rank"] = ranks(row, -columns["minutes"])
+
+
+def _shares_returned(seen: Taste) -> Floats:
+    """Per row, which share of what the user did on all days was with items met on an earlier day."""
+    times = np.bincount(seen.row, weights=seen.times, minlength=seen.rows)
+    return np.asarray((times - seen.row_items) / np.maximum(times, 1))
 
 
 def ranks(row: Integers, values: npt.NDArray[Any]) -> Singles:

@@ -27,7 +27,7 @@ PARAMETERS: dict[str, Any] = {
     "deterministic": True,
     "force_row_wise": True,
 }
-ROUNDS = 80
+ROUNDS = 100
 ItemFacts = dict[str, Singles]
 """What is known of items by themselves: name -> days x items."""
 

@@ -49,7 +49,7 @@ class Taste:
 
     Pairs of row and item, sorted by both: row, item, own and recent (strength, halved every own_half_life and
     link_half_life days; own with `lately`), times (days with a sign), bought (days with a purchase), wanted (days with a purchase or a cart), views,
-    looked (views halved every look_half_life days),
+    looked (views halved every look_half_life days), spent (money),
     first and last (days ago), at_last and at_second (whether of the last and the second-last visit), minutes (of the newest
     sign before the row's newest), since_cart (a cart and no purchase since).
     Per row: visits (days with a sign), items, last_visit and first_visit (days ago).
@@ -66,6 +66,7 @@ class Taste:
     wanted: Floats
     views: Floats
     looked: Floats
+    spent: Floats
     first: Floats
     last: Floats
     at_last: Flags
@@ -128,6 +129,7 @@ def taste(history: History, users: Integers, days: Integers, how: Retrieval) -> 
         wanted=summed(history.is_wanted[at]),
         views=summed(history.views[at]),
         looked=np.round(summed(history.views[at] * faded(age, how.look_half_life)), 9),
+        spent=summed(history.spent[at]),
         first=age[first].astype(np.float64),
         last=age[last].astype(np.float64),
         at_last=age[last] == newest[row],
