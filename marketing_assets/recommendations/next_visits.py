@@ -26,7 +26,7 @@ HALF_LIFE = 90
 """which count half after so many days."""
 RIDGE = 7.0
 """The penalty, in times of the mean square of an item."""
-KEPT = 100
+KEPT = 200
 """Of each item the strongest effects are kept, so many of them."""
 _SPAN = 1 << 20
 """Room for a day below a user's number."""
