@@ -20,8 +20,8 @@ from marketing_assets.assignment import salted_share
 from marketing_assets.config import RecommendationSettings, SourceBlock, Store
 from marketing_assets.recommendations import build_recommendations, for_basket
 from marketing_assets.recommendations.catalogue import Catalogue
-from marketing_assets.recommendations.fits import RANKER
-from marketing_assets.recommendations.history import History
+from marketing_assets.recommendations.fits import LINKS, RANKER, user_facts
+from marketing_assets.recommendations.history import History, ordinal, read_history
 from marketing_assets.recommendations.leanings import Leanings
 from marketing_assets.recommendations.links import Links, LinkSettings, PairCounts, Pairs, fit_links
 from marketing_assets.recommendations.lists import Ranked, explore, levels, places_of_best, under_rules
@@ -429,10 +429,10 @@ def build_in_parts(
     return {name: pl.concat(made) for name, made in tables.items()}, models
 
 
-@pytest.mark.parametrize("methods", ["plain", "learned"])
-def test_day_by_day_equals_one_range_and_nothing_comes_from_later(methods: str) -> None:
+@pytest.mark.parametrize(("methods", "objective"), [("plain", "conversion"), ("learned", "conversion"), ("learned", "purchases")])
+def test_day_by_day_equals_one_range_and_nothing_comes_from_later(methods: str, objective: str) -> None:
     """Days are built from frames that end with them, so that equality with the range also shows there is no leak."""
-    how = PLAIN.model_copy(update={"holdout_share": 0.1, "exploration_share": 0.3, "cadence_days": 14})
+    how = PLAIN.model_copy(update={"holdout_share": 0.1, "exploration_share": 0.3, "cadence_days": 14, "objective": objective})
     store = shop_store(how, methods)
     days = days_between(FIRST, FIRST + timedelta(days=30))
     frames = frames_of(random_events(1, len(days)), days, store)
@@ -448,6 +448,8 @@ def test_day_by_day_equals_one_range_and_nothing_comes_from_later(methods: str) 
     assert [model.model_version for model in models] == [model.model_version for model in built.models]
     if methods == "learned":
         assert any(model.model_name == RANKER for model in models)
+        effects = Links.from_text([model for model in models if model.model_name == LINKS][-1].model).next_visits
+        assert bool(effects.nnz) == (objective == "purchases"), "what is ordered by worth needs none"
 
 
 def test_entries_are_due_as_the_feature_logs_have_them() -> None:
@@ -647,6 +649,17 @@ def test_the_next_visit_is_regressed_on_what_was_had_before_it() -> None:
     had = np.isin(np.arange(9), [row[1] for row in rows if row[0] == 3 and row[2] <= day])
     np.testing.assert_allclose(expected(seen, effects_of(history, day)).toarray()[0], had / had.sum() ** 0.5 @ truth, rtol=1e-5)
     assert not expected(seen, effects_of(history, day)).toarray()[1].any()
+
+
+def test_what_was_paid_is_known_by_item_as_of_a_day() -> None:
+    """Of purchases alone: a cart and a look cost nothing."""
+    days = days_between(FIRST, FIRST + timedelta(days=4))
+    events = [(1, "ann", "purchase", "tea"), (3, "ann", "purchase", "tea"), (3, "ann", "add_to_cart", "cup"), (4, "ann", "view_item", "tea")]
+    reader = reader_over({"clean_events": clean_events(events)}, shop_store(), days[-1])
+    history = read_history(reader, pl.Series("item_id", ["cup", "tea"]), FIRST, days, None)
+    seen = taste(history, np.array([0, 0]), np.array([ordinal(days[2]), ordinal(days[4])]), Retrieval())
+    assert list(zip(seen.row.tolist(), seen.item.tolist(), seen.spent.tolist(), strict=True)) == [(0, 1, 10.0), (1, 0, 0.0), (1, 1, 20.0)]
+    assert user_facts(history, np.arange(len(history.user)))["line"].tolist() == pytest.approx([0.0, np.log(11)])
 
 
 def test_what_people_come_back_to_speaks_for_itself() -> None:

@@ -74,7 +74,7 @@ class LinkFits:
         rows = rows[np.argsort(visit * len(items) + history.item[rows], kind="stable")]
         self._counts.update(history.user[rows], history.happened[rows], history.item[rows], history.strength[rows])
         matrix, kinds = self._counts.links()
-        is_by_worth = self._is_by_worth and bool(history.views[rows].any())  # there no re-ranker is in use
+        is_by_worth = self._is_by_worth and bool(history.views[rows].any())  # there the order hangs on no re-ranker
         effects = next_visits(history, rows, ordinal(day)) if self._is_learned and not is_by_worth else None
         kept = np.flatnonzero(_has_entry(matrix) | (_has_entry(effects) if effects is not None else False))
         facts = {name: values[kept] for name, values in user_facts(history, rows).items()} if self._is_learned else {}
