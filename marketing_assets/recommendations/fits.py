@@ -79,7 +79,8 @@ class LinkFits:
         kept = np.flatnonzero(_has_entry(matrix) | (_has_entry(effects) if effects is not None else False))
         facts = {name: values[kept] for name, values in user_facts(history, rows).items()} if self._is_learned else {}
         effects = None if effects is None else _restricted(effects, kept)
-        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts, *self._looked(rows, kept), next_visits=effects)
+        along, familiar = self._looked(rows, kept)
+        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts, along, familiar, effects)
         self._models.add(
             new_fit(
                 LINKS,
