@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from marketing_assets.config import REPOSITORY_ROOT, Store, StoreError, load_store
@@ -366,6 +366,7 @@ def test_files_that_can_be_no_input_are_named_with_what_to_do(name: str, content
     assert not (tmp_path / "store.yaml").exists()
 
 
+@example(b"{}")
 @settings(deadline=None, max_examples=80)
 @given(
     st.one_of(

@@ -164,6 +164,8 @@ def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
     for look in looks[1:]:
         common &= set(look.columns_by_name)
     if not common:
+        if len(files) == 1:
+            raise UnreadableFile("no column has a name")
         if len(files) > SAMPLE_FILES or "{date}" in pattern:
             raise UnreadableFile("files of this name have no column in common: put different exports into different folders")
         return [one for path in files for one in _sets(folder, str(path.relative_to(folder)), [path])]
