@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from marketing_assets.ad_planning.constraints import HARD
-from marketing_assets.ad_planning.delivery import PLAN_DAYS, Deliveries, as_delivered, planned_groups
+from marketing_assets.ad_planning.delivery import PLAN_DAYS, PLANNED, Deliveries, as_delivered, planned_groups
 from marketing_assets.ad_planning.diff import plan_difference
 from marketing_assets.ad_planning.inputs import Cells, Floats, Limits, Override
 from marketing_assets.ad_planning.proposals import campaign_proposals
@@ -69,9 +69,8 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
     by_day = {key[0]: frame for key, frame in rates.partition_by("as_of_date", as_dict=True, maintain_order=True).items()}
     has_rates = any(day in by_day for day in days)
     facts = read_facts(reader, days) if has_rates else None
-    past = reader.window("ad_plan", days[0] - timedelta(days=PLAN_DAYS), before)
-    previous = past.filter(pl.col("as_of_date") == before)
-    planned = planned_groups(past)
+    previous = reader.window("ad_plan", before, before)
+    planned = planned_groups(reader.window("ad_plan", days[0] - timedelta(days=PLAN_DAYS), before, PLANNED))
     parts: dict[str, list[pl.DataFrame]] = {name: [pl.DataFrame(schema=polars_schema(name))] for name in TABLES}
     metrics: dict[date, dict[str, float]] = {}
     for day in days:

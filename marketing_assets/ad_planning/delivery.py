@@ -33,6 +33,8 @@ PRIOR = 200.0
 STEPS = 12
 """Most steps of the expectation-maximisation."""
 
+PLANNED = ["as_of_date", "plan_id", *GROUP, "planned_impressions"]
+"""Columns of ad_plan that `planned_groups` looks at."""
 _SCHEMA = {"audience_id": pl.String, "placement_id": pl.String, "hour": pl.Int64}
 
 
