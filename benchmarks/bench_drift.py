@@ -70,7 +70,7 @@ def main() -> None:
             print(f"seed {asked[future]}: {future.result():.0f} CPU seconds", flush=True)
     print(f"{len(missing)} seeds in {(time.perf_counter() - began) / 60:.0f} minutes")
     done = [json.loads((given.out / f"{seed}.json").read_text(encoding="utf-8")) for seed in seeds]
-    tell(done, given.after)
+    tell(done)
 
 
 def to_file(seed: int, history: int, after: int, kinds: Sequence[str], out: Path) -> float:
@@ -101,7 +101,9 @@ def one_seed(seed: int, history: int, after: int, kinds: Sequence[str], folder: 
     with opened(folder / "past", store) as warehouse:
         run_days(warehouse, before, "bench", steps=names(store))
         quiet = first_verdicts(warehouse.reader(before[-1]), before[QUIET_FROM:])
-    result: dict[str, Any] = {"seed": seed, "quiet_days": max(0, history - QUIET_FROM), "false": [row["cause"] for row in quiet], "kinds": {}}
+    result: dict[str, Any] = {
+        "seed": seed, "quiet_days": max(0, history - QUIET_FROM), "after": after, "false": [row["cause"] for row in quiet], "kinds": {},
+    }  # fmt: skip
     start = before[-1] + timedelta(days=1)
     days = days_between(start, start + timedelta(days=after - 1))
     for kind in kinds:
@@ -232,14 +234,14 @@ def rate_error(reader: Any, place: Path, day: date) -> tuple[float, float]:
     return (float("nan"), float("nan")) if row is None or row[0] is None else (float(row[0]), float(row[1]))
 
 
-def tell(done: Sequence[dict[str, Any]], after: int) -> None:
+def tell(done: Sequence[dict[str, Any]]) -> None:
     """Print what came of the seeds."""
     quiet = sum(seed["quiet_days"] for seed in done)
     false = [cause for seed in done for cause in seed["false"]]
     for kind in ("none", "season"):
         for seed in done:
             if kind in seed["kinds"]:
-                quiet += after
+                quiet += seed["after"]
                 false += [cause for _, cause, _ in seed["kinds"][kind]["verdicts"]]
     causes = ", ".join(sorted(false)) or "none"
     print(f"quiet days {quiet}, false verdicts {len(false)} ({causes}): one per {quiet / max(len(false), 1):.0f} days; bar 60")

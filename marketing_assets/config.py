@@ -33,6 +33,10 @@ ACTIVE_DAYS = 400
 """Users and items not seen for longer than this leave the change logs."""
 LATE_DAYS = 30
 """How many landed days back duplicates and open sessions are sought."""
+DELIVERY_DAYS = 14
+"""Days of what plans got of what they asked for that supply is told by."""
+PLAN_DAYS = 28
+"""Days of own plans looked back at: one in force longer than this less DELIVERY_DAYS teaches nothing of supply."""
 RANKED_WEEKS = 13
 """How many past weeks the ranking model of lists learns from."""
 PAGES = 7

@@ -17,7 +17,17 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from marketing_assets.config import ACTIVE_DAYS, CONTROL_INPUTS, KEYFRAME_DAYS, LATE_DAYS, RANKED_WEEKS, REISSUE_DAYS, Store
+from marketing_assets.config import (
+    ACTIVE_DAYS,
+    CONTROL_INPUTS,
+    DELIVERY_DAYS,
+    KEYFRAME_DAYS,
+    LATE_DAYS,
+    PLAN_DAYS,
+    RANKED_WEEKS,
+    REISSUE_DAYS,
+    Store,
+)
 from marketing_assets.privacy.marks import check_retained, retained
 from marketing_assets.schemas import INPUTS, TABLES
 from marketing_assets.warehouse import (
@@ -206,9 +216,9 @@ _STEPS: tuple[Step, ...] = (
         "ad_planning",
         ("ad_plan", "ad_plan_constraints", "ad_plan_scenarios", "ad_plan_runs", "plan_diff", "campaign_proposals", "user_ad_plan"),
         "marketing_assets.ad_planning:build_ad_plan",
-        {"response_rates": 1, "response_calibration": 14, "audiences": 14 + LATE_DAYS + KEYFRAME_DAYS, "user_profiles": 0, "inventory_plan": 0,
-         "items": 0, "ad_plan": 28, "clean_impressions": _spend, "raw_ad_reports": _spend, "raw_plan_overrides": ALL, **_CATALOGUE,
-         **_REQUESTS},
+        {"response_rates": 1, "response_calibration": 14, "audiences": DELIVERY_DAYS + LATE_DAYS + KEYFRAME_DAYS, "user_profiles": 0,
+         "inventory_plan": 0, "items": 0, "ad_plan": PLAN_DAYS, "clean_impressions": _spend, "raw_ad_reports": _spend,
+         "raw_plan_overrides": ALL, **_CATALOGUE, **_REQUESTS},
         "planning",
         settings=("ad_planning", "response"),
     ),

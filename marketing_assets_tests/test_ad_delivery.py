@@ -13,14 +13,13 @@ from scipy.stats import poisson
 
 from marketing_assets.ad_planning import build_ad_plan
 from marketing_assets.ad_planning.delivery import (
-    DELIVERY_DAYS,
     Deliveries,
     as_delivered,
     at_least,
     planned_groups,
     supply_factors,
 )
-from marketing_assets.config import Store
+from marketing_assets.config import DELIVERY_DAYS, Store
 from marketing_assets.response.changes import Changes, Silence
 from marketing_assets.warehouse import polars_schema, reader_over
 
@@ -114,6 +113,9 @@ def test_days_that_must_not_teach_and_old_days_do_not() -> None:
     heard = Deliveries(landed, Changes(silences=(broken,)))
     assert heard.on(DAY)["impression_date"].max() == DAY - timedelta(days=4)
     assert heard.on(DAY - timedelta(days=3))["impression_date"].max() == DAY - timedelta(days=3)
+    # a row may land a day before its own date: a range that saw it must not know more than the day by itself
+    early = delivered.with_columns(landed_date=pl.col("impression_date") - timedelta(days=1))
+    assert Deliveries(early, Changes()).on(DAY)["impression_date"].min() == DAY - timedelta(days=DELIVERY_DAYS - 2)
     later = Deliveries(landed, Changes()).on(DAY + timedelta(days=5))
     assert later["impression_date"].min() == DAY + timedelta(days=6 - DELIVERY_DAYS)
 

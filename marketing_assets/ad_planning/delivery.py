@@ -20,14 +20,11 @@ import polars as pl
 from scipy.stats import poisson
 
 from marketing_assets.ad_planning.inputs import GROUP, Floats
+from marketing_assets.config import DELIVERY_DAYS
 from marketing_assets.response.audience import entries_since, with_audience
 from marketing_assets.response.changes import Changes, read_changes
 from marketing_assets.warehouse import Reader
 
-DELIVERY_DAYS = 14
-"""Days of deliveries looked at."""
-PLAN_DAYS = 28
-"""Days of own plans looked back at: one in force longer than this less DELIVERY_DAYS teaches nothing."""
 PRIOR = 200.0
 """Impressions an audience's forecast counts for."""
 STEPS = 12
@@ -35,7 +32,6 @@ STEPS = 12
 
 PLANNED = ["as_of_date", "plan_id", *GROUP, "planned_impressions"]
 """Columns of ad_plan that `planned_groups` looks at."""
-_SCHEMA = {"audience_id": pl.String, "placement_id": pl.String, "hour": pl.Int64}
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,10 @@ class Deliveries:
     @staticmethod
     def read(reader: Reader, days: Sequence[date]) -> Deliveries:
         """What landed from DELIVERY_DAYS before the window on of impressions a plan bought."""
-        schema = {"landed_date": pl.Date, "impression_date": pl.Date, "plan_id": pl.String, **_SCHEMA, "delivered": pl.Int64}
+        schema = {
+            "landed_date": pl.Date, "impression_date": pl.Date, "plan_id": pl.String, "audience_id": pl.String, "placement_id": pl.String,
+            "hour": pl.Int64, "delivered": pl.Int64,
+        }  # fmt: skip
         changes = read_changes(reader, days[-1])
         if not reader.has_source("impressions"):
             return Deliveries(pl.DataFrame(schema=schema), changes)
@@ -63,9 +62,8 @@ class Deliveries:
     def on(self, day: date) -> pl.DataFrame:
         """impression_date, plan_id, GROUP, delivered: of the last DELIVERY_DAYS by `day`, days that must not teach left out."""
         first = day - timedelta(days=DELIVERY_DAYS)
-        known = self.delivered.filter(
-            pl.col("landed_date") <= day, pl.col("impression_date").is_between(first, day, closed="right")
-        )
+        lately = pl.all_horizontal(pl.col("landed_date", "impression_date").is_between(first, day, closed="right"))
+        known = self.delivered.filter(lately)
         for since, until in self.changes.silent_on(day):
             known = known.filter(~pl.col("impression_date").is_between(since, until or day + timedelta(days=1), closed="left"))
         return known.group_by("impression_date", "plan_id", *GROUP).agg(pl.col("delivered").sum())

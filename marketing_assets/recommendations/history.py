@@ -117,7 +117,7 @@ def read_history(reader: Reader, items: pl.Series, start: date, days: Sequence[d
         carted=(ours.event_type == "add_to_cart").any(),
         wished=(ours.event_type == "add_to_wishlist").any(),
         views=(ours.event_type == "view_item").sum(),
-        spent=(ours.event_type == "purchase").ifelse(ours.revenue, 0).sum().cast("float64"),
+        spent=ours.revenue.sum().cast("float64"),
         last_at=ours.event_at.max(),
     )
     rows = reader.frame(table)
