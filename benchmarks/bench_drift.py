@@ -1,13 +1,14 @@
 """Is drift found, is its cause right, is it quiet otherwise, and does the repair repair? On the sample shop, over many seeds.
 
-    python benchmarks/bench_drift.py [--seeds 40] [--first-seed 1] [--history 70] [--after 14] [--kinds taste,...] [--out FOLDER]
-        [--jobs 2]
+    python benchmarks/bench_drift.py [--seeds 40] [--first-seed 1] [--history 70] [--after 14] [--seen 8] [--kinds taste,...]
+        [--out FOLDER] [--jobs 2]
 
-A seed's history is lived and built once under common practice; every drift is a branch of it, lived for `after` more days and
-built as one range. Printed: share found within 3 days of the first mature figure that can show it, share with the right
-cause, false verdicts on quiet days (the history from day 42 on, the branch without drift, the one with a season), for
-causes a refit mends the error against the true click probabilities with the requested runs and with learning stopped, and whether
-tables not named kept their content hashes. A finished seed is a file in `out` and is not run again.
+A seed's history is lived and built once under common practice; every drift is a branch of it, lived and built as one range: quiet
+ones and one that is repaired for `after` more days, those that are to be found only for `seen`. Printed: share found within 3 days
+of the first mature figure that can show it, share with the right cause, false verdicts on quiet days (the history from day 42 on,
+the branch without drift, the one with a season), for causes a refit mends the error against the true click probabilities with the
+requested runs and with learning stopped, and whether tables not named kept their content hashes. A finished seed is a file in `out`
+and is not run again.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from marketing_assets.trial.run import end_with_parent  # noqa: E402
 QUIET_FROM = 42
 FOUND_WITHIN = 3
 KINDS = ("none", "season", "taste", "placement_collapse", "tracking_bug", "mix", "price", "stock")
+QUIET = ("none", "season")
+REPAIRED = "placement_collapse"
 RIGHT = {
     "taste": {"taste"}, "placement_collapse": {"calibration"}, "tracking_bug": {"data_quality"}, "mix": {"mix"},
     "price": {"price"}, "stock": {"stock"},
@@ -46,7 +49,7 @@ SHOWS = {
     "stock": ("shop", ("session_conversion_rate",)),
 }
 """Kind -> the figures of evaluation_report that can show it; the first mature one of a day after the drift begins the count."""
-SKIPPED = ("service", "registry", "report")
+SKIPPED = ("service", "registry", "report", "off_policy")
 
 
 def main() -> None:
@@ -55,6 +58,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--history", type=int, default=70)
     parser.add_argument("--after", type=int, default=14)
+    parser.add_argument("--seen", type=int, default=8)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "bench_drift")
     parser.add_argument("--jobs", type=int, default=1, help="seeds lived side by side, each in a process of its own")
@@ -65,7 +69,7 @@ def main() -> None:
     missing = [seed for seed in seeds if not (given.out / f"{seed}.json").exists()]
     began = time.perf_counter()
     with ProcessPoolExecutor(max(min(given.jobs, len(missing)), 1), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        asked = {pool.submit(to_file, seed, given.history, given.after, kinds, given.out): seed for seed in missing}
+        asked = {pool.submit(to_file, seed, given, kinds): seed for seed in missing}
         for future in as_completed(asked):
             print(f"seed {asked[future]}: {future.result():.0f} CPU seconds", flush=True)
     print(f"{len(missing)} seeds in {(time.perf_counter() - began) / 60:.0f} minutes")
@@ -73,19 +77,19 @@ def main() -> None:
     tell(done)
 
 
-def to_file(seed: int, history: int, after: int, kinds: Sequence[str], out: Path) -> float:
+def to_file(seed: int, given: argparse.Namespace, kinds: Sequence[str]) -> float:
     """Live a seed and write what came of it. Returns CPU seconds."""
     from marketing_assets.compiled import texts_beside
 
-    began = time.process_time()
+    began, out = time.process_time(), given.out
     with tempfile.TemporaryDirectory(dir=out) as temporary, texts_beside(out / "bench_drift"):
-        found = one_seed(seed, history, after, kinds, Path(temporary))
+        found = one_seed(seed, given.history, given.after, given.seen, kinds, Path(temporary))
     seconds = time.process_time() - began
     (out / f"{seed}.json").write_text(json.dumps({**found, "cpu_seconds": seconds}), encoding="utf-8")
     return seconds
 
 
-def one_seed(seed: int, history: int, after: int, kinds: Sequence[str], folder: Path) -> dict[str, Any]:
+def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str], folder: Path) -> dict[str, Any]:
     """Live a seed: verdicts of every kind of drift, quiet days, and the repair of what a refit mends."""
     from marketing_assets.pipeline import run_days
     from marketing_assets.sample_shop import Drift
@@ -105,8 +109,9 @@ def one_seed(seed: int, history: int, after: int, kinds: Sequence[str], folder: 
         "seed": seed, "quiet_days": max(0, history - QUIET_FROM), "after": after, "false": [row["cause"] for row in quiet], "kinds": {},
     }  # fmt: skip
     start = before[-1] + timedelta(days=1)
-    days = days_between(start, start + timedelta(days=after - 1))
     for kind in kinds:
+        length = after if kind in (*QUIET, REPAIRED) else seen
+        days = days_between(start, start + timedelta(days=length - 1))
         place = folder / kind
         twin = shop.branch(place)
         if kind != "none":
@@ -125,8 +130,8 @@ def one_seed(seed: int, history: int, after: int, kinds: Sequence[str], folder: 
         if kind in RIGHT and mature is not None and verdicts:
             row["delay"] = (verdicts[0]["day"] - mature).days
             row["is_right"] = any(one["cause"] in RIGHT[kind] for one in verdicts if one["day"] == verdicts[0]["day"])
-        if kind == "placement_collapse" and verdicts:
-            row["repair"] = repair(shop, place, folder, before[-7:], days, verdicts[0]["day"])
+        if kind == REPAIRED and verdicts:
+            row["repair"] = repair(place, before[-7:], days, verdicts)
         result["kinds"][kind] = row
         shutil.rmtree(place, ignore_errors=True)
     return result
@@ -183,8 +188,13 @@ def first_mature(reader: Any, kind: str, start: date) -> date | None:
 # --- repair -----------------------------------------------------------------------------------------------------------
 
 
-def repair(shop: Any, place: Path, folder: Path, usual: Sequence[date], days: Sequence[date], found: date) -> dict[str, Any]:
-    """Error of the click rates against the truth, by day: before, with the verdict's request acted on, with learning stopped."""
+def repair(place: Path, usual: Sequence[date], days: Sequence[date], verdicts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Error of the click rates against the truth, by day: before, repaired as the verdicts ask for, and with learning stopped.
+
+    Verdicts are acted on, on the day they are given, up to the first with the right cause: later ones of the branch judge rates that
+    were never repaired. A day reads nothing after it, so both arms build anew, over what the branch was built to, only what comes to
+    differ.
+    """
     from marketing_assets.control import request_refit
     from marketing_assets.pipeline import run_days, tables_after
     from marketing_assets.trial import act_on_verdicts
@@ -192,27 +202,32 @@ def repair(shop: Any, place: Path, folder: Path, usual: Sequence[date], days: Se
 
     store = load(place)
     rates = leading_to(store, "response_rates")
-    errors: dict[str, dict[str, tuple[float, float]]] = {}
+    shutil.copy2(place / "warehouse.duckdb", place / "built.duckdb")
+    right = (one["day"] for one in verdicts if one["cause"] in RIGHT[REPAIRED])
+    told = sorted({one["day"] for one in verdicts})
+    told = [day for day in told if day <= next(right, told[-1])]
     kept = True
-    for arm in ("repaired", "never"):
-        shutil.copy2(folder / "past" / "warehouse.duckdb", place / "warehouse.duckdb")
-        shutil.rmtree(place / "control", ignore_errors=True)
-        if arm == "never":
-            request_refit(store, days[0], "response_rates", "stop_learning", reason="never learns again")
-        with opened(place, store) as warehouse:
-            until = [day for day in days if day <= found]
-            run_days(warehouse, until, "bench", steps=names(store) if arm == "repaired" else rates)
-            if arm == "repaired":
-                before = {key: row.content_hash for key, row in warehouse.ledger.items() if key[1] == found}
-                acted = act_on_verdicts(warehouse, found, "bench")
-                named = set(tables_after(store, {asset for verdict in acted for asset in verdict.assets})) | {"raw_refit_requests"}
-                kept = all(warehouse.ledger[key].content_hash == value for key, value in before.items() if key[0] not in named)
-            later = [day for day in days if day > found]
-            run_days(warehouse, later, "bench", steps=rates)
-            reader = warehouse.reader(days[-1])
-            errors[arm] = {str(day): rate_error(reader, place, day) for day in days}
-            errors["before"] = {str(day): rate_error(reader, place, day) for day in usual}
-    return {"found": str(found), "hashes_kept": kept, "errors": errors}
+    with opened(place, store) as warehouse:
+        for number, day in enumerate(told):
+            if number:
+                run_days(warehouse, [one for one in days if told[number - 1] < one <= day], "bench", steps=rates)
+            before = {key: row.content_hash for key, row in warehouse.ledger.items() if key[1] == day}
+            acted = act_on_verdicts(warehouse, day, "bench")
+            named = set(tables_after(store, {asset for verdict in acted for asset in verdict.assets})) | {"raw_refit_requests"}
+            kept &= all(warehouse.ledger[key].content_hash == value for key, value in before.items() if key[0] not in named)
+        if told[-1] < days[-1]:
+            run_days(warehouse, [day for day in days if day > told[-1]], "bench", steps=rates)
+        reader = warehouse.reader(days[-1])
+        errors = {"repaired": {str(day): rate_error(reader, place, day) for day in days}}
+        errors["before"] = {str(day): rate_error(reader, place, day) for day in usual}
+    shutil.move(place / "built.duckdb", place / "warehouse.duckdb")
+    shutil.rmtree(place / "control", ignore_errors=True)
+    request_refit(store, days[0], "response_rates", "stop_learning", reason="never learns again")
+    with opened(place, store) as warehouse:
+        run_days(warehouse, days, "bench", steps=rates)
+        reader = warehouse.reader(days[-1])
+        errors["never"] = {str(day): rate_error(reader, place, day) for day in days}
+    return {"found": str(told[-1]), "hashes_kept": kept, "errors": errors}
 
 
 def rate_error(reader: Any, place: Path, day: date) -> tuple[float, float]:
@@ -238,7 +253,7 @@ def tell(done: Sequence[dict[str, Any]]) -> None:
     """Print what came of the seeds."""
     quiet = sum(seed["quiet_days"] for seed in done)
     false = [cause for seed in done for cause in seed["false"]]
-    for kind in ("none", "season"):
+    for kind in QUIET:
         for seed in done:
             if kind in seed["kinds"]:
                 quiet += seed["after"]
@@ -255,7 +270,7 @@ def tell(done: Sequence[dict[str, Any]]) -> None:
         causes = sorted({cause for row in rows for _, cause, _ in row["verdicts"]})
         print(f"{kind:20} {len(rows)} seeds: found {len(late)}, within {FOUND_WITHIN} days {within}, right cause {right}")
         print(f"{'':20} delays {sorted(late)}; causes given {causes}")
-    mended = [seed["kinds"]["placement_collapse"].get("repair") for seed in done if "placement_collapse" in seed["kinds"]]
+    mended = [seed["kinds"][REPAIRED].get("repair") for seed in done if REPAIRED in seed["kinds"]]
     back = 0
     for row in filter(None, mended):
         week = [str(date.fromisoformat(row["found"]) + timedelta(days=number)) for number in range(1, 8)]

@@ -27,7 +27,8 @@ PLACES = ("home", "search", "mail")
 def living(seed: int, days: int, start: date = FIRST, **drift: tuple[int, float]) -> pl.DataFrame:
     """History of a shop with weekly and yearly season. drift: name -> (day number, factor from then on).
 
-    collapse: clicks of placement home. taste: ndcg. tracking: purchases on mobile. swing: everything that counts volume,
+    collapse: clicks of placement home. taste: ndcg. leaning: looks in the category a profile names. promise: clicks of the plan,
+    which the shop does not follow: of three promised two come. tracking: purchases on mobile. swing: everything that counts volume,
     rising over four weeks. outage: all rows of one source.
     """
     generator = np.random.default_rng(seed)
@@ -106,6 +107,12 @@ def living(seed: int, days: int, start: date = FIRST, **drift: tuple[int, float]
     level = 0.2 * since("taste")
     ndcg = level + generator.normal(size=days) * 0.25 / np.sqrt(users)
     add("recommendations.ndcg_at_10", "ranking", "mean", ndcg, ndcg * users, users, 0.25**2 / users)
+    looks = np.maximum(generator.poisson(1200 * season), 1)
+    preferred = generator.binomial(looks, np.minimum(0.28 * since("leaning") * np.exp(generator.normal(size=days) * 0.03), 1))
+    add("profiles.preferred_category_rate", "ranking", "rate", preferred / looks, preferred, looks, 0.0)
+    promised = 50 * season
+    came = generator.poisson(promised * since("promise") * 2 / 3)
+    add("plan.clicks_promise_ratio", "promise", "rate", came / promised, came, promised, 0.0)
     pinball = (0.4 + generator.normal(size=days) * 0.04) * np.where(number % 7 < 5, 1.0, 1.15)
     add("demand.scaled_pinball_loss[level=item]", "forecast", "mean", pinball, pinball * 1000, np.full(days, 1000.0), 0.01**2)
     for device, part in (("mobile", 0.6), ("desktop", 0.4)):
@@ -188,6 +195,8 @@ DAYS = [FIRST + timedelta(days=number) for number in range(BEGIN, BEGIN + 12)]
     [
         ("collapse", 0.25, "calibration", "refit", "response_rates"),
         ("taste", 0.35, "taste", "refit", "recommendations"),
+        ("leaning", 0.65, "taste", "refit", "recommendations"),
+        ("promise", 0.5, "calibration", "refit", "response_rates"),
         ("tracking", 0.0, "data_quality", "stop_learning", "demand_forecasts,recommendations,user_profiles"),
         ("broken", 0.3, "data_quality", "stop_learning", "demand_forecasts,recommendations,user_profiles"),
         ("mix", 1.0, "mix", "alert", None),

@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 from scipy.stats import gamma
 
 from marketing_assets.config import Store
-from marketing_assets.evaluation import build_evaluation, what_if
+from marketing_assets.evaluation import build_evaluation, build_off_policy, what_if
 from marketing_assets.evaluation.demand import series_errors, summarise
 from marketing_assets.evaluation.propensities import score_binary
 from marketing_assets.evaluation.windows import arrival, expand, scored_windows, stack
@@ -106,6 +106,7 @@ def lived_shop() -> dict[str, pl.DataFrame]:
                     "monetary": 1,
                     "segment": "loyal",
                     "purchase_propensity": float(generator.uniform(0.1, 0.9)),
+                    "preferred_category": (None, "a", "b")[(int(user[1:]) + number // 5) % 3],
                     "model_version": "1",
                 }
             )
@@ -315,7 +316,11 @@ def report(days: Sequence[date], store: Store | None = None, table: str = "evalu
 def whole_range() -> dict[str, pl.DataFrame]:
     store = shop()
     days = days_between(FIRST, FIRST + timedelta(days=59))
-    return dict(build_evaluation(reader_until(days[-1], store), days, store).tables)  # type: ignore[arg-type]
+    return evaluated(reader_until(days[-1], store), days, store)
+
+
+def evaluated(reader: Reader, days: list[date], store: Store) -> dict[str, pl.DataFrame]:
+    return {**build_evaluation(reader, days, store).tables, **build_off_policy(reader, days, store).tables}  # type: ignore[dict-item]
 
 
 def row(frame: pl.DataFrame, day: date, metric: str, **keys: Any) -> dict[str, Any]:
@@ -331,7 +336,7 @@ def row(frame: pl.DataFrame, day: date, metric: str, **keys: Any) -> dict[str, A
 def test_a_day_alone_equals_the_day_in_a_range_and_sees_nothing_later(number: int) -> None:
     day = FIRST + timedelta(days=number)
     store = shop()
-    alone = build_evaluation(reader_until(day, store), [day], store).tables
+    alone = evaluated(reader_until(day, store), [day], store)
     for name, frame in whole_range().items():
         assert_frame_equal(alone[name], frame.filter(pl.col("as_of_date") == day), rel_tol=1e-9)  # type: ignore[arg-type]
 
@@ -520,6 +525,28 @@ def test_choices_by_plain_loops(horizon: int) -> None:
     assert found["ci_low"] <= found["value"] <= found["ci_high"]
     by_policy = row(whole_range()["evaluation_report"], day, "choice_rate_at_2", horizon_days=horizon, policy_id="ranker")
     assert [by_policy["numerator"], by_policy["denominator"]] == counts["ranker"]
+
+
+@pytest.mark.parametrize("horizon", [1, 7])
+def test_preferred_categories_by_plain_loops(horizon: int) -> None:
+    day = FIRST + timedelta(days=30)
+    issued = day - timedelta(days=horizon)
+    events = lived_shop()["clean_events"].filter(
+        pl.col("event_date").is_between(issued + timedelta(days=1), day), pl.col("landed_date") <= day, ~pl.col("is_bot")
+    )
+    looks = events.filter(pl.col("event_type").is_in(["view_item", "purchase"])).select("user_id", "item_id").unique()
+    profiles = lived_shop()["user_profiles"].filter(pl.col("as_of_date") <= issued)
+    category_of = dict(lived_shop()["items"].select("item_id", "category").iter_rows())
+    seen, hits = [], 0
+    for user, item in looks.sort("user_id", "item_id").iter_rows():
+        said = profiles.filter(pl.col("user_id") == user).sort("as_of_date")["preferred_category"].to_list()
+        if said and said[-1] is not None:
+            seen.append(category_of[item])
+            hits += category_of[item] == said[-1]
+    found = row(whole_range()["evaluation_report"], day, "preferred_category_rate", horizon_days=horizon)
+    assert [found["numerator"], found["denominator"]] == [hits, len(seen)] and 0 < hits < len(seen)
+    assert found["baseline_value"] == pytest.approx(max(seen.count(name) for name in set(seen)) / len(seen))
+    assert found["ci_low"] <= found["value"] <= found["ci_high"]
 
 
 def test_demand_by_plain_loops() -> None:
@@ -800,8 +827,9 @@ def test_a_shop_with_events_only() -> None:
     built = build_evaluation(reader_until(day, store, frames), [day], store)
     report = built.tables["evaluation_report"]
     assert set(report["concept"]) == {"shop"}  # type: ignore[index]
-    assert built.degraded["off_policy_report"] == "needs source 'impressions'"
-    assert built.tables["off_policy_report"].height == 0  # type: ignore[union-attr]
+    plans = build_off_policy(reader_until(day, store, frames), [day], store)
+    assert plans.degraded["off_policy_report"] == "needs source 'impressions'"
+    assert plans.tables["off_policy_report"].height == 0  # type: ignore[union-attr]
 
 
 def test_platform_reports_alone_give_the_ad_figures() -> None:

@@ -165,7 +165,7 @@ def remedy(cause: str, part: pl.DataFrame) -> tuple[str, list[str]]:
     if cause == "calibration":
         assets = {"user_profiles" if metric.startswith("profiles.") else "response_rates" for metric in metrics}
     if cause == "taste":
-        if any(metric.startswith("profiles.") for metric in metrics):
+        if any(metric.startswith("profiles.calibration") for metric in metrics):
             assets.add("user_profiles")
         if any(metric.startswith("demand.") for metric in metrics):
             assets.add("demand_forecasts")

@@ -49,13 +49,16 @@ _EVALUATED = (
     # concept, metric, horizon_days, family, shape, segment types
     ("ads", "ctr_calibration_ratio", 1, "calibration", "count", ("all", "placement", "audience")),
     ("ads", "cvr_calibration_ratio", 1, "calibration", "count", ("all", "placement", "audience")),
-    ("ads", "ctr", 1, "business", "rate", ("all", "device")),
-    ("ads", "cvr", 1, "business", "rate", ("all", "device")),
-    ("plan", "clicks_promise_ratio", 1, "promise", "count", ("all",)),
-    ("plan", "conversions_promise_ratio", 1, "promise", "count", ("all",)),
+    ("ads", "ctr_calibration_ratio", 1, "calibration", "rate", ("device",)),
+    ("ads", "cvr_calibration_ratio", 1, "calibration", "rate", ("device",)),
+    ("ads", "ctr", 1, "business", "rate", ("all",)),
+    ("ads", "cvr", 1, "business", "rate", ("all",)),
+    ("plan", "clicks_promise_ratio", 1, "promise", "rate", ("all",)),
+    ("plan", "conversions_promise_ratio", 1, "promise", "rate", ("all",)),
     ("plan", "spend_delivery_ratio", 1, "promise", "level", ("all",)),
     ("recommendations", "ndcg_at_{k}", 1, "ranking", "mean", ("all",)),
     ("recommendations", "hit_rate_at_{k}", 1, "ranking", "rate", ("all",)),
+    ("profiles", "preferred_category_rate", 1, "ranking", "rate", ("all",)),
     ("profiles", "calibration_ratio", None, "calibration", "level", ("all",)),
     ("demand", "scaled_pinball_loss", 1, "forecast", "mean", ("level",)),
     ("shop", "session_conversion_rate", 1, "business", "rate", ("all", "device", "channel")),
@@ -120,13 +123,16 @@ def evaluated(rows: pl.DataFrame, store: Store) -> pl.DataFrame:
 
 
 def _promises_at_delivery(history: pl.DataFrame, first: pl.DataFrame) -> pl.DataFrame:
-    """A promise counts for what was delivered: expected clicks times delivered over planned impressions."""
+    """A promise counts for what was delivered: expected clicks times delivered over planned impressions.
+
+    It is held against its own past: what a shop serves otherwise than planned was promised at other rates, day after day.
+    """
     delivery = first.filter(
         pl.col("concept") == "plan", pl.col("metric") == "impressions_delivery_ratio", pl.col("segment_type") == "all"
     ).select(date="outcome_date", delivered="value")
     if delivery.height == 0:
-        return history.filter(~((pl.col("family") == "promise") & (pl.col("shape") == "count")))
-    scaled = (pl.col("family") == "promise") & (pl.col("shape") == "count")
+        return history.filter(~((pl.col("family") == "promise") & (pl.col("shape") == "rate")))
+    scaled = (pl.col("family") == "promise") & (pl.col("shape") == "rate")
     return (
         history.join(delivery, on="date", how="left", maintain_order="left")
         .with_columns(expected=pl.when(scaled).then(pl.col("expected") * pl.col("delivered")).otherwise("expected"))

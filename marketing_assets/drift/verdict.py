@@ -5,7 +5,7 @@ series come from (signals.py) and acting on the verdict (the sensor).
 
 Change is sought with CUSUMs of log-likelihood ratios (Page 1954) against shifts that would matter, so that the statistic
 weighs effects by how much can be seen of them; p-values are not used. A series has drifted where the statistic exceeds
-ALARM, the effect since its start exceeds the threshold of its family, and no single day could have brought it there
+its alarm, the effect since its start exceeds the threshold of its family, and no single day could have brought it there
 (hysteresis). Day-to-day noise beyond sampling is measured on the series' own past and divides the evidence.
 """
 
@@ -28,6 +28,10 @@ Floats = npt.NDArray[np.float64]
 
 ALARM = 10.0
 """Log-likelihood ratio at which a CUSUM counts as a change: evidence of 22,000 to 1, since some thirty series are watched every day."""
+PREDICTED_ALARM = 6.0
+"""The same for counts against a prediction: what they should be is known, and not estimated from a past that moves by itself."""
+PREDICTED_DAILY = 2.0
+"""Counts expected a day from which PREDICTED_ALARM holds: of fewer, what one person does may be all there is."""
 WATCHED_DAYS = 35
 """A change older than this is part of the reference by now."""
 LAG_DAYS = 8
@@ -107,7 +111,7 @@ def judge(
     """
     past = pl.DataFrame(schema=REPORT) if earlier is None else earlier.filter(pl.col("as_of_date") < day)
     history = Series.of(history)
-    watched = watch(history, settings, day, _resets(past, propensity_days))
+    watched = watch(history, settings, day, _resets(past, settings, propensity_days))
     rows = decide(watched, settings, day, past, _daily_money(history, day))
     return pl.concat([rows, sound_again(pl.concat([past, rows]), settings, day)])
 
@@ -133,15 +137,16 @@ def sound_again(reports: pl.DataFrame, settings: DriftSettings, day: date) -> pl
     return pl.DataFrame(rows, schema=REPORT)
 
 
-def _resets(past: pl.DataFrame, propensity_days: int) -> dict[str, date]:
+def _resets(past: pl.DataFrame, settings: DriftSettings, propensity_days: int) -> dict[str, date]:
     """Metric -> day of the newest verdict that named it: evidence up to then is spent.
 
     What a refit makes anew is made anew for every segment, so it resets all series of a metric: 'ads.ctr_calibration_ratio[]'.
+    Rates of ads that calibration explains stay where they fell, which is told once: they wait until their reference is of then.
     """
     if past.is_empty():
         return {}
     named = past.filter("is_drifted").group_by("verdict_id").agg(
-        pl.col("metric").unique(), first=pl.col("as_of_date").min(), action=pl.col("action").first()
+        pl.col("metric").unique(), pl.col("cause", "action").first(), first=pl.col("as_of_date").min()
     )
     resets: dict[str, date] = {}
     for row in named.sort("first", "verdict_id").iter_rows(named=True):
@@ -149,6 +154,9 @@ def _resets(past: pl.DataFrame, propensity_days: int) -> dict[str, date]:
         for metric in [*row["metric"], *whole]:
             wait = propensity_days if row["action"] == "refit" and metric.startswith("profiles.") else 0
             resets[metric] = row["first"] + timedelta(days=wait)
+        if row["cause"] == "calibration" and any(metric.startswith("ads.") for metric in row["metric"]):
+            for metric in ("ads.ctr", "ads.cvr"):
+                resets[metric] = row["first"] + timedelta(days=settings.reference_days + LAG_DAYS)
     return resets
 
 
@@ -243,6 +251,7 @@ def _conclude(
     above: Floats,
     below: Floats,
     reference: Floats,
+    alarm: Floats,
 ) -> dict[str, list[Any]]:
     """Rows from CUSUM steps. above, below: what the ratio since the change is made of; reference: newest expected value."""
     threshold = _thresholds(panel, settings)
@@ -250,8 +259,8 @@ def _conclude(
     usable = usable & _sides(panel.families)
     steps = np.where(usable[:, None, :], np.where(np.isfinite(steps), steps, 0.0), -1e9)
     # no single day may raise the alarm alone: evidence is capped for the alarm, and whole for which shift it was since when
-    most = ALARM / max(settings.consecutive_days, 1) * 1.1
-    statistic = _cusum(np.minimum(steps, most), start)[0].max(axis=1)
+    most = alarm / max(settings.consecutive_days, 1) * 1.1
+    statistic = _cusum(np.minimum(steps, most[:, None, None]), start)[0].max(axis=1)
     total, since = _cusum(steps, start)
     begun = since[np.arange(len(total)), total.argmax(axis=1)]
     inside = (np.arange(panel.days)[None, :] >= begun[:, None]) & np.isfinite(above) & np.isfinite(below)
@@ -259,7 +268,7 @@ def _conclude(
     with np.errstate(divide="ignore", invalid="ignore"):
         effect = np.log(np.maximum(top, 0.5 * (bottom > 0)) / bottom)
     seen = inside.sum(axis=1)
-    beyond = (statistic > ALARM) & (np.abs(effect) > threshold) & (seen >= settings.consecutive_days)
+    beyond = (statistic > alarm) & (np.abs(effect) > threshold) & (seen >= settings.consecutive_days)
     gap = np.where(seen > 0, (top - bottom) / np.maximum(seen, 1), np.nan)
     return _rows(panel, _newest(panel.value), _newest(reference), threshold, begun, beyond, effect, gap)
 
@@ -313,7 +322,9 @@ def _watch_counts(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.i
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = _overdispersion((observed - expected) ** 2 / np.maximum(expected, 1e-9))
     steps = (observed[:, :, None] * shifts - expected[:, :, None] * np.expm1(shifts)) / noise[:, None, None]
-    return _conclude(panel, settings, steps, start, observed, expected, np.ones_like(observed))
+    daily = np.nansum(expected, axis=1) / np.maximum(np.isfinite(expected).sum(axis=1), 1)
+    alarm = np.where(daily >= PREDICTED_DAILY, PREDICTED_ALARM, ALARM)
+    return _conclude(panel, settings, steps, start, observed, expected, np.ones_like(observed), alarm)
 
 
 def _watch_rates(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
@@ -327,13 +338,13 @@ def _watch_rates(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.in
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = _overdispersion((panel.observed - expected) ** 2 / np.maximum(expected, 1e-9))
     steps = (panel.observed[:, :, None] * shifts - expected[:, :, None] * np.expm1(shifts)) / noise[:, None, None]
-    return _conclude(panel, settings, steps, start, panel.observed, expected, reference)
+    return _conclude(panel, settings, steps, start, panel.observed, expected, reference, np.full(len(reference), ALARM))
 
 
 def _pooled_past(panel: Panel, settings: DriftSettings) -> Floats:
     """Quotient of sums over the reference days that end LAG_DAYS before each day; nan where too few are known."""
     days = settings.reference_days
-    known = np.isfinite(panel.value) & np.isfinite(panel.observed) & np.isfinite(panel.expected)
+    known = np.isfinite(panel.observed) & np.isfinite(panel.expected)
     top = _rolling_sum(np.where(known, panel.observed, np.nan), days, LAG_DAYS)
     bottom = _rolling_sum(np.where(known, panel.expected, np.nan), days, LAG_DAYS)
     count = _rolling_sum(known.astype(float), days, LAG_DAYS)
@@ -359,7 +370,7 @@ def _watch_means(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.in
         steps = ((panel.value - reference)[:, :, None] * shift - shift**2 / 2) / (variance * noise[:, None])[:, :, None]
     usable = np.isfinite(reference)
     weight = np.where(usable, panel.expected, np.nan)
-    return _conclude(panel, settings, steps, start, panel.value * weight, reference * weight, reference)
+    return _conclude(panel, settings, steps, start, panel.value * weight, reference * weight, reference, np.full(len(reference), ALARM))
 
 
 def _watch_levels(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
@@ -444,10 +455,14 @@ def _watch_volumes(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.
         nearest = np.where(values < low, low, np.where(values > high, high, values))
         ratio = np.log(np.maximum(values, 0.5) / np.maximum(nearest, 0.5))
         residual = (values - middle) ** 2 / np.maximum(middle, 1.0)
-        noise = np.array(
-            [max(1.0, float(np.median(row[np.isfinite(row)]))) if np.isfinite(row).any() else 1.0 for row in residual]
-        )[:, None]
-        is_clear = np.abs(values - nearest) > 3 * np.sqrt(np.maximum(nearest, 1.0) * noise)
+        # rises come in orders of many lines: what is usual for them is the mean square, which few days make
+        known = [row[np.isfinite(row)] for row in residual]
+        noise = {
+            name: np.array([max(1.0, float(of(row))) if row.size else 1.0 for row in known])[:, None]
+            for name, of in (("fall", np.median), ("rise", np.mean))
+        }
+        usual = np.where(values > nearest, noise["rise"], noise["fall"])
+        is_clear = np.abs(values - nearest) > 3 * np.sqrt(np.maximum(nearest, 1.0) * usual)
     # a day far below its weekday's range counts twice as much when it is all but empty; small bins cannot show that
     distance = np.where(np.isfinite(nearest), np.where(is_clear, ratio, 0.0), np.nan)
     table = _consecutive(panel, settings, start, distance, middle)

@@ -24,32 +24,26 @@ from marketing_assets.evaluation.choices import score_choices
 from marketing_assets.evaluation.demand import score_demand
 from marketing_assets.evaluation.holdouts import score_holdouts
 from marketing_assets.evaluation.lists import score_lists
+from marketing_assets.evaluation.preferences import score_preferences
 from marketing_assets.evaluation.propensities import score_propensities
-from marketing_assets.evaluation.what_if import look_back as what_if_days
-from marketing_assets.evaluation.what_if import score_plans, what_if
+from marketing_assets.evaluation.what_if import build_off_policy, what_if
 from marketing_assets.evaluation.windows import CELL, REPORT
 from marketing_assets.warehouse import Built, Reader
 
-__all__ = ["build_evaluation", "what_if"]
+__all__ = ["build_evaluation", "build_off_policy", "what_if"]
 
 
 def build_evaluation(reader: Reader, days: Sequence[date], store: Store) -> Built:
-    """evaluation_report, experiment_report and off_policy_report for a window of days."""
+    """evaluation_report and experiment_report for a window of days."""
     seen = event_arrival(reader, days, store)
     log = None
     if reader.has_source("impressions"):
-        log = read_ad_log(reader, days[0] - timedelta(days=max(ads_days(store), what_if_days(store))), days[-1])
+        log = read_ad_log(reader, days[0] - timedelta(days=ads_days(store)), days[-1])
     parts = [
         score(reader, days, store, seen)
-        for score in (score_shop, score_satisfaction, score_lists, score_choices, score_propensities, score_demand)
+        for score in (score_shop, score_satisfaction, score_lists, score_choices, score_preferences, score_propensities, score_demand)
     ]
     parts.append(score_ads(reader, days, store, log))
     rows = pl.concat([part.select([pl.col(name).cast(kind) for name, kind in REPORT.items()]) for part in parts])
     rows = rows.sort(*CELL, "concept", "metric")
-    tables = {
-        "evaluation_report": rows,
-        "experiment_report": score_holdouts(reader, days, store),
-        "off_policy_report": score_plans(reader, days, store, log),
-    }
-    degraded = {} if log is not None else {"off_policy_report": "needs source 'impressions'"}
-    return Built(tables, degraded=degraded)
+    return Built({"evaluation_report": rows, "experiment_report": score_holdouts(reader, days, store)})

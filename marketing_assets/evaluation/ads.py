@@ -44,6 +44,8 @@ from marketing_assets.warehouse import Reader, polars_schema
 
 DIMENSIONS = ("event_date", "cluster", "audience", "placement", "category", "device", "campaign", "policy", "is_planned")
 SEGMENTS = {"audience": "audience", "placement": "placement", "category": "category", "device": "device", "campaign": "campaign"}
+CALIBRATED = ("all", "placement", "audience", "device")
+"""Segments predictions are held against what came of them in. Rates know nothing of devices: there the ratio may be any, but not change."""
 NAMED = ("audience", "placement", "item_id", "campaign", "device", "policy", "is_planned")
 PROMPT = ("impressions", "clicks", "spend", "predicted_clicks", "scored_clicks", "log_loss", "scored_impressions")
 CREDITED = ("conversions", "ad_revenue", "margin", "unknown_margin", "scored_conversions")
@@ -259,7 +261,7 @@ def score_ads(reader: Reader, days: Sequence[date], store: Store, log: AdLog | N
 
 def score_conversions(cells: Cells, windows: pl.DataFrame, store: Store) -> pl.DataFrame:
     """Predicted over observed conversions of clicks in cells whose rate had been issued the day before."""
-    cells = cells.only(pl.col("segment_type").is_in(["all", "placement", "audience"]) & (pl.col("policy_id") == "all"))
+    cells = cells.only(pl.col("segment_type").is_in(CALIBRATED) & (pl.col("policy_id") == "all"))
     rows = cells.rows.filter(pl.col("predicted_conversions").sum().over("cell") > 0)
     return report("ads", [CVR_CALIBRATION], cells.with_rows(rows), windows, store).with_columns(
         baseline=pl.lit("calibrated"), baseline_value=pl.lit(1.0)
@@ -268,7 +270,7 @@ def score_conversions(cells: Cells, windows: pl.DataFrame, store: Store) -> pl.D
 
 def score_clicks(cells: Cells, windows: pl.DataFrame, store: Store) -> pl.DataFrame:
     """Predicted over observed clicks, and log-loss, of impressions served in cells whose rate had been issued the day before."""
-    cells = cells.only(pl.col("segment_type").is_in(["all", "placement", "audience"]) & (pl.col("policy_id") == "all"))
+    cells = cells.only(pl.col("segment_type").is_in(CALIBRATED) & (pl.col("policy_id") == "all"))
     rows = cells.rows.filter(pl.col("scored_impressions").sum().over("cell") > 0)
     ratio = report("ads", [CTR_CALIBRATION], cells.with_rows(rows), windows, store).with_columns(
         baseline=pl.lit("calibrated"), baseline_value=pl.lit(1.0)

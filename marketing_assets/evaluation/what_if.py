@@ -24,7 +24,7 @@ from marketing_assets.evaluation.ad_log import AdLog, read_ad_log
 from marketing_assets.evaluation.ads import exported_or_issued
 from marketing_assets.intervals import Floats
 from marketing_assets.off_policy import WITH_MODEL, WITHOUT_MODEL, Log, evaluate, support
-from marketing_assets.warehouse import Reader, polars_schema
+from marketing_assets.warehouse import Built, Reader, polars_schema
 
 WINDOW_DAYS = 28
 HOUR_BLOCK = 6
@@ -78,25 +78,22 @@ def numbered(log: pl.DataFrame) -> pl.DataFrame:
     return log.with_columns(cluster=code("cluster"), pair=pair * size("creative_id") + code("creative_id"))
 
 
-def score_plans(reader: Reader, days: Sequence[date], store: Store, seen: AdLog | None) -> pl.DataFrame:
-    """off_policy_report rows: on each day the plan issued the day before, valued on the WINDOW_DAYS of log before that.
+def build_off_policy(reader: Reader, days: Sequence[date], store: Store) -> Built:
+    """off_policy_report for a window of days: on each the plan issued the day before, valued on the WINDOW_DAYS of log before that.
 
-    Clicks use the newest days, conversions and revenue end maturity_days earlier. seen: what landed from look_back days before the
-    window on.
+    Clicks use the newest days, conversions and revenue end maturity_days earlier.
     """
-    schema = polars_schema("off_policy_report")
+    has_log = reader.has_source("impressions")
     plans = exported_or_issued(reader, "ad_plan", days[0] - timedelta(days=1), days[-1] - timedelta(days=1))
-    if seen is None or plans.is_empty():
-        return pl.DataFrame(schema=schema)
-    log = weighable(seen)
-    if log.height == 0:
-        return pl.DataFrame(schema=schema)
+    log = read_log(reader, days[0] - timedelta(days=look_back(store)), days[-1]) if has_log and plans.height else None
     rows = []
-    for day in days:
-        plan = plans.filter(pl.col("as_of_date") == day - timedelta(days=1))
-        if plan.height:
-            rows += [{"as_of_date": day, **row} for row in value_plan(log, plan, day, store)]
-    return pl.DataFrame(rows, schema=schema)
+    if log is not None and log.height:
+        for day in days:
+            plan = plans.filter(pl.col("as_of_date") == day - timedelta(days=1))
+            if plan.height:
+                rows += [{"as_of_date": day, **row} for row in value_plan(log, plan, day, store)]
+    table = pl.DataFrame(rows, schema=polars_schema("off_policy_report"))
+    return Built({"off_policy_report": table}, degraded={} if has_log else {"off_policy_report": "needs source 'impressions'"})
 
 
 def what_if(reader: Reader, day: date, store: Store, plan: pl.DataFrame | None = None) -> pl.DataFrame:

@@ -144,6 +144,7 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "base_rate": ("base rate", "基准率"),
     "seasonal_naive": ("seasonal naive", "季节性朴素预测"),
     "calibrated": ("perfectly calibrated", "完全校准"),
+    "best_single_category": ("one category for everybody", "统一单一品类"),
     "promise_kept": ("promise kept", "兑现承诺"),
     "nominal": ("nominal", "名义水平"),
     # forecasters
@@ -164,6 +165,7 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "conversions_promise_ratio": ("conversions against the promise", "转化兑现率"),
     "spend_delivery_ratio": ("spend against the plan", "花费执行率"),
     "impressions_delivery_ratio": ("impressions against the plan", "展示执行率"),
+    "preferred_category_rate": ("looks in the preferred category", "偏好品类浏览占比"),
     "cvr": ("conversion rate", "转化率"),
     "reject_rate": ("rows refused", "被拒行占比"),
     "psi": ("mix", "构成"),
