@@ -530,3 +530,80 @@ def test_a_placement_the_plan_leaves_is_no_loss_of_data(delivery_is_beyond: bool
     table = pl.DataFrame(rows, schema=WATCHED)
     causes = classify(table.filter("is_beyond"), table)
     assert set(causes.values()) == {cause}
+
+
+def one_series(metric: str, family: str, shape: str, observed: Any, expected: Any) -> pl.DataFrame:
+    """metric: as drift names it; its brackets say the segment."""
+    kind, _, segment = metric.partition("[")[2].rstrip("]").partition("=")
+    kind, segment = kind or "all", segment or "all"
+    days = [FIRST + timedelta(days=number) for number in range(len(observed))]
+    return pl.DataFrame({
+        "metric": metric, "family": family, "shape": shape, "segment_type": kind, "segment": segment, "date": days, "known_date": days,
+        "value": observed / np.maximum(expected, 1e-9), "observed": observed, "expected": expected, "variance": 0.0,
+    }, schema=HISTORY)  # fmt: skip
+
+
+def test_a_placement_of_nine_clicks_a_day_is_missed_within_three_days() -> None:
+    """Of nine predicted clicks three come; over twenty seeds, and hardly ever where nine come."""
+    found, false = 0, 0
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        rate = np.where(np.arange(BEGIN + 4) < BEGIN, 9.0, 2.7)
+        clicks = generator.poisson(rate).astype(float)
+        history = one_series("ads.ctr_calibration_ratio[placement=feed]", "calibration", "count", clicks, np.full(clicks.size, 9.0))
+        rows = verdicts(judged(history, [FIRST + timedelta(days=number) for number in range(40, BEGIN + 4)]))
+        found += rows.filter(pl.col("first") >= FIRST + timedelta(days=BEGIN)).height > 0
+        false += rows.filter(pl.col("first") < FIRST + timedelta(days=BEGIN)).height
+    assert found >= 18 and false <= 2
+
+
+def test_where_hardly_a_conversion_is_expected_one_persons_are_no_proof() -> None:
+    """Five orders of one day where one in five days is predicted."""
+    orders, predicted = np.zeros(60), np.full(60, 0.2)
+    orders[[45, 48]] = (4, 2)
+    history = one_series("ads.cvr_calibration_ratio[audience=loyal]", "calibration", "count", orders, predicted)
+    assert not judged(history, [FIRST + timedelta(days=number) for number in range(45, 55)])["is_drifted"].any()
+
+
+def test_orders_of_many_lines_are_no_broken_count() -> None:
+    """A trade customer's form now and then has forty lines; two in a row on one device are still people."""
+    generator = np.random.default_rng(3)
+    frames = []
+    for device in ("desktop", "phone"):
+        lines = generator.poisson(14, 98).astype(float)
+        lines[20:90:6] += 40
+        if device == "desktop":
+            lines[96:] += (58, 34)
+        frames.append(one_series(f"events.volume[buying_device={device}]", "volume", "volume", lines, np.ones(98)))
+    assert not judged(pl.concat(frames), [FIRST + timedelta(days=97)])["is_drifted"].any()
+
+
+def test_a_placement_that_collapses_is_not_one_devices_lost_clicks() -> None:
+    """Most clicks of the placement came from phones; what was predicted for phones falls short with it, and for them alone."""
+    generator = np.random.default_rng(5)
+    number = np.arange(BEGIN + 6)
+    parts = {"home": 14.0, "feed": 14.0 * np.where(number < BEGIN, 1.0, 0.25)}
+    frames = []
+    for place, rate in parts.items():
+        clicks = generator.poisson(rate * np.ones(number.size)).astype(float)
+        frames.append(one_series(f"ads.ctr_calibration_ratio[placement={place}]", "calibration", "count", clicks, np.full(number.size, 14.0)))
+    for device, rate in (("phone", 16.0 * np.where(number < BEGIN, 1.0, 0.4)), ("desktop", 12.0)):
+        clicks = generator.poisson(rate * np.ones(number.size)).astype(float)
+        frames.append(one_series(f"ads.ctr_calibration_ratio[device={device}]", "calibration", "rate", clicks, np.full(number.size, 14.0)))
+    rows = judged(pl.concat(frames), DAYS[:6])
+    first = rows.filter("is_drifted", pl.col("as_of_date") == rows.filter("is_drifted")["as_of_date"].min())
+    assert first["metric"].to_list() == ["ads.ctr_calibration_ratio[placement=feed]"]
+    assert verdicts(rows)["cause"].to_list() == ["calibration"]  # also once the placement's evidence is spent, and phones still fall short
+
+
+def test_click_rates_that_fell_with_a_placement_are_told_once() -> None:
+    days = [FIRST + timedelta(days=number) for number in range(BEGIN + 14)]
+    number = np.arange(len(days))
+    clicks = np.random.default_rng(7).poisson(28 * np.where(number < BEGIN, 1.0, 0.6)).astype(float)
+    rate = one_series("ads.ctr", "business", "rate", clicks, np.full(number.size, 5600.0))
+    told = pl.DataFrame([{
+        **dict.fromkeys(REPORT), "as_of_date": days[BEGIN + 1], "verdict_id": "v", "metric": "ads.ctr_calibration_ratio[placement=feed]",
+        "since_date": days[BEGIN], "is_drifted": True, "cause": "calibration", "action": "refit", "assets_to_refresh": "response_rates",
+    }], schema=REPORT)  # fmt: skip
+    assert judge(rate, SETTINGS, days[-1])["is_drifted"].any()
+    assert not judge(rate, SETTINGS, days[-1], told)["is_drifted"].any()

@@ -35,8 +35,8 @@ LEARNERS = {
 """What learns from a source, and so must stop when the source is broken."""
 
 
-def classify(beyond: pl.DataFrame, watched: pl.DataFrame) -> dict[str, str]:
-    """Metric -> cause.
+def classify(beyond: pl.DataFrame, watched: pl.DataFrame, is_calibration_open: bool = False) -> dict[str, str]:
+    """Metric -> cause. is_calibration_open: a verdict on click or conversion rates is still cooling down.
 
     Broken data explains everything it touches; then stock and price explain demand; placements out of calibration explain
     ad figures; falling rankings mean tastes; shifted inputs without lost quality are mix; totals that move while all rates
@@ -48,7 +48,9 @@ def classify(beyond: pl.DataFrame, watched: pl.DataFrame) -> dict[str, str]:
     family = {row["metric"]: row["family"] for row in rows}
     families = set(family.values())
     quality = [row for row in rows if row["family"] == "quality"]
-    broken = quality or [row for row in rows if _is_broken_measurement(row, watched)]
+    # a placement that collapsed takes along the devices it was looked at on, and its own evidence is spent
+    open_to = [row for row in rows if not (is_calibration_open and row["metric"].startswith(("ads.", "impressions.")) and "device=" in row["metric"])]
+    broken = quality or [row for row in open_to if _is_broken_measurement(row, watched)]
     if broken:
         return dict.fromkeys(family, "data_quality")
     causes: dict[str, str] = {}

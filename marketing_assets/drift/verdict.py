@@ -193,7 +193,7 @@ def watch(history: pl.DataFrame | Series, settings: DriftSettings, day: date, re
         spent = [
             max(resets.get(name, date.min), resets.get(_all_segments(name), date.min)) for name in panel.heads["metric"]
         ]
-        start = np.array([max(earliest, (day - first).days + 1) for day in spent])
+        start = np.array([min(max(earliest, (day - first).days + 1), JUDGED_DAYS) for day in spent])
         for name, values in tests[shape](panel, settings, start).items():
             columns[name] += values
     return pl.DataFrame(columns, schema=WATCHED).sort("metric")
@@ -474,8 +474,8 @@ def decide(
 ) -> pl.DataFrame:
     """From what is beyond its threshold to verdicts: one per cause, with hysteresis done and cool-down still to apply."""
     beyond = without_echoes(watched.filter("is_beyond"))
-    causes = classify(beyond, watched)
     open_verdicts = _open(past, settings, day)
+    causes = classify(beyond, watched, ("calibration", "") in open_verdicts)
     rows = {
         row["metric"]: {
             **dict.fromkeys(REPORT),
