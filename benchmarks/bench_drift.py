@@ -203,9 +203,8 @@ def repair(place: Path, usual: Sequence[date], days: Sequence[date], verdicts: S
     store = load(place)
     rates = leading_to(store, "response_rates")
     shutil.copy2(place / "warehouse.duckdb", place / "built.duckdb")
-    right = (one["day"] for one in verdicts if one["cause"] in RIGHT[REPAIRED])
-    told = sorted({one["day"] for one in verdicts})
-    told = [day for day in told if day <= next(right, told[-1])]
+    right = min((one["day"] for one in verdicts if one["cause"] in RIGHT[REPAIRED]), default=days[-1])
+    told = sorted({one["day"] for one in verdicts if one["day"] <= right})
     kept = True
     with opened(place, store) as warehouse:
         for number, day in enumerate(told):
