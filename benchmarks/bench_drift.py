@@ -49,7 +49,6 @@ SHOWS = {
     "stock": ("shop", ("session_conversion_rate",)),
 }
 """Kind -> the figures of evaluation_report that can show it; the first mature one of a day after the drift begins the count."""
-SKIPPED = ("service", "registry", "report", "off_policy")
 
 
 def main() -> None:
@@ -145,8 +144,9 @@ def load(folder: Path) -> Any:
 
 def names(store: Any) -> list[str]:
     from marketing_assets.pipeline import steps_of
+    from marketing_assets.trial.loop import UNUSED_STEPS
 
-    return [step.name for step in steps_of(store) if step.name not in SKIPPED]
+    return [step.name for step in steps_of(store) if step.name not in UNUSED_STEPS]
 
 
 def leading_to(store: Any, table: str) -> list[str]:

@@ -251,10 +251,11 @@ def _conclude(
     above: Floats,
     below: Floats,
     reference: Floats,
-    alarm: Floats,
+    alarm: Floats | float,
 ) -> dict[str, list[Any]]:
     """Rows from CUSUM steps. above, below: what the ratio since the change is made of; reference: newest expected value."""
     threshold = _thresholds(panel, settings)
+    alarm = np.broadcast_to(alarm, threshold.shape)
     _, usable = _shifts(threshold)
     usable = usable & _sides(panel.families)
     steps = np.where(usable[:, None, :], np.where(np.isfinite(steps), steps, 0.0), -1e9)
@@ -338,7 +339,7 @@ def _watch_rates(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.in
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = _overdispersion((panel.observed - expected) ** 2 / np.maximum(expected, 1e-9))
     steps = (panel.observed[:, :, None] * shifts - expected[:, :, None] * np.expm1(shifts)) / noise[:, None, None]
-    return _conclude(panel, settings, steps, start, panel.observed, expected, reference, np.full(len(reference), ALARM))
+    return _conclude(panel, settings, steps, start, panel.observed, expected, reference, ALARM)
 
 
 def _pooled_past(panel: Panel, settings: DriftSettings) -> Floats:
@@ -370,7 +371,7 @@ def _watch_means(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.in
         steps = ((panel.value - reference)[:, :, None] * shift - shift**2 / 2) / (variance * noise[:, None])[:, :, None]
     usable = np.isfinite(reference)
     weight = np.where(usable, panel.expected, np.nan)
-    return _conclude(panel, settings, steps, start, panel.value * weight, reference * weight, reference, np.full(len(reference), ALARM))
+    return _conclude(panel, settings, steps, start, panel.value * weight, reference * weight, reference, ALARM)
 
 
 def _watch_levels(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:

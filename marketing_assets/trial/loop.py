@@ -40,7 +40,7 @@ COMMON, SYSTEM, ORACLE = "common_practice", "system", "oracle"
 WITHOUT = {"ads_holdout": "system_without_ads", "recommendations_holdout": "system_without_lists"}
 """Experiment -> the copy of the shop that shows what would have been without what it measures."""
 JUDGING_STEPS = ("evaluation", "drift")
-UNUSED_STEPS = ("service", "registry", "report")
+UNUSED_STEPS = ("service", "off_policy", "registry", "report")
 """Steps no decision and no figure of a trial rests on."""
 
 Tell = Callable[[str], None]
