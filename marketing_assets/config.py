@@ -33,6 +33,8 @@ ACTIVE_DAYS = 400
 """Users and items not seen for longer than this leave the change logs."""
 LATE_DAYS = 30
 """How many landed days back duplicates and open sessions are sought."""
+GATE_DAYS = 14
+"""Days of outcomes by which it is judged whether a plan may be issued."""
 DELIVERY_DAYS = 14
 """Days of what plans got of what they asked for that supply is told by."""
 PLAN_DAYS = 28

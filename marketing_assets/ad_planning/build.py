@@ -27,8 +27,8 @@ from marketing_assets.ad_planning.proposals import campaign_proposals
 from marketing_assets.ad_planning.risk import probability_of_target
 from marketing_assets.ad_planning.rounding import whole_impressions
 from marketing_assets.ad_planning.solve import Model, Solution, used, without_overrides
-from marketing_assets.config import ACTIVE_DAYS, PLAN_DAYS, Store
-from marketing_assets.response.calibration import GATE_DAYS, calibration_verdict
+from marketing_assets.config import ACTIVE_DAYS, GATE_DAYS, PLAN_DAYS, Store
+from marketing_assets.response.calibration import calibration_verdict
 from marketing_assets.response.supply import known_by, read_landed
 from marketing_assets.warehouse import Built, Reader, polars_schema
 

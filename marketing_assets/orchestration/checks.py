@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from marketing_assets.catch_up import freshness
-from marketing_assets.config import Store
+from marketing_assets.config import GATE_DAYS, Store
 from marketing_assets.pipeline import Step, StepResult
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import Warehouse, read_ledger_copy, verification_rules
@@ -100,7 +100,7 @@ def _refused(warehouse: Warehouse, results: Sequence[StepResult]) -> Outcome:
 
 
 def _calibrated(warehouse: Warehouse, results: Sequence[StepResult]) -> Outcome:
-    from marketing_assets.response.calibration import GATE_DAYS, calibration_verdict
+    from marketing_assets.response.calibration import calibration_verdict
 
     day = results[-1].days[-1]
     rows = warehouse.reader(day).window("response_calibration", day - timedelta(days=GATE_DAYS), day)

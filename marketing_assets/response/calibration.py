@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from marketing_assets.config import ResponseSettings
+from marketing_assets.config import GATE_DAYS, ResponseSettings
 from marketing_assets.response.statistics import CELL, Floats, Log
 from marketing_assets.warehouse import polars_schema
 
 HOUR_BLOCK = 6
 """Hours per block: night, morning, afternoon, evening."""
-GATE_DAYS = 14
-"""Days of outcomes the gate looks at."""
 GATE_Z = 3.0
 """A rate counts as uncalibrated only where even this many standard errors do not bring it within the limits."""
 SHIFT_EVENTS = 300.0
