@@ -19,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import date, timedelta
@@ -26,9 +27,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
+from marketing_assets.intervals import mean_interval, normal_quantile, wilson  # noqa: E402
 from marketing_assets.trial.run import end_with_parent  # noqa: E402
 
 QUIET_FROM = 42
@@ -249,7 +253,7 @@ def rate_error(reader: Any, place: Path, day: date) -> tuple[float, float]:
 
 
 def tell(done: Sequence[dict[str, Any]]) -> None:
-    """Print what came of the seeds."""
+    """Print what came of the seeds, with 95 % intervals."""
     quiet = sum(seed["quiet_days"] for seed in done)
     false = [cause for seed in done for cause in seed["false"]]
     for kind in QUIET:
@@ -258,32 +262,53 @@ def tell(done: Sequence[dict[str, Any]]) -> None:
                 quiet += seed["after"]
                 false += [cause for _, cause, _ in seed["kinds"][kind]["verdicts"]]
     causes = ", ".join(sorted(false)) or "none"
-    print(f"quiet days {quiet}, false verdicts {len(false)} ({causes}): one per {quiet / max(len(false), 1):.0f} days; bar 60")
+    low, high = (quiet / count if count else float("inf") for count in reversed(poisson_interval(len(false))))
+    print(f"quiet days {quiet}, false verdicts {len(false)} ({causes}):")
+    print(f"  one per {quiet / max(len(false), 1):.0f} days ({low:.0f} to {high:.0f}); bar 60")
     for kind in RIGHT:
         rows = [seed["kinds"][kind] for seed in done if kind in seed["kinds"]]
         if not rows:
             continue
         late = [row["delay"] for row in rows if row["delay"] is not None]
-        within = sum(delay <= FOUND_WITHIN for delay in late)
-        right = sum(bool(row["is_right"]) for row in rows)
+        within = share(sum(delay <= FOUND_WITHIN for delay in late), len(rows))
+        right = share(sum(bool(row["is_right"]) for row in rows), len(rows))
         causes = sorted({cause for row in rows for _, cause, _ in row["verdicts"]})
-        print(f"{kind:20} {len(rows)} seeds: found {len(late)}, within {FOUND_WITHIN} days {within}, right cause {right}")
-        print(f"{'':20} delays {sorted(late)}; causes given {causes}")
+        print(f"{kind:20} found {len(late)}, within {FOUND_WITHIN} days {within}, right cause {right}")
+        print(f"{'':20} days {dict(sorted(Counter(late).items()))}; causes given in all {causes}")
     mended = [seed["kinds"][REPAIRED].get("repair") for seed in done if REPAIRED in seed["kinds"]]
-    back = 0
-    for row in filter(None, mended):
-        week = [str(date.fromisoformat(row["found"]) + timedelta(days=number)) for number in range(1, 8)]
-        usual = [sum(day[kind] for day in row["errors"]["before"].values()) / len(row["errors"]["before"]) for kind in (0, 1)]
-        text = []
-        for arm in ("repaired", "never"):
-            last = row["errors"][arm].get(week[-1], (float("nan"), float("nan")))
-            text.append(f"{arm} {last[0]:.3f} (relative {last[1]:.3f})")
-        is_back = any(row["errors"]["repaired"].get(day, (9.0,))[0] <= 1.05 * usual[0] for day in week)
-        back += is_back
-        print(f"  repair: usual error {usual[0]:.3f} (relative {usual[1]:.3f}), a week after the verdict {', '.join(text)};")
-        print(f"  within 5 % of its level within the week: {is_back}; tables not named kept their hashes: {row['hashes_kept']}")
-    if any(mended):
-        print(f"  {back} of {len(list(filter(None, mended)))} back within 5 %")
+    mended = [row for row in mended if row]
+    if mended:
+        usual = np.array([np.mean([day[0] for day in row["errors"]["before"].values()]) for row in mended])
+        weeks = {arm: [week_after(row, arm) for row in mended] for arm in ("repaired", "never")}
+        back = share(sum(min(week) <= 1.05 * level for week, level in zip(weeks["repaired"], usual, strict=True)), len(mended))
+        print(f"repair: error within 5 % of its level on a day of the week after the verdict {back}")
+        for arm, errors in weeks.items():
+            ratio = np.array([np.mean(week) for week in errors]) / usual
+            low, high = mean_interval(ratio, 0.95)
+            print(f"  {arm:9} mean error of that week over the week before the drift {ratio.mean():.2f} ({low:.2f} to {high:.2f})")
+        kept = share(sum(row["hashes_kept"] for row in mended), len(mended))
+        print(f"  tables not named kept their hashes {kept}")
+    seconds = [seed["cpu_seconds"] for seed in done]
+    print(f"CPU seconds a seed {np.mean(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})")
+
+
+def week_after(row: dict[str, Any], arm: str) -> list[float]:
+    """The arm's absolute errors on the seven days after the verdict, as far as they were lived."""
+    found = date.fromisoformat(row["found"])
+    return [day[0] for name, day in row["errors"][arm].items() if 0 < (date.fromisoformat(name) - found).days <= 7]
+
+
+def share(count: int, of: int) -> str:
+    """'38 of 40 (.84 to .99)', Wilson's interval."""
+    low, high = wilson(np.array([float(count)]), np.array([float(of)]), normal_quantile(0.95))
+    return f"{count} of {of} ({low[0]:.2f} to {high[0]:.2f})"
+
+
+def poisson_interval(count: int) -> tuple[float, float]:
+    """Exact (Garwood 1936)."""
+    from scipy.stats import chi2
+
+    return (chi2.ppf(0.025, 2 * count) / 2 if count else 0.0), chi2.ppf(0.975, 2 * count + 2) / 2
 
 
 if __name__ == "__main__":
