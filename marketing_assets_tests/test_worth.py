@@ -10,7 +10,9 @@ import polars as pl
 import pytest
 import scipy.sparse as sp
 from polars.testing import assert_frame_equal
+from scipy.optimize import minimize_scalar
 
+from marketing_assets.config import SourceBlock, Store
 from marketing_assets.recommendations import build_recommendations, worth
 from marketing_assets.recommendations.history import History
 from marketing_assets.recommendations.scores import Retrieval, taste
@@ -22,9 +24,11 @@ from marketing_assets.recommendations.worth import (
     directions,
     familiarity,
     interest,
+    price_response,
     turn_rates,
 )
 from marketing_assets.warehouse import days_between, reader_over
+from marketing_assets_tests.test_forecasting import raw_drivers
 from marketing_assets_tests.test_recommendations import FIRST, PLAIN, Event, build_in_parts, frames_of, shop_store
 
 
@@ -44,6 +48,79 @@ def test_rates_are_drawn_to_their_category_and_come_nearer_to_the_truth() -> Non
 
     assert error(found) < 0.7 * error(without_category) < 0.7 * error(raw)
     assert abs(np.average(found, weights=looks) - 1) < 0.03, "drawing moves rates, not the shop's level"
+
+
+def test_rates_of_rare_items_follow_what_their_price_lets_expect() -> None:
+    rng = np.random.default_rng(2)
+    price = np.where(rng.random(300) < 0.1, 0.0, rng.normal(3, 0.8, 300)).astype(np.float32)
+    truth = np.exp(-0.5 * np.where(price > 0, price - 3, 0) + rng.normal(0, 0.1, 300))
+    looks = rng.poisson(60, 300).astype(np.float64)
+    turned = rng.poisson(looks * 0.05 * truth).astype(np.float64)
+    truth *= looks.sum() * 0.05 / turned.sum()
+    none = np.full(300, -1)
+    found, blind = turn_rates(looks, turned, none, price), turn_rates(looks, turned, none)
+    assert ((found - truth) ** 2).mean() < 0.4 * ((blind - truth) ** 2).mean()
+    assert abs(np.average(found, weights=looks) - 1) < 0.03
+    np.testing.assert_array_equal(turn_rates(looks, turned, none, np.zeros(300, dtype=np.float32)), blind)
+
+
+def test_the_response_to_prices_is_the_one_most_likely_within_items() -> None:
+    rng = np.random.default_rng(3)
+    item = np.repeat(np.arange(30), 40)
+    apart = np.where(rng.random(1200) < 0.2, np.log(rng.uniform(0.7, 0.95, 1200)), 0.0)
+    looks = rng.poisson(20, 1200).astype(np.float64)
+    turned = rng.poisson(looks * 0.1 * np.exp(rng.normal(0, 1, 30))[item] * np.exp(-2 * apart)).astype(np.float64)
+
+    def less_likely(b: float) -> float:
+        weight = looks * np.exp(b * apart)
+        share = weight / np.bincount(item, weights=weight)[item]
+        return float(-(turned * np.log(np.maximum(share, 1e-300))).sum() + b**2 / 2)
+
+    found = price_response(item, looks, turned, apart)
+    assert found == pytest.approx(minimize_scalar(less_likely, bounds=(-4, 4), method="bounded").x, abs=1e-4)
+    assert -2.6 < found < -1.4
+    assert price_response(item, looks, turned, np.zeros(1200)) == 0.0
+
+
+def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold() -> None:
+    """Items are alike; each is a third off on announced days and is carted thrice as often then. Unannounced prices say nothing."""
+    rng = np.random.default_rng(4)
+    days = days_between(FIRST, FIRST + timedelta(days=42))
+    items = [f"item{place}" for place in range(8)]
+    events: list[Event] = []
+    for number in range(len(days)):
+        for _ in range(30):
+            user = f"user{int(rng.integers(0, 50))}"
+            for item in sorted(set(rng.choice(items, 3).tolist())):
+                is_off = (number + int(item[4:])) % 8 == 0
+                events.append((number, user, "view_item", item))
+                if rng.random() < (0.6 if is_off else 0.2):
+                    events.append((number, user, "add_to_cart", item))
+    # on the day after the last one it is item5's turn, and the news that item3 is cheap too land too late
+    told = [
+        {"landed_date": FIRST, "item_id": item, "date": FIRST + timedelta(days=number), "known_at": f"{FIRST} 08:00:00", "unit_price": 20}
+        for number in range(1, len(days) + 1) for item in items if (number + int(item[4:])) % 8 == 0
+    ]  # fmt: skip
+    tomorrow = days[-1] + timedelta(days=1)
+    told.append({**told[0], "item_id": "item3", "date": tomorrow, "landed_date": tomorrow})
+    store = shop_store(PLAIN)
+    block = SourceBlock(files="d{date}.csv", columns={name: name for name in ("item_id", "date", "known_at", "unit_price")})
+    informed = store.model_copy(update={"sources": {**store.sources, "item_drivers": block}})
+    frames = frames_of(events, days, store)
+    frames["items"] = frames["items"].with_columns(unit_price=pl.lit(30).cast(frames["items"].schema["unit_price"]))
+    frames["raw_item_drivers"] = raw_drivers(told)
+
+    def top(store: Store, known: dict[str, pl.DataFrame]) -> str:
+        lists = build_recommendations(reader_over(known, store, days[-1]), days, store).tables["recommendations"]
+        assert isinstance(lists, pl.DataFrame)
+        return str(lists.filter(pl.col("as_of_date") == days[-1], pl.col("user_id") == "unknown", pl.col("rank") == 1)["item_id"].item())
+
+    assert top(informed, frames) == "item5"
+    assert top(store, frames) != "item5", "by chance it would be first anyway"
+    in_parts, _ = build_in_parts(frames, [days[:25], *[[day] for day in days[25:]]], informed)
+    whole = build_recommendations(reader_over(frames, informed, days[-1]), days, informed).tables["recommendations"]
+    assert isinstance(whole, pl.DataFrame)
+    assert_frame_equal(whole, in_parts["recommendations"])
 
 
 def test_nothing_looked_at_or_carted_tells_no_rates() -> None:

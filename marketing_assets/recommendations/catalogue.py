@@ -13,9 +13,10 @@ import numpy as np
 import polars as pl
 
 from marketing_assets.config import Store
+from marketing_assets.features.running import day_literal
 from marketing_assets.recommendations.history import STRENGTHS, Flags, Floats, Integers, item_day_counts, ordinal, ordinals
 from marketing_assets.recommendations.lists import Singles
-from marketing_assets.recommendations.worth import turn_rates
+from marketing_assets.recommendations.worth import price_cuts, price_response, turn_rates
 
 if TYPE_CHECKING:
     from marketing_assets.warehouse import Reader
@@ -73,11 +74,14 @@ class Catalogue:
         self.turn = np.zeros(n)
         self._next = 0
         self._sellable = self._read_sellable(reader, days)
-        self._promotions = self._read_promotions(reader, days)
-        self._counts = item_day_counts(reader, (since or days[0]) - timedelta(days=POPULARITY_DAYS - 1), days[-1])
+        counted_from = (since or days[0]) - timedelta(days=POPULARITY_DAYS - 1)
+        self._counts = item_day_counts(reader, counted_from, days[-1])
         self._count_item = self.places(self._counts["item_id"])
         self._count_day = ordinals(self._counts["landed_date"])
-        self._has_looks = bool((self._counts["views"] > 0).any())
+        self._by_worth = bool((self._counts["views"] > 0).any()) and store.recommendations.objective != "purchases"
+        """Whether lists are ordered by what a look brings."""
+        self._drivers = self._read_drivers(reader, counted_from, days[-1])
+        self._count_price = self._prices_on(self._counts.select("item_id", date="landed_date"))
 
     def places(self, ids: pl.Series) -> Integers:
         found = ids.to_frame("item_id").join(self._place, on="item_id", how="left", maintain_order="left")["place"]
@@ -104,17 +108,26 @@ class Catalogue:
             for part in total.partition_by("as_of_date", maintain_order=True)
         }
 
-    def _read_promotions(self, reader: Reader, days: Sequence[date]) -> pl.DataFrame | None:
-        """What item_drivers say of promotions, by the day it became known; None where no share of a list is reserved for them."""
-        if self.store.recommendations.promoted_share <= 0 or not reader.has_source("item_drivers"):
+    def _read_drivers(self, reader: Reader, start: date, end: date) -> pl.DataFrame | None:
+        """What item_drivers said of days from `start` on before they began: item_id, place, date, landed_date, is_promotion and unit_price;
+        None where lists heed neither."""
+        if not reader.has_source("item_drivers") or not (self._by_worth or self.store.recommendations.promoted_share > 0):
             return None
-        rows: pl.DataFrame = (
-            reader.accepted_table("item_drivers", None, days[-1])
-            .select("item_id", "date", "is_promotion", "landed_date")
-            .to_polars()
-        )
-        later = rows.filter(pl.col("date") > days[0], pl.col("is_promotion").is_not_null())
-        return later.join(self._place, on="item_id", how="inner").sort("landed_date", "item_id", "date")
+        from marketing_assets.cleaning import accepted_landed
+
+        told = accepted_landed(reader, "item_drivers", None, end)
+        told = told.filter(told.date >= day_literal(start), told.landed_date < told.date)
+        rows = reader.frame(told.select("item_id", "date", "is_promotion", "unit_price", "landed_date", "raw_row_id"))
+        ordered = rows.join(self._place, on="item_id", how="inner").sort("landed_date", "raw_row_id")
+        return ordered.with_columns(pl.col("unit_price").cast(pl.Float64))
+
+    def _prices_on(self, wanted: pl.DataFrame) -> Floats:
+        """Prices that item_drivers had announced for these (item_id, date); nan where they had not."""
+        if self._drivers is None:
+            return np.full(wanted.height, np.nan)
+        told = self._drivers.filter(pl.col("unit_price") > 0).unique(["item_id", "date"], keep="last", maintain_order=True)
+        found = wanted.join(told.select("item_id", "date", "unit_price"), on=["item_id", "date"], how="left", maintain_order="left")
+        return found["unit_price"].fill_null(np.nan).to_numpy()
 
     def at(self, day: date) -> None:
         """Bring the state to the end of `day`; days only go forward."""
@@ -134,9 +147,8 @@ class Catalogue:
             ours = known[place] & self._entry_allowed[self.entry[place]]
             self.may_recommend[place] = ours & has_units
         self.turn = self._turn(day)
-        if self._promotions is not None:
-            tomorrow = day + timedelta(days=1)
-            told = self._promotions.filter(pl.col("date") == tomorrow, pl.col("landed_date") <= day)
+        if self._drivers is not None and self.store.recommendations.promoted_share > 0:
+            told = self._drivers.filter(pl.col("date") == day + timedelta(days=1), pl.col("is_promotion").is_not_null())
             newest = told.group_by("place").agg(pl.col("is_promotion").last(), pl.col("landed_date").last())
             self.is_promoted = np.zeros(len(self.items), dtype=bool)
             self.is_promoted[newest["place"].to_numpy()] = newest["is_promotion"].to_numpy()
@@ -177,19 +189,22 @@ class Catalogue:
         return np.asarray(np.round((done + PRIOR_ORDERS) / (seen * rate + PRIOR_ORDERS), 9), dtype=np.float64)
 
     def _turn(self, day: date) -> Floats:
-        """Per item how often a look turns into a cart (an order, where the shop sees more of those), over the shop's rate; 0
-        throughout where lists are not ordered by it, or there were fewer than LEAST_TURNED."""
-        if self.store.recommendations.objective == "purchases" or not self._has_looks:
+        """Per item how often a look turns into a cart (an order, where the shop sees more of those) at tomorrow's price, over the
+        shop's rate; 0 throughout where lists are not ordered by it, or there were fewer than LEAST_TURNED."""
+        if not self._by_worth:
             return np.zeros(len(self.items))
         rows, kept = self._rows(day)
         item = self._count_item[rows][kept]
-
-        def counted(kind: str) -> Floats:
-            counts = self._counts[kind].to_numpy()[rows][kept]
-            return np.bincount(item, weights=counts, minlength=len(self.items)).astype(np.float64)
-
-        turned = max(counted("carts"), counted("orders"), key=lambda of: float(of.sum()))
-        return turn_rates(counted("views"), turned * (turned.sum() >= LEAST_TURNED), self.category)
+        carts, orders, looks = (self._counts[kind].to_numpy()[rows][kept] for kind in ("carts", "orders", "views"))
+        turned = carts if carts.sum() >= orders.sum() else orders
+        turned = turned * (turned.sum() >= LEAST_TURNED)
+        listed = np.expm1(self.price.astype(np.float64))
+        cut = price_cuts(self._count_price[rows][kept], listed[item])
+        tomorrow = self._prices_on(pl.DataFrame({"item_id": self.items}).with_columns(date=pl.lit(day + timedelta(days=1))))
+        response = price_response(item, looks, turned, cut)
+        at_list = np.bincount(item, weights=looks * np.exp(response * cut), minlength=len(self.items)).astype(np.float64)
+        of_item = np.bincount(item, weights=turned, minlength=len(self.items)).astype(np.float64)
+        return turn_rates(at_list, of_item, self.category, self.price) * np.exp(response * price_cuts(tomorrow, listed))
 
     def everyone(self, day: date) -> Floats:
         """Per category its share of all interest of the last POPULARITY_DAYS."""

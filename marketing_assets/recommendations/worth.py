@@ -19,6 +19,10 @@ from marketing_assets.recommendations.scores import Taste
 
 TASTE_POWER = 0.5
 """Looks of one's own go by taste in full; of what is put before people, following and carting go by it in part."""
+LARGEST_CUT = 1.0
+"""Prices further from the list price, as log ratio, count as this far: they are more often slips than offers."""
+MOST_RESPONSE = 4.0
+"""No response to a price is believed to be stronger: exponent of the price ratio."""
 LEAST_SPREAD = 0.01
 """Rates of items or categories are never taken to differ less than this (variance of the rate over its mean)."""
 FAMILIAR_PRIOR = 10.0
@@ -35,18 +39,65 @@ MOST, LEAST = 5.0, 0.2
 """No history speaks more for or against an item than by this."""
 
 
-def turn_rates(looks: Floats, turned: Floats, category: Integers) -> Floats:
+def turn_rates(looks: Floats, turned: Floats, category: Integers, price: Singles | None = None) -> Floats:
     """Per item how often a look turns into a cart or an order, over the shop's rate; 0 throughout where none ever did.
 
-    An item's rate is drawn to its category's and that to the shop's, each by the spread there is (gamma-Poisson empirical Bayes
-    with moment estimates: Clayton and Kaldor 1987). category: code, -1 without one.
+    An item's rate is drawn to its category's and that to what its price lets expect, each by the spread there is (gamma-Poisson
+    empirical Bayes with moment estimates: Clayton and Kaldor 1987). category: code, -1 without one. price: log of 1 + it, 0 where
+    unknown, which counts as the usual one.
     """
     if not (looks.sum() > 0 and turned.sum() > 0):
         return np.zeros(len(looks))
-    expected = looks * (float(turned.sum()) / float(looks.sum()))
+    priced = np.ones(len(looks)) if price is None else _by_price(looks, turned, price.astype(np.float64))
+    expected = looks * priced * (float(turned.sum()) / float((looks * priced).sum()))
     group = category + 1
-    of_group = _drawn(group, turned, expected)[group]
-    return np.asarray(np.round(of_group * _drawn(np.arange(len(looks)), turned, expected * of_group), 9), dtype=np.float64)
+    of_group = priced * _drawn(group, turned, expected)[group]
+    rate = of_group * _drawn(np.arange(len(looks)), turned, expected * of_group / priced)
+    return np.asarray(np.round(rate * (float(looks.sum()) / float((looks * priced).sum())), 9), dtype=np.float64)
+
+
+def _by_price(looks: Floats, turned: Floats, price: Floats) -> Floats:
+    """Per item exp(slope x (its price - the usual price)), in logs, with the slope of a Poisson regression that is drawn to 0."""
+    known = price > 0
+    if not (looks * known).any():
+        return np.ones(len(looks))
+    apart = np.where(known, price - np.average(price[known], weights=looks[known]), 0.0)
+    every = np.zeros(len(looks), dtype=np.int64)
+    return np.asarray(np.exp(price_response(every, looks, turned, apart) * apart), dtype=np.float64)
+
+
+def price_cuts(price: Floats, listed: Floats) -> Floats:
+    """Log of prices over list prices, at most LARGEST_CUT either way; 0 where either is unknown (nan, 0)."""
+    known = np.isfinite(price) & (listed > 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(known, np.log(np.where(known, price, 1.0) / np.where(known, listed, 1.0)), 0.0)
+    return np.asarray(np.clip(ratio, -LARGEST_CUT, LARGEST_CUT), dtype=np.float64)
+
+
+def price_response(item: Integers, looks: Floats, turned: Floats, apart: Floats) -> float:
+    """b such that looks turn exp(b x apart) times as often, within items; drawn to 0 as by a standard deviation of 1, and cut at MOST_RESPONSE.
+
+    Rows: days of items. Poisson regression with a level for each item, which drops out: what an item turned in all is split over
+    its days by looks x exp(b x apart) (Hausman, Hall and Griliches 1984); Newton's steps.
+    """
+    moved = np.flatnonzero(apart != 0)
+    if not moved.size:
+        return 0.0
+    touched = np.isin(item, item[moved])  # other items say nothing of it
+    _, item = np.unique(item[touched], return_inverse=True)
+    looks, turned, apart = looks[touched], turned[touched], apart[touched]
+    total = np.bincount(item, weights=turned)
+    response = 0.0
+    for _ in range(25):
+        weight = looks * np.exp(response * apart)
+        whole = np.maximum(np.bincount(item, weights=weight), 1e-12)
+        mean = np.bincount(item, weights=weight * apart) / whole
+        spread = np.maximum(np.bincount(item, weights=weight * apart**2) / whole - mean**2, 0.0)
+        step = (float((turned * apart).sum()) - float((total * mean).sum()) - response) / (float((total * spread).sum()) + 1.0)
+        response = float(np.clip(response + step, -MOST_RESPONSE, MOST_RESPONSE))
+        if abs(step) < 1e-9:
+            break
+    return round(response, 6)
 
 
 def _drawn(group: Integers, turned: Floats, expected: Floats) -> Floats:
