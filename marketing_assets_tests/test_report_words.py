@@ -44,6 +44,7 @@ def test_what_is_watched_and_who_is_meant_is_said_in_words() -> None:
     assert english.series(watched) == "ads: clicks predicted / observed (audience at_risk)"
     assert chinese.series(watched) == "广告：预测/实际点击（受众 有流失风险）"
     assert english.series("learning[user_profiles]") == "learning (user profiles)" and chinese.series("items.reject_rate") == "商品：被拒行占比"
+    assert english.series("profiles.preferred_category_rate") == "profiles: looks in the preferred category"
     assert chinese.term("hit_rate_at_10") == "命中率@10" and english.term("ndcg_at_10") == "nDCG@10"
     assert chinese.audience("my_regulars") == "my_regulars" and english.audience("new_users") == "new_users"
 
