@@ -84,20 +84,18 @@ def classify(beyond: pl.DataFrame, watched: pl.DataFrame, is_calibration_open: b
     return causes
 
 
-def without_echoes(beyond: pl.DataFrame) -> pl.DataFrame:
-    """Drop calibration series that only echo a change elsewhere.
+def without_echoes(watched: pl.DataFrame) -> pl.DataFrame:
+    """The series that are beyond, without calibration series that only echo a change elsewhere.
 
-    Placements and audiences cut the same impressions in two ways, so one that changes shows, diluted, in all of the other kind.
-    Where both kinds are beyond, the change lies in the kind with the largest effect.
+    Placements, audiences and devices cut the same impressions in several ways, so one that changes shows, diluted, in all of the other
+    kinds: the change lies in the kind with the most evidence. Where none of that kind is beyond yet, it will be in a day or it was chance.
     """
-    if beyond.is_empty():
-        return beyond
-    is_cut = (pl.col("family") == "calibration") & pl.col("metric").str.contains("[", literal=True)
-    rows = beyond.filter(is_cut).with_columns(ratio=pl.col("metric").str.split("[").list.first())
-    strongest = rows.group_by("ratio", "segment_type").agg(largest=pl.col("effect").abs().max())
-    root = strongest.sort("ratio", "largest", "segment_type", descending=[False, True, True]).unique("ratio", keep="first")
+    is_cut = (pl.col("family") == "calibration") & pl.col("metric").str.contains("[", literal=True) & pl.col("evidence").is_not_null()
+    rows = watched.filter(is_cut).with_columns(ratio=pl.col("metric").str.split("[").list.first())
+    most = rows.group_by("ratio", "segment_type").agg(pl.col("evidence").max())
+    root = most.sort("ratio", "evidence", "segment_type", descending=[False, True, True]).unique("ratio", keep="first")
     echoes = rows.join(root, on=["ratio", "segment_type"], how="anti")
-    return beyond.filter(~pl.col("metric").is_in(echoes["metric"].implode()))
+    return watched.filter("is_beyond", ~pl.col("metric").is_in(echoes["metric"].implode()))
 
 
 def begun(cause: str, part: pl.DataFrame) -> date:

@@ -28,10 +28,11 @@ Floats = npt.NDArray[np.float64]
 
 ALARM = 10.0
 """Log-likelihood ratio at which a CUSUM counts as a change: evidence of 22,000 to 1, since some thirty series are watched every day."""
-PREDICTED_ALARM = 6.0
-"""The same for counts against a prediction: what they should be is known, and not estimated from a past that moves by itself."""
-PREDICTED_DAILY = 2.0
-"""Counts expected a day from which PREDICTED_ALARM holds: of fewer, what one person does may be all there is."""
+PLACEMENT_ALARM = 6.0
+"""The same for clicks and conversions of a placement against what was predicted: placements are few, what should come is known and not
+estimated from a past that moves by itself, and every day of a collapse costs money."""
+PLACEMENT_DAILY = 2.0
+"""Counts expected a day from which PLACEMENT_ALARM holds: of fewer, what one person does may be all there is."""
 WATCHED_DAYS = 35
 """A change older than this is part of the reference by now."""
 LAG_DAYS = 8
@@ -55,9 +56,11 @@ WATCHED = pl.Schema(
         "is_beyond": pl.Boolean,
         "effect": pl.Float64,
         "gap": pl.Float64,
+        "evidence": pl.Float64,
     }
 )
-"""effect: log ratio since since_date (difference for levels and distances). gap: observed minus expected a day."""
+"""effect: log ratio since since_date (difference for levels and distances). gap: observed minus expected a day. evidence: log-likelihood
+ratio of a change, beyond or not; null for levels, distances and volumes."""
 
 REPORT = pl.Schema(
     {
@@ -251,27 +254,34 @@ def _conclude(
     above: Floats,
     below: Floats,
     reference: Floats,
-    alarm: Floats | float,
+    alarm: Floats | None = None,
 ) -> dict[str, list[Any]]:
-    """Rows from CUSUM steps. above, below: what the ratio since the change is made of; reference: newest expected value."""
+    """Rows from CUSUM steps. above, below: what the ratio since the change is made of; reference: newest expected value.
+
+    Where alarm is left out the reference is a past of reference_days, itself known by chance only: over n days a difference from it
+    is (1 + n / reference_days) times as uncertain as from a known level, and the evidence counts for as much less.
+    """
     threshold = _thresholds(panel, settings)
-    alarm = np.broadcast_to(alarm, threshold.shape)
+    needed = np.full(threshold.shape, ALARM) if alarm is None else alarm
     _, usable = _shifts(threshold)
     usable = usable & _sides(panel.families)
     steps = np.where(usable[:, None, :], np.where(np.isfinite(steps), steps, 0.0), -1e9)
     # no single day may raise the alarm alone: evidence is capped for the alarm, and whole for which shift it was since when
-    most = alarm / max(settings.consecutive_days, 1) * 1.1
+    most = needed / max(settings.consecutive_days, 1) * 1.1
     statistic = _cusum(np.minimum(steps, most[:, None, None]), start)[0].max(axis=1)
     total, since = _cusum(steps, start)
+    evidence = total.max(axis=1)
     begun = since[np.arange(len(total)), total.argmax(axis=1)]
     inside = (np.arange(panel.days)[None, :] >= begun[:, None]) & np.isfinite(above) & np.isfinite(below)
     top, bottom = np.where(inside, above, 0.0).sum(axis=1), np.where(inside, below, 0.0).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         effect = np.log(np.maximum(top, 0.5 * (bottom > 0)) / bottom)
     seen = inside.sum(axis=1)
-    beyond = (statistic > alarm) & (np.abs(effect) > threshold) & (seen >= settings.consecutive_days)
+    if alarm is None:
+        needed = needed * (1 + seen / settings.reference_days)
+    beyond = (statistic > needed) & (np.abs(effect) > threshold) & (seen >= settings.consecutive_days)
     gap = np.where(seen > 0, (top - bottom) / np.maximum(seen, 1), np.nan)
-    return _rows(panel, _newest(panel.value), _newest(reference), threshold, begun, beyond, effect, gap)
+    return _rows(panel, _newest(panel.value), _newest(reference), threshold, begun, beyond, effect, gap, evidence)
 
 
 def _newest(values: Floats) -> Floats:
@@ -290,6 +300,7 @@ def _rows(
     beyond: npt.NDArray[np.bool_],
     effect: Floats,
     gap: Floats,
+    evidence: Floats | None = None,
 ) -> dict[str, list[Any]]:
     def finite(values: Floats) -> list[float | None]:
         return [number if np.isfinite(number) else None for number in values.tolist()]
@@ -304,6 +315,7 @@ def _rows(
         "is_beyond": beyond.tolist(),
         "effect": finite(effect),
         "gap": finite(gap),
+        "evidence": [None] * len(begun) if evidence is None else finite(evidence),
     }
 
 
@@ -324,7 +336,8 @@ def _watch_counts(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.i
         noise = _overdispersion((observed - expected) ** 2 / np.maximum(expected, 1e-9))
     steps = (observed[:, :, None] * shifts - expected[:, :, None] * np.expm1(shifts)) / noise[:, None, None]
     daily = np.nansum(expected, axis=1) / np.maximum(np.isfinite(expected).sum(axis=1), 1)
-    alarm = np.where(daily >= PREDICTED_DAILY, PREDICTED_ALARM, ALARM)
+    is_placement = np.array(panel.heads["segment_type"]) == "placement"
+    alarm = np.where(is_placement & (daily >= PLACEMENT_DAILY), PLACEMENT_ALARM, ALARM)
     return _conclude(panel, settings, steps, start, observed, expected, np.ones_like(observed), alarm)
 
 
@@ -339,7 +352,7 @@ def _watch_rates(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.in
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = _overdispersion((panel.observed - expected) ** 2 / np.maximum(expected, 1e-9))
     steps = (panel.observed[:, :, None] * shifts - expected[:, :, None] * np.expm1(shifts)) / noise[:, None, None]
-    return _conclude(panel, settings, steps, start, panel.observed, expected, reference, ALARM)
+    return _conclude(panel, settings, steps, start, panel.observed, expected, reference)
 
 
 def _pooled_past(panel: Panel, settings: DriftSettings) -> Floats:
@@ -371,7 +384,7 @@ def _watch_means(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.in
         steps = ((panel.value - reference)[:, :, None] * shift - shift**2 / 2) / (variance * noise[:, None])[:, :, None]
     usable = np.isfinite(reference)
     weight = np.where(usable, panel.expected, np.nan)
-    return _conclude(panel, settings, steps, start, panel.value * weight, reference * weight, reference, ALARM)
+    return _conclude(panel, settings, steps, start, panel.value * weight, reference * weight, reference)
 
 
 def _watch_levels(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
@@ -474,7 +487,7 @@ def decide(
     watched: pl.DataFrame, settings: DriftSettings, day: date, past: pl.DataFrame, daily_revenue: float | None
 ) -> pl.DataFrame:
     """From what is beyond its threshold to verdicts: one per cause, with hysteresis done and cool-down still to apply."""
-    beyond = without_echoes(watched.filter("is_beyond"))
+    beyond = without_echoes(watched)
     open_verdicts = _open(past, settings, day)
     causes = classify(beyond, watched, ("calibration", "") in open_verdicts)
     rows = {
