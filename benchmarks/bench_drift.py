@@ -109,7 +109,7 @@ def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str
         run_days(warehouse, before, "bench", steps=names(store))
         quiet = first_verdicts(warehouse.reader(before[-1]), before[QUIET_FROM:])
     result: dict[str, Any] = {
-        "seed": seed, "quiet_days": max(0, history - QUIET_FROM), "after": after, "false": [row["cause"] for row in quiet], "kinds": {},
+        "seed": seed, "quiet_days": max(0, history - QUIET_FROM), "after": after, "false": [[row["cause"], row["metrics"]] for row in quiet], "kinds": {},
     }  # fmt: skip
     start = before[-1] + timedelta(days=1)
     for kind in kinds:
@@ -129,7 +129,7 @@ def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str
             known = {row["verdict_id"] for row in first_verdicts(reader, before)}
             verdicts = [row for row in first_verdicts(reader, days) if row["verdict_id"] not in known]
             mature = first_mature(reader, kind, start)
-        row = {"verdicts": [[str(one["day"]), one["cause"], one["action"]] for one in verdicts], "delay": None, "is_right": None}
+        row = {"verdicts": [[str(one["day"]), one["cause"], one["action"], one["metrics"]] for one in verdicts], "delay": None, "is_right": None}
         if kind in RIGHT and mature is not None and verdicts:
             row["delay"] = (verdicts[0]["day"] - mature).days
             row["is_right"] = any(one["cause"] in RIGHT[kind] for one in verdicts if one["day"] == verdicts[0]["day"])
@@ -166,9 +166,10 @@ def leading_to(store: Any, table: str) -> list[str]:
 
 
 def first_verdicts(reader: Any, days: Sequence[date]) -> list[dict[str, Any]]:
-    """Verdicts by the day they were first given: day, verdict_id, cause, action."""
+    """Verdicts by the day they were first given: day, verdict_id, cause, action, metrics."""
     rows = reader.connection.execute(
-        """SELECT min(as_of_date) AS day, verdict_id, any_value(cause) AS cause, any_value(action) AS action FROM drift_report
+        """SELECT min(as_of_date) AS day, verdict_id, any_value(cause) AS cause, any_value(action) AS action,
+               list(DISTINCT metric ORDER BY metric) AS metrics FROM drift_report
            WHERE verdict_id IS NOT NULL AND is_drifted AND as_of_date BETWEEN ? AND ? GROUP BY verdict_id ORDER BY 1, 2""",
         [days[0], days[-1]],
     ).pl()
@@ -255,12 +256,12 @@ def rate_error(reader: Any, place: Path, day: date) -> tuple[float, float]:
 def tell(done: Sequence[dict[str, Any]]) -> None:
     """Print what came of the seeds, with 95 % intervals."""
     quiet = sum(seed["quiet_days"] for seed in done)
-    false = [cause for seed in done for cause in seed["false"]]
+    false = [cause for seed in done for cause, _ in seed["false"]]
     for kind in QUIET:
         for seed in done:
             if kind in seed["kinds"]:
                 quiet += seed["after"]
-                false += [cause for _, cause, _ in seed["kinds"][kind]["verdicts"]]
+                false += [cause for _, cause, *_ in seed["kinds"][kind]["verdicts"]]
     causes = ", ".join(sorted(false)) or "none"
     low, high = (quiet / count if count else float("inf") for count in reversed(poisson_interval(len(false))))
     print(f"quiet days {quiet}, false verdicts {len(false)} ({causes}):")
@@ -272,7 +273,7 @@ def tell(done: Sequence[dict[str, Any]]) -> None:
         late = [row["delay"] for row in rows if row["delay"] is not None]
         within = share(sum(delay <= FOUND_WITHIN for delay in late), len(rows))
         right = share(sum(bool(row["is_right"]) for row in rows), len(rows))
-        causes = sorted({cause for row in rows for _, cause, _ in row["verdicts"]})
+        causes = sorted({cause for row in rows for _, cause, *_ in row["verdicts"]})
         print(f"{kind:20} found {len(late)}, within {FOUND_WITHIN} days {within}, right cause {right}")
         print(f"{'':20} days {dict(sorted(Counter(late).items()))}; causes given in all {causes}")
     mended = [seed["kinds"][REPAIRED].get("repair") for seed in done if REPAIRED in seed["kinds"]]
