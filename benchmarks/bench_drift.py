@@ -109,7 +109,8 @@ def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str
         run_days(warehouse, before, "bench", steps=names(store))
         quiet = first_verdicts(warehouse.reader(before[-1]), before[QUIET_FROM:])
     result: dict[str, Any] = {
-        "seed": seed, "quiet_days": max(0, history - QUIET_FROM), "after": after, "false": [[row["cause"], row["metrics"]] for row in quiet], "kinds": {},
+        "seed": seed, "quiet_days": max(0, history - QUIET_FROM), "after": after,
+        "false": [[row["cause"], row["metrics"]] for row in quiet], "kinds": {},
     }  # fmt: skip
     start = before[-1] + timedelta(days=1)
     for kind in kinds:
