@@ -558,11 +558,20 @@ def test_a_placement_of_nine_clicks_a_day_is_missed_within_three_days() -> None:
 
 
 def test_where_hardly_a_conversion_is_expected_one_persons_are_no_proof() -> None:
-    """Five orders of one day where one in five days is predicted."""
+    """Nine orders of three days where one in five days is predicted."""
     orders, predicted = np.zeros(60), np.full(60, 0.2)
-    orders[[45, 48]] = (4, 2)
-    history = one_series("ads.cvr_calibration_ratio[audience=loyal]", "calibration", "count", orders, predicted)
+    orders[[45, 46, 47]] = (4, 3, 2)
+    history = one_series("ads.cvr_calibration_ratio[placement=feed]", "calibration", "count", orders, predicted)
     assert not judged(history, [FIRST + timedelta(days=number) for number in range(45, 55)])["is_drifted"].any()
+
+
+def test_a_slow_difference_from_a_short_past_needs_more_evidence() -> None:
+    """A fortnight at seven tenths may be a past that was known too high; three days at three tenths are not."""
+    for days, share, is_drift in ((14, 0.7, False), (3, 0.3, True)):
+        came = np.full(98, 20.0)
+        came[98 - days :] *= share
+        history = one_series("plan.conversions_promise_ratio", "promise", "rate", came, np.full(98, 20.0))
+        assert judged(history, [FIRST + timedelta(days=97)])["is_drifted"].any() == is_drift
 
 
 def test_orders_of_many_lines_are_no_broken_count() -> None:
@@ -571,9 +580,9 @@ def test_orders_of_many_lines_are_no_broken_count() -> None:
     frames = []
     for device in ("desktop", "phone"):
         lines = generator.poisson(14, 98).astype(float)
-        lines[20:90:6] += 40
+        lines[24:88:6] += 40
         if device == "desktop":
-            lines[96:] += (58, 34)
+            lines[96:] += (44, 40)
         frames.append(one_series(f"events.volume[buying_device={device}]", "volume", "volume", lines, np.ones(98)))
     assert not judged(pl.concat(frames), [FIRST + timedelta(days=97)])["is_drifted"].any()
 

@@ -81,6 +81,7 @@ class Catalogue:
         self._by_worth = bool((self._counts["views"] > 0).any()) and store.recommendations.objective != "purchases"
         """Whether lists are ordered by what a look brings."""
         self._drivers = self._read_drivers(reader, counted_from, days[-1])
+        self._announced = _announced_prices(self._drivers)
         self._count_price = self._prices_on(self._counts.select("item_id", date="landed_date"))
 
     def places(self, ids: pl.Series) -> Integers:
@@ -123,10 +124,9 @@ class Catalogue:
 
     def _prices_on(self, wanted: pl.DataFrame) -> Floats:
         """Prices that item_drivers had announced for these (item_id, date); nan where they had not."""
-        if self._drivers is None:
+        if self._announced is None:
             return np.full(wanted.height, np.nan)
-        told = self._drivers.filter(pl.col("unit_price") > 0).unique(["item_id", "date"], keep="last", maintain_order=True)
-        found = wanted.join(told.select("item_id", "date", "unit_price"), on=["item_id", "date"], how="left", maintain_order="left")
+        found = wanted.join(self._announced, on=["item_id", "date"], how="left", maintain_order="left")
         return found["unit_price"].fill_null(np.nan).to_numpy()
 
     def at(self, day: date) -> None:
@@ -221,6 +221,14 @@ class Catalogue:
         item, age = self._count_item[rows][kept], ordinal(day) - self._count_day[rows][kept]
         counts = {kind: self._counts[kind].to_numpy()[rows][kept] for kind in POPULARITY_SHARES}
         return item_facts(item, age, counts, len(self.items)) | {"price": self.price}
+
+
+def _announced_prices(drivers: pl.DataFrame | None) -> pl.DataFrame | None:
+    """item_id, date and the newest unit_price announced for it."""
+    if drivers is None:
+        return None
+    newest = drivers.filter(pl.col("unit_price") > 0).unique(["item_id", "date"], keep="last", maintain_order=True)
+    return newest.select("item_id", "date", "unit_price")
 
 
 FACT_HALF_LIVES = (2, 7, 28, 90)

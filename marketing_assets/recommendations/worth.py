@@ -69,8 +69,7 @@ def _by_price(looks: Floats, turned: Floats, price: Floats) -> Floats:
 def price_cuts(price: Floats, listed: Floats) -> Floats:
     """Log of prices over list prices, at most LARGEST_CUT either way; 0 where either is unknown (nan, 0)."""
     known = np.isfinite(price) & (listed > 0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(known, np.log(np.where(known, price, 1.0) / np.where(known, listed, 1.0)), 0.0)
+    ratio = np.log(np.where(known, price, 1.0) / np.where(known, listed, 1.0))
     return np.asarray(np.clip(ratio, -LARGEST_CUT, LARGEST_CUT), dtype=np.float64)
 
 
