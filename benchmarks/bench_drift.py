@@ -1,14 +1,14 @@
 """Is drift found, is its cause right, is it quiet otherwise, and does the repair repair? On the sample shop, over many seeds.
 
-    python benchmarks/bench_drift.py [--seeds 40] [--first-seed 1] [--history 70] [--after 14] [--seen 8] [--kinds taste,...]
-        [--out FOLDER] [--jobs 2]
+    python benchmarks/bench_drift.py [--seeds 40] [--first-seed 1] [--history 70] [--after 14] [--seen 6]
+        [--kinds taste,...] [--out FOLDER] [--jobs 2]
 
 A seed's history is lived and built once under common practice; every drift is a branch of it, lived and built as one range: quiet
-ones and one that is repaired for `after` more days, those that are to be found only for `seen`. Printed: share found within 3 days
-of the first mature figure that can show it, share with the right cause, false verdicts on quiet days (the history from day 42 on,
-the branch without drift, the one with a season), for causes a refit mends the error against the true click probabilities with the
-requested runs and with learning stopped, and whether tables not named kept their content hashes. A finished seed is a file in `out`
-and is not run again.
+ones for `after` more days, those that are to be found for `seen`, one that is to be repaired for three days longer. Printed: share
+found within 3 days of the first mature figure that can show it, share with the right cause, false verdicts on quiet days (the
+history from day 42 on, the branch without drift, the one with a season), for causes a refit mends the error against the true click
+probabilities with the requested runs and with learning stopped, and whether tables not named kept their content hashes. A finished
+seed is a file in `out` and is not run again.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from marketing_assets.trial.run import end_with_parent  # noqa: E402
 
 QUIET_FROM = 42
 FOUND_WITHIN = 3
+REPAIRED_WITHIN = 7
 KINDS = ("none", "season", "taste", "placement_collapse", "tracking_bug", "mix", "price", "stock")
 QUIET = ("none", "season")
 REPAIRED = "placement_collapse"
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--history", type=int, default=70)
     parser.add_argument("--after", type=int, default=14)
-    parser.add_argument("--seen", type=int, default=8)
+    parser.add_argument("--seen", type=int, default=6)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "bench_drift")
     parser.add_argument("--jobs", type=int, default=1, help="seeds lived side by side, each in a process of its own")
@@ -97,16 +98,16 @@ def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str
     from marketing_assets.pipeline import run_days
     from marketing_assets.sample_shop import Drift
     from marketing_assets.trial import TrialShop
-    from marketing_assets.trial.loop import opened
+    from marketing_assets.trial.loop import opened, steps_used, store_of
     from marketing_assets.warehouse import days_between
 
     shop = TrialShop(folder / "past", seed)
     before = days_between(shop.first_day, shop.first_day + timedelta(days=history - 1))
     for day in before:
         shop.live(day)
-    store = load(folder / "past")
+    store = store_of(folder / "past", {})
     with opened(folder / "past", store) as warehouse:
-        run_days(warehouse, before, "bench", steps=names(store))
+        run_days(warehouse, before, "bench", steps=steps_used(store))
         quiet = first_verdicts(warehouse.reader(before[-1]), before[QUIET_FROM:])
     result: dict[str, Any] = {
         "seed": seed, "quiet_days": max(0, history - QUIET_FROM), "after": after,
@@ -114,7 +115,7 @@ def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str
     }  # fmt: skip
     start = before[-1] + timedelta(days=1)
     for kind in kinds:
-        length = after if kind in (*QUIET, REPAIRED) else seen
+        length = after if kind in QUIET else seen + (FOUND_WITHIN if kind == REPAIRED else 0)
         days = days_between(start, start + timedelta(days=length - 1))
         place = folder / kind
         twin = shop.branch(place)
@@ -123,9 +124,9 @@ def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str
         for day in days:
             twin.live(day)
         shutil.copy2(folder / "past" / "warehouse.duckdb", place / "warehouse.duckdb")
-        kind_store = load(place)
+        kind_store = store_of(place, {})
         with opened(place, kind_store) as warehouse:
-            run_days(warehouse, days, "bench", steps=names(kind_store))
+            run_days(warehouse, days, "bench", steps=steps_used(kind_store))
             reader = warehouse.reader(days[-1])
             known = {row["verdict_id"] for row in first_verdicts(reader, before)}
             verdicts = [row for row in first_verdicts(reader, days) if row["verdict_id"] not in known]
@@ -139,31 +140,6 @@ def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str
         result["kinds"][kind] = row
         shutil.rmtree(place, ignore_errors=True)
     return result
-
-
-def load(folder: Path) -> Any:
-    from marketing_assets.config import load_store
-
-    return load_store(folder / "store.yaml").model_copy(update={"threads": 1})
-
-
-def names(store: Any) -> list[str]:
-    from marketing_assets.pipeline import steps_of
-    from marketing_assets.trial.loop import UNUSED_STEPS
-
-    return [step.name for step in steps_of(store) if step.name not in UNUSED_STEPS]
-
-
-def leading_to(store: Any, table: str) -> list[str]:
-    """The steps that a table rests on, and its own."""
-    from marketing_assets.pipeline import steps_of
-
-    needed, found = {table}, []
-    for step in reversed(steps_of(store)):
-        if needed & set(step.tables):
-            needed |= set(step.reads)
-            found.append(step.name)
-    return found[::-1]
 
 
 def first_verdicts(reader: Any, days: Sequence[date]) -> list[dict[str, Any]]:
@@ -199,29 +175,29 @@ def repair(place: Path, usual: Sequence[date], days: Sequence[date], verdicts: S
 
     Verdicts are acted on, on the day they are given, up to the first with the right cause: later ones of the branch judge rates that
     were never repaired. A day reads nothing after it, so both arms build anew, over what the branch was built to, only what comes to
-    differ.
+    differ, up to a week after the last of them.
     """
     from marketing_assets.control import request_refit
     from marketing_assets.pipeline import run_days, tables_after
     from marketing_assets.trial import act_on_verdicts
-    from marketing_assets.trial.loop import opened
+    from marketing_assets.trial.loop import opened, store_of
 
-    store = load(place)
-    rates = leading_to(store, "response_rates")
+    store = store_of(place, {})
     shutil.copy2(place / "warehouse.duckdb", place / "built.duckdb")
     right = min((one["day"] for one in verdicts if one["cause"] in RIGHT[REPAIRED]), default=days[-1])
     told = sorted({one["day"] for one in verdicts if one["day"] <= right})
+    days = [day for day in days if day <= told[-1] + timedelta(days=REPAIRED_WITHIN)]
     kept = True
     with opened(place, store) as warehouse:
         for number, day in enumerate(told):
             if number:
-                run_days(warehouse, [one for one in days if told[number - 1] < one <= day], "bench", steps=rates)
+                run_days(warehouse, [one for one in days if told[number - 1] < one <= day], "bench", steps=["response"])
             before = {key: row.content_hash for key, row in warehouse.ledger.items() if key[1] == day}
             acted = act_on_verdicts(warehouse, day, "bench")
             named = set(tables_after(store, {asset for verdict in acted for asset in verdict.assets})) | {"raw_refit_requests"}
             kept &= all(warehouse.ledger[key].content_hash == value for key, value in before.items() if key[0] not in named)
         if told[-1] < days[-1]:
-            run_days(warehouse, [day for day in days if day > told[-1]], "bench", steps=rates)
+            run_days(warehouse, [day for day in days if day > told[-1]], "bench", steps=["response"])
         reader = warehouse.reader(days[-1])
         errors = {"repaired": {str(day): rate_error(reader, place, day) for day in days}}
         errors["before"] = {str(day): rate_error(reader, place, day) for day in usual}
@@ -229,7 +205,8 @@ def repair(place: Path, usual: Sequence[date], days: Sequence[date], verdicts: S
     shutil.rmtree(place / "control", ignore_errors=True)
     request_refit(store, days[0], "response_rates", "stop_learning", reason="never learns again")
     with opened(place, store) as warehouse:
-        run_days(warehouse, days, "bench", steps=rates)
+        run_days(warehouse, days[:1], "bench", steps=["source_refit_requests", "cleaning"])
+        run_days(warehouse, days, "bench", steps=["response"])
         reader = warehouse.reader(days[-1])
         errors["never"] = {str(day): rate_error(reader, place, day) for day in days}
     return {"found": str(told[-1]), "hashes_kept": kept, "errors": errors}
@@ -297,7 +274,7 @@ def tell(done: Sequence[dict[str, Any]]) -> None:
 def week_after(row: dict[str, Any], arm: str) -> list[float]:
     """The arm's absolute errors on the seven days after the verdict, as far as they were lived."""
     found = date.fromisoformat(row["found"])
-    return [day[0] for name, day in row["errors"][arm].items() if 0 < (date.fromisoformat(name) - found).days <= 7]
+    return [day[0] for name, day in row["errors"][arm].items() if 0 < (date.fromisoformat(name) - found).days <= REPAIRED_WITHIN]
 
 
 def share(count: int, of: int) -> str:

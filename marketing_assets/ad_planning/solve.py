@@ -27,12 +27,16 @@ COLUMNS_ABOVE = 4_000
 
 @dataclass(frozen=True)
 class Statement:
-    """The problem in cvxpy. exploit: impressions chosen; total: impressions by group; x: what is bought, an expression."""
+    """The problem in cvxpy. exploit: impressions chosen; total: impressions by group; x: what is bought, an expression.
+
+    spread: see exploration_spread.
+    """
 
     problem: Any
     exploit: Any
     total: Any
     x: Any
+    spread: sp.csr_array
     blocks: list[Block]
     constraints: list[Any]
     losses: Repetition
@@ -56,7 +60,8 @@ def state_plan(cells: Cells, limits: Limits, constraints: Sequence[PlanConstrain
 
     exploit = cp.Variable(cells.n, nonneg=True, name="exploit")
     total = cp.Variable(cells.groups.height, nonneg=True, name="total")
-    x = exploit + exploration_spread(cells, share) @ total if share > 0 else exploit
+    spread = exploration_spread(cells, share)
+    x = exploit + spread @ total if share > 0 else exploit
 
     value = expected_value(x, cells, losses)
     conversions = expected_conversions(x, cells, losses)
@@ -69,7 +74,7 @@ def state_plan(cells: Cells, limits: Limits, constraints: Sequence[PlanConstrain
     limited = [side(block) <= block.limit if block.sense == "<=" else side(block) >= block.limit for block in blocks]
     split: Any = cells.members @ exploit == (1 - share) * total
     problem = cp.Problem(cp.Maximize(value), [split, *limited])
-    return Statement(problem, exploit, total, x, blocks, limited, losses)
+    return Statement(problem, exploit, total, x, spread, blocks, limited, losses)
 
 
 @dataclass(frozen=True)
@@ -318,7 +323,7 @@ class Model:
             total = (cells.members @ exploit) / (1 - share)
         else:
             total = np.maximum(values[self.total_at : self.total_at + len(cells.available)], 0.0)
-        x = exploit + exploration_spread(cells, share) @ total if share > 0 else exploit
+        x = exploit + self.statement.spread @ total if share > 0 else exploit
         duals = [
             (-1.0 if block.sense == "<=" else 1.0) * row_dual[start : start + len(block.names)] + 0.0
             for block, start in zip(self.statement.blocks, self.block_starts, strict=True)

@@ -10,7 +10,7 @@ and nothing else; its warehouse is built over the past as one range, then day by
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -86,9 +86,9 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
             one.live(day)
 
     lived(shop)
-    store = _store(past, plan)
+    store = store_of(past, plan.settings)
     with opened(past, store) as warehouse:
-        built = run_days(warehouse, before, f"trial-{seed}", steps=_names(store))
+        built = run_days(warehouse, before, f"trial-{seed}", steps=steps_used(store))
         dispersion = dispersion_of(warehouse.reader(before[-1]), before[-1])
     arms = {
         name: branch(shop, make, seed, folder / name, lived)
@@ -105,7 +105,7 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
 def _live_arms(
     arms: dict[str, Shop], days: Sequence[date], plan: Plan, seed: int, dispersion: float, folder: Path, tell: Tell
 ) -> Lived:
-    store = _store(folder / SYSTEM, plan)
+    store = store_of(folder / SYSTEM, plan.settings)
     system = SystemDecisions()
     verdicts: list[dict[str, Any]] = []
     cpu: dict[str, float] = {}
@@ -116,7 +116,7 @@ def _live_arms(
         budgets = daily_budgets_of(warehouse.reader(days[0] - timedelta(days=1)), days[0] - timedelta(days=1))
         waiting: list[date] = []
         unjudged: list[date] = []
-        deciding = [name for name in _names(store) if name not in JUDGING_STEPS]
+        deciding = [name for name in steps_used(store) if name not in JUDGING_STEPS]
 
         def build(window: Sequence[date], steps: Sequence[str]) -> None:
             for result in run_days(warehouse, window, run_id, steps=steps):
@@ -150,7 +150,7 @@ def _live_arms(
         figures = believed_figures(warehouse.reader(days[-1]), days, arms[SYSTEM])
         effects = []
         for experiment, name in WITHOUT.items():
-            other_store = _store(folder / name, plan)
+            other_store = store_of(folder / name, plan.settings)
             with opened(folder / name, other_store) as other:
                 run_days(other, days, run_id, steps=[step.name for step in steps_of(other_store) if step.group in ("sources", "cleaning")])
                 effects += believed_effects(warehouse.reader(days[-1]), other.reader(days[-1]), experiment, days)
@@ -175,7 +175,7 @@ class _Stock:
     """The oracle's own stock, read from its landing files as the system reads its."""
 
     def __init__(self, folder: Path, plan: Plan) -> None:
-        self.store = _store(folder, plan)
+        self.store = store_of(folder, plan.settings)
         self.connection = duckdb.connect(str(folder / "warehouse.duckdb"), config={"threads": str(self.store.threads)})
         self.warehouse = Warehouse(self.connection, self.store, None)
         self.step = step_of_table(self.store)["raw_items"]
@@ -199,16 +199,20 @@ class opened:
     def __enter__(self) -> Warehouse:
         self.connection = duckdb.connect(str(self.path), config={"threads": str(self.store.threads), "memory_limit": "4GB"})
         self.connection.execute("SET enable_progress_bar = false")  # a process of its own looks to the engine like a prompt
+        self.connection.execute("SET checkpoint_threshold = '1GB'")  # thrown away after: laid down once, when it is closed
         return Warehouse(self.connection, self.store, None)
 
     def __exit__(self, *error: object) -> None:
         self.connection.close()
 
 
-def _store(folder: Path, plan: Plan) -> Store:
-    """The shop's own store.yaml with the trial's settings on top; one thread, since seeds run side by side."""
-    return load_store(folder / "store.yaml").model_copy(update={"threads": 1, **plan.settings})
+def store_of(folder: Path, settings: Mapping[str, Any]) -> Store:
+    """The shop's own store.yaml with the trial's settings on top; one thread, since seeds run side by side, and no what-if of budgets."""
+    store = load_store(folder / "store.yaml")
+    planning = store.ad_planning.model_copy(update={"scenario_levels": ()})
+    return store.model_copy(update={"threads": 1, "ad_planning": planning, **settings})
 
 
-def _names(store: Store) -> list[str]:
+def steps_used(store: Store) -> list[str]:
+    """The steps that decisions and figures of a trial rest on, by name."""
     return [step.name for step in steps_of(store) if step.name not in UNUSED_STEPS]
