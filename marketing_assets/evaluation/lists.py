@@ -20,7 +20,7 @@ import polars as pl
 from marketing_assets.config import KEYFRAME_DAYS, UNKNOWN_USER, Store
 from marketing_assets.evaluation.ad_log import enumerated
 from marketing_assets.evaluation.queries import Tables, query
-from marketing_assets.evaluation.windows import CELL, Arrival, empty_report, finish, frame_of, scored_windows
+from marketing_assets.evaluation.windows import CELL, Arrival, empty_report, finish, frame_of, in_force, scored_windows
 from marketing_assets.intervals import clustered_means
 from marketing_assets.warehouse import Reader
 
@@ -126,30 +126,14 @@ def lists_in_force(reader: Reader, users: pl.DataFrame) -> tuple[pl.DataFrame, p
     first, last = users["issued_date"].min(), users["issued_date"].max()
     heads = heads_query(reader, reader.keyframe_before(first), last)  # type: ignore[arg-type]
     heads = heads.sort("as_of_date", "user_id").with_row_index("list")
-    issues = users.select("issued_date").unique().sort("issued_date")
-    issues = issues.with_columns(
-        keyframe=pl.Series([reader.keyframe_before(day) for day in issues["issued_date"]], dtype=pl.Date)
+    popular = heads.filter(pl.col("user_id") == UNKNOWN_USER).select("as_of_date", popular="list", popular_policy="policy_id")
+    own = heads.with_columns(pl.col("user_id").cast(users.schema["user_id"], strict=False)).drop_nulls("user_id")
+    joined = in_force(reader, in_force(reader, users, own, by="user_id"), popular).with_columns(
+        is_known=pl.col("list").is_not_null(),
+        list=pl.coalesce("list", "popular"),
+        policy_id=pl.when(pl.col("list").is_not_null()).then("policy_id").otherwise("popular_policy"),
     )
-    dated = heads.select("list", "user_id", "policy_id", listed="as_of_date")
-    popular = issues.join_asof(
-        dated.filter(pl.col("user_id") == UNKNOWN_USER).select("listed", popular="list", popular_policy="policy_id", since="listed"),
-        left_on="issued_date",
-        right_on="listed",
-    )
-    popular = popular.with_columns(pl.when(pl.col("since") >= pl.col("keyframe")).then(pl.col("popular", "popular_policy")))
-    own = dated.with_columns(pl.col("user_id").cast(users.schema["user_id"], strict=False), since="listed").drop_nulls("user_id")
-    joined = (
-        users.sort("issued_date", "user_id")
-        .join_asof(own, left_on="issued_date", right_on="listed", by="user_id", check_sortedness=False)
-        .join(popular.select("issued_date", "keyframe", "popular", "popular_policy"), on="issued_date", how="left")
-        .with_columns(is_known=(pl.col("since") >= pl.col("keyframe")).fill_null(False))
-        .with_columns(
-            list=pl.when("is_known").then("list").otherwise("popular"),
-            policy_id=pl.when("is_known").then("policy_id").otherwise("popular_policy"),
-        )
-        .filter(pl.col("list").is_not_null())
-        .select(*users.columns, "list", "is_known", "popular", "policy_id")
-    )
+    joined = joined.drop_nulls("list").select(*users.columns, "list", "is_known", "popular", "policy_id")
     named = pl.concat([joined["list"], joined["popular"].drop_nulls()]).unique()
     return joined, heads.filter(pl.col("list").is_in(named.implode())).select("list", "user_id", "as_of_date")
 

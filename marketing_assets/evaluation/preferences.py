@@ -20,7 +20,7 @@ from marketing_assets.config import UNKNOWN_USER, Store
 from marketing_assets.evaluation.business import with_category
 from marketing_assets.evaluation.lists import known_within, list_windows
 from marketing_assets.evaluation.queries import Tables, query
-from marketing_assets.evaluation.windows import CELL, Arrival, empty_report, finish
+from marketing_assets.evaluation.windows import CELL, Arrival, empty_report, finish, in_force
 from marketing_assets.intervals import clustered
 from marketing_assets.warehouse import Reader
 
@@ -35,25 +35,10 @@ def score_preferences(reader: Reader, days: Sequence[date], store: Store, seen: 
     first: date = windows["start_date"].min()  # type: ignore[assignment]
     chosen = with_category(reader, chosen_query(reader, first - timedelta(days=1), first, days[-1]), days[-1]).drop_nulls("category")
     issued: date = windows["issued_date"].min()  # type: ignore[assignment]
-    leanings = leanings_query(reader, reader.keyframe_before(issued), days[-1]).sort("as_of_date", "user_id")
-    if chosen.is_empty() or leanings.is_empty():
-        return empty_report()
-    keyframes = pl.DataFrame(
-        [(day, reader.keyframe_before(day)) for day in windows["issued_date"].unique().sort()],
-        schema={"issued_date": pl.Date, "keyframe": pl.Date}, orient="row",
-    )  # fmt: skip
-    looks = (
-        known_within(windows, chosen)
-        .unique(["window", "user_id", "item_id"], keep="any")
-        .join(windows.select("window", "issued_date"), on="window")
-        .sort("issued_date", "user_id")
-        .join_asof(
-            leanings.with_columns(since="as_of_date").rename({"as_of_date": "said"}),
-            left_on="issued_date", right_on="said", by="user_id", check_sortedness=False,
-        )
-        .join(keyframes, on="issued_date")
-        .filter(pl.col("since") >= pl.col("keyframe"), pl.col("preferred_category").is_not_null())
-    )  # fmt: skip
+    leanings = leanings_query(reader, reader.keyframe_before(issued), days[-1])
+    looks = known_within(windows, chosen).unique(["window", "user_id", "item_id"], keep="any")
+    looks = in_force(reader, looks.join(windows.select("window", "issued_date"), on="window"), leanings, by="user_id")
+    looks = looks.drop_nulls("preferred_category")
     if looks.is_empty():
         return empty_report()
     rates = clustered(

@@ -20,6 +20,7 @@ import polars as pl
 from marketing_assets.config import Store
 from marketing_assets.evaluation.queries import plain_numbers
 from marketing_assets.intervals import Kind, clustered_sums
+from marketing_assets.warehouse import Reader
 
 CELL = ("as_of_date", "outcome_date", "issued_date", "horizon_days", "segment_type", "segment", "policy_id")
 REPORT = pl.Schema(
@@ -157,6 +158,27 @@ def changes(states: pl.DataFrame, entity: Sequence[str], dimensions: Sequence[st
     )
     removed = following.with_columns(-pl.col(*measures))
     return pl.concat([ordered, removed.select(ordered.columns)]).select("landed_date", *dimensions, *measures)
+
+
+def in_force(reader: Reader, rows: pl.DataFrame, entries: pl.DataFrame, by: str | None = None) -> pl.DataFrame:
+    """Rows with the columns of the entry in force at their issued_date, null where there was none: the newest by then, of the same
+    `by`, since the keyframe before it (a change log is not looked at beyond). In order of issued_date and `by`.
+
+    entries: as_of_date, `by`, and what is to be added.
+    """
+    keyframes = rows.select(issued_date=pl.col("issued_date").unique())
+    keyframes = keyframes.with_columns(keyframe=pl.Series([reader.keyframe_before(day) for day in keyframes["issued_date"]], dtype=pl.Date))
+    order = [] if by is None else [by]
+    found = (
+        rows.sort("issued_date", *order)
+        .join_asof(
+            entries.with_columns(since="as_of_date").sort("as_of_date", *order),
+            left_on="issued_date", right_on="as_of_date", by=by, check_sortedness=False,
+        )
+        .join(keyframes, on="issued_date", how="left", maintain_order="left")
+    )  # fmt: skip
+    added = [name for name in entries.columns if name not in ("as_of_date", *order)]
+    return found.select(*rows.columns, pl.when(pl.col("since") >= pl.col("keyframe")).then(pl.col(added)))
 
 
 @dataclass(frozen=True)
