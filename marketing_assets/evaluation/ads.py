@@ -255,7 +255,7 @@ def score_ads(reader: Reader, days: Sequence[date], store: Store, log: AdLog | N
     frames.append(report("ads", [ROI], late_cells.with_rows(filled), late_windows, store))
     if log is not None and shown is not None:
         frames += [score_clicks(cells, windows, store), score_conversions(late_cells, late_windows, store)]
-        frames.append(score_plan(reader, log, days, store, (windows, prompt, shown), (late_windows, late, paid)))
+        frames.append(score_plan(reader, log, days, store, (windows, cells, shown), (late_windows, late_cells, paid)))
     return pl.concat(frames)
 
 
@@ -337,8 +337,8 @@ PROMISES = {
 }
 
 
-Served = tuple[pl.DataFrame, Increments, pl.DataFrame]
-"""Scored windows, what was served in them added up by part and user, and the same row by row."""
+Served = tuple[pl.DataFrame, Cells, pl.DataFrame]
+"""Scored windows, what was served in them added up by part and user, and all that was served row by row."""
 
 
 def score_plan(reader: Reader, log: AdLog, days: Sequence[date], store: Store, prompt: Served, late: Served) -> pl.DataFrame:
@@ -363,16 +363,19 @@ def score_plan(reader: Reader, log: AdLog, days: Sequence[date], store: Store, p
     )  # fmt: skip
     under_plan = log.shown.filter("is_planned").select("event_date", "landed_date").unique()
     frames = []
-    for (windows, stacked, rows), names in ((prompt, list(PROMISES)[:3]), (late, list(PROMISES)[3:])):
+    for (windows, cells, rows), names in ((prompt, list(PROMISES)[:3]), (late, list(PROMISES)[3:])):
         totals = expand(promised, windows, promises, by_cluster=False)
         promise_of = totals.names.join(totals.rows, on="cell").drop("cell")
         has_plan, has_none = by_plan(windows, under_plan)
-        every = stacked.only(pl.col("segment_type").is_in(["all", *segments]) & (pl.col("policy_id") == "all"))
-        planned = every if rows["is_planned"].all() else stack(rows.filter("is_planned"), segments, names)
-        served = [expand(planned, has_plan, names), expand(every, has_none, names)]
+        every = cells.only(pl.col("segment_type").is_in(["all", *segments]) & (pl.col("policy_id") == "all"))
+        if rows["is_planned"].all():
+            served = [every]
+        else:
+            planned = expand(stack(rows.filter("is_planned"), segments, names), has_plan, names)
+            served = [planned, every.within(has_none)]
         for name in names:
             metric, promise = PROMISES[name]
-            actual = pl.concat([_totals(cells, name, store.evaluation.interval) for cells in served])
+            actual = pl.concat([_totals(part, name, store.evaluation.interval) for part in served])
             ratio = (
                 promise_of.filter(pl.col(promise) > 0)
                 .select(*CELL, promised=promise)
@@ -408,9 +411,8 @@ def by_plan(windows: pl.DataFrame, under_plan: pl.DataFrame) -> tuple[pl.DataFra
 
 def _totals(cells: Cells, measure: str, level: float) -> pl.DataFrame:
     """Sum of a measure by cell, with its interval over users: CELL, numerator, ci_low, ci_high, n."""
-    rows = cells.rows.select("cell", "cluster", measure).sort("cell", "cluster")
-    values = rows[measure].cast(pl.Float64).to_numpy()
-    found = clustered_sums(rows["cell"], rows["cluster"], values, np.zeros(values.size), "total", level=level)
+    values = cells.rows[measure].cast(pl.Float64).to_numpy()
+    found = clustered_sums(cells.rows["cell"], cells.rows["cluster"], values, np.zeros(values.size), "total", level=level)
     return cells.names.join(found, on="cell").select(*CELL, "numerator", "ci_low", "ci_high", "n")
 
 
@@ -428,14 +430,7 @@ def score_pacing(
     whole = promised.only(pl.col("segment_type") == "all")
     paid = log.shown.filter(pl.col("event_date") >= days[0].replace(day=1), pl.col("event_date").is_in(whole.rows["event_date"].implode()))
     served = zip((paid.filter("is_planned"), paid), by_plan(month, under_plan), strict=True)
-    spent = pl.concat(
-        [
-            cells.names.join(cells.rows, on="cell")
-            .group_by(CELL)
-            .agg(numerator=pl.col("spend").sum(), n=(pl.col("spend") != 0).sum().cast(pl.Int64))
-            for cells in (expand(stack(rows.rename({"cost": "spend"}), {}, ["spend"]), of, ["spend"]) for rows, of in served)
-        ]
-    )
+    spent = pl.concat([_spent(rows, of) for rows, of in served])
     plan = expand(whole, month, ["planned_spend"], by_cluster=False)
     ratio = (
         plan.names.join(plan.rows, on="cell")
@@ -456,3 +451,15 @@ def score_pacing(
         ),
         month,
     )
+
+
+def _spent(rows: pl.DataFrame, months: pl.DataFrame) -> pl.DataFrame:
+    """What was spent in months to date, and on how many users: CELL, numerator, n."""
+    spend = expand(stack(rows.drop("cluster").rename({"cost": "spend"}), {}, ["spend"]), months, ["spend"], by_cluster=False)
+    # a user counts from the day on which the first of the month's spend on them was known
+    since = rows.filter(pl.col("cost") != 0).group_by("cluster", start_date=pl.col("event_date").dt.month_start())
+    new = since.agg(since=pl.max_horizontal("event_date", "landed_date").min()).group_by("start_date", "since").agg(n=pl.len())
+    people = months.join(new, on="start_date").filter(pl.col("since") <= pl.col("as_of_date"))
+    people = people.group_by("as_of_date", "start_date").agg(pl.col("n").sum().cast(pl.Int64))
+    sums = spend.names.join(spend.rows, on="cell").join(months.select("as_of_date", "start_date"), on="as_of_date")
+    return sums.join(people, on=["as_of_date", "start_date"], how="left").select(*CELL, numerator="spend", n=pl.col("n").fill_null(0))

@@ -205,7 +205,8 @@ class Increments:
 class Cells:
     """Sums by scored window and part.
 
-    rows: cell, cluster (where kept by user; each once per cell), measures. names: CELL and its cell, which several may share.
+    rows: cell, cluster (where kept by user; each once per cell), measures, in order of cell and cluster. names: CELL and its cell,
+    which several may share.
     """
 
     rows: pl.DataFrame
@@ -214,7 +215,12 @@ class Cells:
     def only(self, chosen: pl.Expr) -> Cells:
         """The cells of which `chosen` holds."""
         kept = self.names.filter(chosen)
-        return Cells(self.rows.join(kept, on="cell", how="semi"), kept)
+        return Cells(self.rows.join(kept, on="cell", how="semi", maintain_order="left"), kept)
+
+    def within(self, windows: pl.DataFrame) -> Cells:
+        """The cells of these windows."""
+        kept = self.names.join(windows, on=["as_of_date", "outcome_date", "horizon_days"], how="semi", maintain_order="left")
+        return Cells(self.rows.join(kept, on="cell", how="semi", maintain_order="left"), kept)
 
     def with_rows(self, rows: pl.DataFrame) -> Cells:
         return Cells(rows, self.names)
@@ -288,11 +294,27 @@ def expand(stacked: Increments, windows: pl.DataFrame, measures: Sequence[str], 
         .explode("event_date")
         .join(stacked.rows, on=["event_date", "part"], how="inner")
         .filter(pl.col("landed_date") <= pl.col("newest"))
-        .group_by("cell", *(["cluster"] if by_cluster else []))
-        .agg(pl.col(*measures).sum())
     )
+    rows = by_cell_and_cluster(rows, measures) if by_cluster else rows.group_by("cell").agg(pl.col(*measures).sum())
     names = known.join(states, on=state).join(stacked.parts, on="part")
     return Cells(rows, names.select("cell", *CELL).sort(CELL))
+
+
+def by_cell_and_cluster(rows: pl.DataFrame, measures: Sequence[str]) -> pl.DataFrame:
+    """Sums of measures by cell and cluster, in order of both.
+
+    Names of an Enum are numbers already: with the cell's they make one key, which takes half as long to group and sort by as two.
+    """
+    names = rows.schema["cluster"]
+    if not isinstance(names, pl.Enum):
+        return rows.group_by("cell", "cluster").agg(pl.col(*measures).sum()).sort("cell", "cluster")
+    size = len(names.categories) + 1  # no name comes first
+    key = pl.col("cell") * size + pl.col("cluster").to_physical().cast(pl.Int64).fill_null(-1) + 1
+    summed = rows.select(*measures, key=key).group_by("key").agg(pl.col(*measures).sum()).sort("key")
+    number = pl.col("key") % size
+    return summed.select(
+        *measures, cell=pl.col("key") // size, cluster=pl.when(number > 0).then(number - 1).cast(pl.UInt32).cat.to(names)
+    )
 
 
 def same_weekday_totals(stacked: Increments, windows: pl.DataFrame, measures: Sequence[str]) -> pl.DataFrame:
@@ -343,16 +365,14 @@ def report(
     """Report rows of metrics that share cells. `cells` as from `expand`, `baselines` as from `same_weekday_totals`."""
     frames = []
     settings = store.evaluation
-    # sorted once for every metric
-    ordered = cells.rows.sort("cell", "cluster")
-    columns = ordered.select(
+    columns = cells.rows.select(
         *[ratio.num.cast(pl.Float64).alias(f"{ratio.metric} num") for ratio in metrics],
         *[(ratio.den if ratio.den is not None else pl.lit(0.0)).cast(pl.Float64).alias(f"{ratio.metric} den") for ratio in metrics],
     )
     for ratio in metrics:
         scored = clustered_sums(
-            ordered["cell"],
-            ordered["cluster"],
+            cells.rows["cell"],
+            cells.rows["cluster"],
             columns[f"{ratio.metric} num"].to_numpy(),
             columns[f"{ratio.metric} den"].to_numpy(),
             ratio.kind,
