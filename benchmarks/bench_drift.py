@@ -95,7 +95,7 @@ def to_file(seed: int, given: argparse.Namespace, kinds: Sequence[str]) -> float
 
 def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str], folder: Path) -> dict[str, Any]:
     """Live a seed: verdicts of every kind of drift, quiet days, and the repair of what a refit mends."""
-    from marketing_assets.pipeline import run_days
+    from marketing_assets.running import run_days
     from marketing_assets.sample_shop import Drift
     from marketing_assets.trial import TrialShop
     from marketing_assets.trial.loop import opened, steps_used, store_of
@@ -178,7 +178,8 @@ def repair(place: Path, usual: Sequence[date], days: Sequence[date], verdicts: S
     differ, up to a week after the last of them.
     """
     from marketing_assets.control import request_refit
-    from marketing_assets.pipeline import run_days, tables_after
+    from marketing_assets.pipeline import tables_after
+    from marketing_assets.running import run_days
     from marketing_assets.trial import act_on_verdicts
     from marketing_assets.trial.loop import opened, store_of
 

@@ -23,8 +23,9 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from marketing_assets.config import Store, load_store
-from marketing_assets.pipeline import run_days, steps_of
+from marketing_assets.pipeline import steps_of
 from marketing_assets.response import build_response
+from marketing_assets.running import run_days
 from marketing_assets.sample_shop import SampleShop
 from marketing_assets.trial import TrialShop
 from marketing_assets.trial.loop import opened

@@ -1,7 +1,7 @@
 """What landed or changed since the ledger was written, and whether the shop is up to date: decisions, from files and the ledger's copy.
 
 What belongs here: pure decisions a sensor or `marketing status` takes without opening the warehouse. What does not: running
-anything (pipeline.py, orchestration/).
+anything (running.py, orchestration/).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from marketing_assets.config import CONTROL_INPUTS, Store
-from marketing_assets.pipeline import newest_closed_day
 from marketing_assets.privacy.marks import retained
+from marketing_assets.running import newest_closed_day
 from marketing_assets.schemas import INPUTS
 from marketing_assets.warehouse import days_between, digest
 

@@ -55,7 +55,7 @@ def _newest(store: Store, given: date | None) -> date:
     if given is not None:
         return given
     from marketing_assets.catch_up import fingerprints_of
-    from marketing_assets.pipeline import newest_closed_day
+    from marketing_assets.running import newest_closed_day
     from marketing_assets.warehouse import read_ledger_copy
 
     closed = newest_closed_day(fingerprints_of(read_ledger_copy(store)), store)

@@ -13,7 +13,7 @@ import pytest
 
 from marketing_assets import cli
 from marketing_assets.config import REPOSITORY_ROOT, Store, load_store
-from marketing_assets.pipeline import run_days
+from marketing_assets.running import run_days
 from marketing_assets.warehouse import days_between, open_warehouse
 from marketing_assets_tests.conftest import FIRST, LAST
 from marketing_assets_tests.test_reviews import stand_in

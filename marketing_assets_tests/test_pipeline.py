@@ -20,7 +20,8 @@ from polars.testing import assert_frame_equal
 
 from marketing_assets import pipeline
 from marketing_assets.config import REPOSITORY_ROOT, Store
-from marketing_assets.pipeline import mend, run_days, run_step, step_of_table, steps_of, tables_after
+from marketing_assets.pipeline import step_of_table, steps_of, tables_after
+from marketing_assets.running import mend, run_days, run_step
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import (
     MissingPartitions,

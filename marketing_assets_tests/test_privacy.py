@@ -18,7 +18,7 @@ import pytest
 from marketing_assets import cli
 from marketing_assets.config import Store, load_store
 from marketing_assets.exports import export_day
-from marketing_assets.pipeline import Fingerprints, mend, run_days, run_step, stale_days, steps_of
+from marketing_assets.pipeline import steps_of
 from marketing_assets.privacy import erase as erase_module
 from marketing_assets.privacy import expire as expire_module
 from marketing_assets.privacy.beside import erase_from_history
@@ -27,6 +27,7 @@ from marketing_assets.privacy.expire import expire
 from marketing_assets.privacy.marks import Expired, PrivacyError, check_retained, marks_path, read_marks
 from marketing_assets.privacy.people import BLANKED, REMOVED
 from marketing_assets.report import write_report
+from marketing_assets.running import Fingerprints, mend, run_days, run_step, stale_days
 from marketing_assets.schemas import INPUTS, TABLES
 from marketing_assets.warehouse import days_between, open_warehouse, read_ledger_copy, warehouse_path
 from marketing_assets.warehouse.compacting import compact

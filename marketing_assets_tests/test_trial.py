@@ -19,7 +19,8 @@ import yaml
 
 from marketing_assets.config import REPOSITORY_ROOT, Store
 from marketing_assets.control import Verdict, read_requests, request_file, request_refit, request_verdict, stopped_by
-from marketing_assets.pipeline import run_days, steps_of, steps_to_remake
+from marketing_assets.pipeline import steps_of, steps_to_remake
+from marketing_assets.running import run_days
 from marketing_assets.sample_shop import Decisions, KnowingShop, SampleShop
 from marketing_assets.trial import TrialError, act_on_verdicts, run_trial, verdicts_of
 from marketing_assets.trial.arms import for_day, true_orders, true_plan, without_ads, without_lists

@@ -1,7 +1,7 @@
 """The only place that imports Dagster: when what runs, in which order, and what people see of it in the UI.
 
 What belongs here: assets, checks, partitions, resources, jobs, schedules, sensors, one file per noun. What does not: computing
-anything (the concept modules), or deciding what is missing or stale (pipeline.py, from the ledger).
+anything (the concept modules), or deciding what is missing or stale (running.py, from the ledger).
 """
 
 import gc

@@ -16,7 +16,8 @@ from marketing_assets.control import request_refit
 from marketing_assets.orchestration.checks import check_results, check_specs
 from marketing_assets.orchestration.partitions import daily_partitions, days_of
 from marketing_assets.orchestration.resources import ShopResource
-from marketing_assets.pipeline import Step, StepResult, Tell, run_step, steps_of
+from marketing_assets.pipeline import Step, steps_of
+from marketing_assets.running import StepResult, Tell, run_step
 from marketing_assets.schemas import TABLES
 
 OWNERS = {

@@ -14,7 +14,8 @@ import dagster as dg
 
 from marketing_assets.catch_up import freshness
 from marketing_assets.config import GATE_DAYS, Store
-from marketing_assets.pipeline import Step, StepResult
+from marketing_assets.pipeline import Step
+from marketing_assets.running import StepResult
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import Warehouse, read_ledger_copy, verification_rules
 

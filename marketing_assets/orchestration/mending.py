@@ -1,6 +1,6 @@
 """Mending as a job: after landed files changed, rebuild what rests on them and nothing else.
 
-What belongs here: the job and what it reports to Dagster. What does not: which days are stale (pipeline.py), when to look
+What belongs here: the job and what it reports to Dagster. What does not: which days are stale (running.py), when to look
 (sensors.py).
 
 It is one op and no selection of assets, because an asset that has nothing to rebuild would have to be skipped, and Dagster
@@ -16,7 +16,8 @@ from pydantic import Field
 from marketing_assets.orchestration.assets import numbers_of, of_newest, write_pages
 from marketing_assets.orchestration.checks import check_results, check_specs
 from marketing_assets.orchestration.resources import ShopResource
-from marketing_assets.pipeline import Step, StepResult, mend_step, newest_closed_day, steps_of
+from marketing_assets.pipeline import Step, steps_of
+from marketing_assets.running import StepResult, mend_step, newest_closed_day
 from marketing_assets.warehouse import days_between
 
 MEND = "mend"

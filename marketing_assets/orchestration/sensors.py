@@ -20,7 +20,7 @@ from marketing_assets.orchestration.checks import freshness_evaluation
 from marketing_assets.orchestration.jobs import refit_selection
 from marketing_assets.orchestration.mending import mend_request
 from marketing_assets.orchestration.resources import PROCESS_TAG, process_mark
-from marketing_assets.pipeline import newest_closed_day
+from marketing_assets.running import newest_closed_day
 from marketing_assets.warehouse import read_ledger_copy, read_verdict_copy
 
 IN_PROGRESS = [

@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from marketing_assets.orchestration.resources import ShopResource
-from marketing_assets.pipeline import newest_closed_day
+from marketing_assets.running import newest_closed_day
 from marketing_assets.try_out import try_out
 
 

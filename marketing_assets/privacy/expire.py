@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
 from marketing_assets.config import LATE_DAYS
-from marketing_assets.pipeline import Fingerprints, newest_closed_day, steps_of
+from marketing_assets.pipeline import steps_of
 from marketing_assets.privacy.beside import expire_drafts
 from marketing_assets.privacy.ledger import removing
 from marketing_assets.privacy.marks import EXPIRING_DAYS, EXPIRING_INPUTS, PrivacyError, expiring_logs, read_marks, write_marks
+from marketing_assets.running import Fingerprints, newest_closed_day
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import Warehouse
 

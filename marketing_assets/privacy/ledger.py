@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
-from marketing_assets.pipeline import Fingerprints, steps_of
+from marketing_assets.pipeline import steps_of
+from marketing_assets.running import Fingerprints
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import Warehouse, days_between, digest
 

@@ -19,7 +19,8 @@ from typing import Any
 import duckdb
 
 from marketing_assets.config import Store, load_store
-from marketing_assets.pipeline import run_days, run_step, step_of_table, steps_of
+from marketing_assets.pipeline import step_of_table, steps_of
+from marketing_assets.running import run_days, run_step
 from marketing_assets.sample_shop import Decisions, KnowingShop, Shop
 from marketing_assets.trial.arms import (
     SystemDecisions,

@@ -12,7 +12,8 @@ from datetime import UTC, date, datetime, time
 import polars as pl
 
 from marketing_assets.control import Verdict, request_verdict
-from marketing_assets.pipeline import run_step, steps_to_remake
+from marketing_assets.pipeline import steps_to_remake
+from marketing_assets.running import run_step
 from marketing_assets.warehouse import Reader, Warehouse
 
 Tell = Callable[[str], None]
