@@ -605,6 +605,26 @@ def test_a_placement_that_collapses_is_not_one_devices_lost_clicks() -> None:
     assert verdicts(rows)["cause"].to_list() == ["calibration"]  # also once the placement's evidence is spent, and phones still fall short
 
 
+def test_a_rate_of_the_shop_waits_for_the_device_that_brought_it_down() -> None:
+    """A thin day of another device lets the whole be beyond a day earlier than the device whose purchases are gone."""
+    number = np.arange(BEGIN + 2)
+    frames, whole = [], np.zeros(number.size)
+    for device, buyers in (
+        ("phone", np.where(number < BEGIN, 40.0, 0.0)),
+        ("desktop", np.where(number == BEGIN - 1, 9.0, 40.0)),
+    ):
+        buyers = buyers + np.random.default_rng(3).integers(-2, 3, number.size) * (buyers > 0)
+        whole += buyers
+        frames.append(one_series(f"shop.session_conversion_rate[device={device}]", "business", "rate", buyers, np.full(number.size, 400.0)))
+    frames.append(one_series("shop.session_conversion_rate", "business", "rate", whole, np.full(number.size, 800.0)))
+    rows = judged(pl.concat(frames), [FIRST + timedelta(days=day) for day in range(BEGIN - 1, BEGIN + 2)])
+    first = rows.filter("is_drifted").filter(pl.col("as_of_date") == pl.col("as_of_date").min())
+    assert set(first["cause"]) == {"data_quality"}
+    assert "shop.session_conversion_rate[device=phone]" in first["metric"]
+    whole_alone = judged(frames[-1], [FIRST + timedelta(days=BEGIN)])
+    assert whole_alone["is_drifted"].any()
+
+
 def test_click_rates_that_fell_with_a_placement_are_told_once() -> None:
     days = [FIRST + timedelta(days=number) for number in range(BEGIN + 14)]
     number = np.arange(len(days))

@@ -85,17 +85,21 @@ def classify(beyond: pl.DataFrame, watched: pl.DataFrame, is_calibration_open: b
 
 
 def without_echoes(watched: pl.DataFrame) -> pl.DataFrame:
-    """The series that are beyond, without calibration series that only echo a change elsewhere.
+    """The series that are beyond, without those that only echo a change elsewhere.
 
-    Placements, audiences and devices cut the same impressions in several ways, so one that changes shows, diluted, in all of the other
-    kinds: the change lies in the kind with the most evidence. Where none of that kind is beyond yet, it will be in a day or it was chance.
+    Placements, audiences and devices cut the same impressions in several ways, so one that changes shows, diluted, in the calibration of
+    all of the other kinds: the change lies in the kind with the most evidence. And a rate of the whole shop falls with one of its devices
+    or channels, which shows more of it. Where nothing of that kind is beyond yet, it will be in a day or it was chance.
     """
     is_cut = (pl.col("family") == "calibration") & pl.col("metric").str.contains("[", literal=True) & pl.col("evidence").is_not_null()
     rows = watched.filter(is_cut).with_columns(ratio=pl.col("metric").str.split("[").list.first())
     most = rows.group_by("ratio", "segment_type").agg(pl.col("evidence").max())
     root = most.sort("ratio", "evidence", "segment_type", descending=[False, True, True]).unique("ratio", keep="first")
     echoes = rows.join(root, on=["ratio", "segment_type"], how="anti")
-    return watched.filter("is_beyond", ~pl.col("metric").is_in(echoes["metric"].implode()))
+    parts = watched.filter(pl.col("family") == "business", pl.col("metric").str.contains("[", literal=True))
+    parts = parts.group_by(metric=pl.col("metric").str.split("[").list.first()).agg(of_part=pl.col("evidence").max(), told=pl.col("is_beyond").any())
+    waiting = watched.join(parts.filter(~pl.col("told")), on="metric").filter(pl.col("of_part") > pl.col("evidence"))
+    return watched.filter("is_beyond", ~pl.col("metric").is_in(pl.concat([echoes["metric"], waiting["metric"]]).implode()))
 
 
 def begun(cause: str, part: pl.DataFrame) -> date:
