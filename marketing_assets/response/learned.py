@@ -97,24 +97,24 @@ class LearnedResponse:
         """Fit where `day` calls for it, and put back in force what a person asked for."""
         trigger = self.triggers.get(day)
         if trigger is not None:
+            earlier = self.pooled.on(day - timedelta(days=LATER_DAYS), known=day)
             for name, outcome in MODELS.items():
-                self.history.add(self._fit(name, outcome, day, trigger))
+                self.history.add(self._fit(name, outcome, day, trigger, statistics, earlier))
         for version in self.rollbacks.get(day, []):
             self.history.roll_back(version, day, list(MODELS))
 
-    def _fit(self, name: str, outcome: Outcome, day: date, trigger: Trigger) -> FittedModel:
+    def _fit(self, name: str, outcome: Outcome, day: date, trigger: Trigger, whole: Day, earlier: Day) -> FittedModel:
         started = time.perf_counter()
         cut = day - timedelta(days=LATER_DAYS)
         later = self.pooled.on(day, cut + timedelta(days=1), apart=(outcome, cut))
         champion = self.history.in_force(name, day)
-        whole = self.pooled.on(day)
         events, exposure = _outcome(later, outcome)
-        earlier_events = float(_outcome(self.pooled.on(cut, known=day), outcome)[0].sum())
+        earlier_events = float(_outcome(earlier, outcome)[0].sum())
         metrics: dict[str, Any] = {"later_events": float(events.sum()), "earlier_events": earlier_events}
         spec = Spec("shrunk", self.store.response.history_days, 0.0, BetaCalibration(), {})
         promoted = champion is None
         if min(float(events.sum()), earlier_events) >= LEAST_EVENTS:
-            spec, raw, scores = self._compete(outcome, day, later, events, exposure)
+            spec, raw, scores = self._compete(outcome, day, earlier, later, events, exposure)
             # days from before a change say nothing of how rates as low (or high) as the new ones are to be corrected
             calibration = BetaCalibration() if _is_unsettled(later, outcome, day) else _recalibrated(raw, events, exposure)
             spec = Spec(spec.kind, spec.window_days, spec.penalty, calibration, spec.content)
@@ -147,10 +147,9 @@ class LearnedResponse:
         )
 
     def _compete(
-        self, outcome: Outcome, day: date, later: Day, events: Floats, exposure: Floats
+        self, outcome: Outcome, day: date, earlier: Day, later: Day, events: Floats, exposure: Floats
     ) -> tuple[Spec, Floats, dict[str, float]]:
         """The candidate that loses least on the later days, its predictions there, and every candidate's mean loss."""
-        cut = day - timedelta(days=LATER_DAYS)
         scores: dict[str, float] = {}
         history = self.store.response.history_days
         spec = Spec("shrunk", history, 0.0, BetaCalibration(), {})
@@ -161,7 +160,6 @@ class LearnedResponse:
             return spec, raw, scores
         trained = [Spec("shrunk", window, 0.0, BetaCalibration(), {}) for window in WINDOWS if window < history]
         trained += [Spec("logistic", history, penalty, BetaCalibration(), {}) for penalty in PENALTIES]
-        earlier = self.pooled.on(cut, known=day)
         if outcome == "clicks" and float(earlier.clicks.sum()) >= LEAST_FOR_TREES:
             trained.append(Spec("lightgbm", history, 0.0, BetaCalibration(), {}))
         for candidate in trained:
@@ -299,25 +297,45 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _named(codes: Mapping[str, Integers], levels: Mapping[str, list[Any]], factors: Sequence[str]) -> dict[str, list[str | None]]:
-    """Levels by name, which outlast a window's codes; pairs as 'left|right'; None where the level was never seen."""
+@dataclass(frozen=True)
+class Named:
+    """A factor's level in each row by name, which outlasts a window's codes. at: its place in names, -1 where it was never seen;
+    names: those that occur, in order."""
+
+    at: Integers
+    names: list[str]
+
+    def looked_up(self, table: Mapping[str, float], missing: float) -> Floats:
+        """What the table has for each row's name; `missing` where it has nothing, or there is no name."""
+        return np.array([*(table.get(name, missing) for name in self.names), missing], dtype=np.float64)[self.at]
+
+
+def _named(codes: Mapping[str, Integers], levels: Mapping[str, list[Any]], factors: Sequence[str]) -> dict[str, Named]:
+    """Levels by name; pairs as 'left|right'."""
     from marketing_assets.response.build import PAIRS
 
-    result: dict[str, list[str | None]] = {}
+    result: dict[str, Named] = {}
     for name in factors:
         if name in PAIRS:
             left, right = PAIRS[name]
-            names = [
-                f"{levels[left][a]}|{levels[right][b]}" if a >= 0 and b >= 0 else None
-                for a, b in zip(codes[left].tolist(), codes[right].tolist(), strict=True)
-            ]
+            width = max(len(levels[right]), 1)
+            of_row = np.where((codes[left] >= 0) & (codes[right] >= 0), codes[left] * width + codes[right], -1)
         else:
-            names = [str(levels[name][a]) if a >= 0 else None for a in codes[name].tolist()]
-        result[name] = names
+            of_row = codes[name]
+        seen, at = np.unique(np.maximum(of_row, -1), return_inverse=True)
+        known = seen[seen >= 0].tolist()
+        if name in PAIRS:
+            names = [f"{levels[left][joint // width]}|{levels[right][joint % width]}" for joint in known]
+        else:
+            names = [str(levels[name][number]) for number in known]
+        place = np.empty(len(names) + 1, dtype=np.int64)
+        place[np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)] = np.arange(len(names))
+        place[-1] = -1
+        result[name] = Named(place[at - (seen.size - len(names))], sorted(names))
     return result
 
 
-def _learned_names(statistics: Day, outcome: Outcome, factors: Sequence[str]) -> dict[str, list[str | None]]:
+def _learned_names(statistics: Day, outcome: Outcome, factors: Sequence[str]) -> dict[str, Named]:
     """Level names of the rows of the log, those from before a change under their earlier name."""
     return _named({**statistics.codes, **statistics.learned_as(outcome, factors)}, statistics.levels, factors)
 
@@ -343,11 +361,9 @@ def _fit_logistic(statistics: Day, outcome: Outcome, penalty: float, store: Stor
     named = _learned_names(statistics, outcome, names)
     blocks, columns = [], []
     for name in names:
-        levels = sorted({level for level in named[name] if level is not None})
-        place = {level: i for i, level in enumerate(levels)}
-        rows = [(r, place[level]) for r, level in enumerate(named[name]) if level is not None]
-        index = np.array(rows, dtype=np.int64).reshape(-1, 2)
-        blocks.append(sp.csr_array((np.ones(len(index)), (index[:, 0], index[:, 1])), shape=(events.size, len(levels))))
+        at, levels = named[name].at, named[name].names
+        rows = np.flatnonzero(at >= 0)
+        blocks.append(sp.csr_array((np.ones(rows.size), (rows, at[rows])), shape=(events.size, len(levels))))
         columns += [(name, level) for level in levels]
     design = sp.hstack(blocks).tocsr()
     total = float(exposure.sum())
@@ -370,13 +386,11 @@ def _fit_logistic(statistics: Day, outcome: Outcome, penalty: float, store: Stor
     return {"intercept": float(theta[-1]), "coefficients": coefficients}
 
 
-def _score_logistic(content: Mapping[str, Any], named: Mapping[str, list[str | None]], mix: Mapping[str, float] | None) -> Floats:
+def _score_logistic(content: Mapping[str, Any], named: Mapping[str, Named], mix: Mapping[str, float] | None) -> Floats:
     """Rates by name; with `mix` the mean over positions at those shares."""
-    size = len(next(iter(named.values())))
-    score = np.full(size, content["intercept"])
+    score = np.full(next(iter(named.values())).at.size, content["intercept"])
     for name, levels in named.items():
-        table = content["coefficients"].get(name, {})
-        score += np.array([table.get(level, 0.0) if level is not None else 0.0 for level in levels])
+        score += levels.looked_up(content["coefficients"].get(name, {}), 0.0)
     shifts = content["coefficients"].get("position", {}) if mix is not None and "position" not in named else {}
     if not shifts or mix is None:
         return np.asarray(1.0 / (1.0 + np.exp(-score)))
@@ -390,13 +404,8 @@ def _fit_trees(statistics: Day, outcome: Outcome, store: Store) -> dict[str, Any
 
     events, exposure = _outcome(statistics, outcome)
     named = _learned_names(statistics, outcome, TREE_FACTORS)
-    tables = {
-        name: {level: i for i, level in enumerate(sorted({level for level in levels if level is not None}))}
-        for name, levels in named.items()
-    }
-    matrix = np.column_stack(
-        [[tables[name].get(level, -1) if level is not None else -1 for level in named[name]] for name in TREE_FACTORS]
-    ).astype(float)
+    tables = {name: {level: i for i, level in enumerate(levels.names)} for name, levels in named.items()}
+    matrix = np.column_stack([named[name].at for name in TREE_FACTORS]).astype(float)
     rows = np.vstack([matrix, matrix])
     label = np.concatenate([np.ones(events.size), np.zeros(events.size)])
     weight = np.concatenate([events, exposure - events])
@@ -431,23 +440,21 @@ def _fit_trees(statistics: Day, outcome: Outcome, store: Store) -> dict[str, Any
     return {"trees": booster.model_to_string(), "levels": tables}
 
 
-def _score_trees(content: Mapping[str, Any], named: Mapping[str, list[str | None]], mix: Mapping[str, float] | None) -> Floats:
+def _score_trees(content: Mapping[str, Any], named: Mapping[str, Named], mix: Mapping[str, float] | None) -> Floats:
     import lightgbm
 
     booster = lightgbm.Booster(model_str=content["trees"])
-    size = len(next(iter(named.values())))
+    tables = content["levels"]
+    columns = {name: levels.looked_up(tables[name], -1) for name, levels in named.items()}
+    size = next(iter(columns.values())).size
 
-    def predict(position: list[str | None]) -> Floats:
-        columns = {**named, "position": position}
-        tables = content["levels"]
-        matrix = np.column_stack(
-            [[tables[name].get(level, -1) if level is not None else -1 for level in columns[name]] for name in TREE_FACTORS]
-        ).astype(float)
+    def predict(position: Floats) -> Floats:
+        matrix = np.column_stack([position if name == "position" else columns[name] for name in TREE_FACTORS])
         return np.asarray(booster.predict(matrix, num_threads=1), dtype=np.float64)
 
     if "position" in named:
-        return predict(list(named["position"]))
+        return predict(columns["position"])
     shares = mix or {}
     if not shares:
-        return predict([None] * size)
-    return np.asarray(np.sum([share * predict([level] * size) for level, share in shares.items()], axis=0))
+        return predict(np.full(size, -1.0))
+    return np.asarray(np.sum([share * predict(np.full(size, tables["position"].get(level, -1.0))) for level, share in shares.items()], axis=0))
