@@ -196,6 +196,7 @@ DAYS = [FIRST + timedelta(days=number) for number in range(BEGIN, BEGIN + 12)]
         ("collapse", 0.25, "calibration", "refit", "response_rates"),
         ("taste", 0.35, "taste", "refit", "recommendations"),
         ("leaning", 0.65, "taste", "refit", "recommendations"),
+        ("leaning", 0.8, "taste", "refit", "recommendations"),
         ("promise", 0.5, "calibration", "refit", "response_rates"),
         ("tracking", 0.0, "data_quality", "stop_learning", "demand_forecasts,recommendations,user_profiles"),
         ("broken", 0.3, "data_quality", "stop_learning", "demand_forecasts,recommendations,user_profiles"),

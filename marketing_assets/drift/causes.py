@@ -15,6 +15,9 @@ import polars as pl
 SUDDEN = 1.2
 """Log ratio beyond which a change in one device is a broken measurement rather than a change of people."""
 
+MOST = 0.8
+"""Share of the evidence for a change of the whole that one part shows by itself, from which on the change is the part's."""
+
 REMEDIES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "data_quality": ("stop_learning", ()),
     "calibration": ("refit", ("response_rates",)),
@@ -89,7 +92,7 @@ def without_echoes(watched: pl.DataFrame) -> pl.DataFrame:
 
     Placements, audiences and devices cut the same impressions in several ways, so one that changes shows, diluted, in the calibration of
     all of the other kinds: the change lies in the kind with the most evidence. And a rate of the whole shop falls with one of its devices
-    or channels, which shows more of it. Where nothing of that kind is beyond yet, it will be in a day or it was chance.
+    or channels, which then shows most of it. Where nothing of that kind is beyond yet, it will be in a day or it was chance.
     """
     is_cut = (pl.col("family") == "calibration") & pl.col("metric").str.contains("[", literal=True) & pl.col("evidence").is_not_null()
     rows = watched.filter(is_cut).with_columns(ratio=pl.col("metric").str.split("[").list.first())
@@ -98,7 +101,7 @@ def without_echoes(watched: pl.DataFrame) -> pl.DataFrame:
     echoes = rows.join(root, on=["ratio", "segment_type"], how="anti")
     parts = watched.filter(pl.col("family") == "business", pl.col("metric").str.contains("[", literal=True))
     parts = parts.group_by(metric=pl.col("metric").str.split("[").list.first()).agg(of_part=pl.col("evidence").max(), told=pl.col("is_beyond").any())
-    waiting = watched.join(parts.filter(~pl.col("told")), on="metric").filter(pl.col("of_part") > pl.col("evidence"))
+    waiting = watched.join(parts.filter(~pl.col("told")), on="metric").filter(pl.col("of_part") > MOST * pl.col("evidence"))
     return watched.filter("is_beyond", ~pl.col("metric").is_in(pl.concat([echoes["metric"], waiting["metric"]]).implode()))
 
 

@@ -33,6 +33,8 @@ PLACEMENT_ALARM = 6.0
 estimated from a past that moves by itself, and every day of a collapse costs money."""
 PLACEMENT_DAILY = 2.0
 """Counts expected a day from which PLACEMENT_ALARM holds: of fewer, what one person does may be all there is."""
+PREFERRED, PREFERRED_SHARE = "profiles.preferred_category_rate", 0.5
+"""Looks go into the category a profile prefers by chance as well: a change of what people prefer shows there at about half its size."""
 WATCHED_DAYS = 35
 """A change older than this is part of the reference by now."""
 LAG_DAYS = 8
@@ -204,7 +206,8 @@ def watch(history: pl.DataFrame | Series, settings: DriftSettings, day: date, re
 
 def _thresholds(panel: Panel, settings: DriftSettings) -> Floats:
     by_family = thresholds(settings)
-    return np.array([by_family[family] for family in panel.families])
+    found = np.array([by_family[family] for family in panel.families])
+    return np.where(np.array(panel.heads["metric"]) == PREFERRED, found * PREFERRED_SHARE, found)
 
 
 def _rolling_sum(values: Floats, days: int, lag: int) -> Floats:
