@@ -626,6 +626,20 @@ def test_a_rate_of_the_shop_waits_for_the_device_that_brought_it_down() -> None:
     assert whole_alone["is_drifted"].any()
 
 
+@pytest.mark.parametrize(("others", "cause"), [(0.55, "mix"), (1.0, "data_quality")])
+def test_a_device_that_falls_with_all_others_is_not_broken(others: float, cause: str) -> None:
+    """Where goods are gone all buy less; of the largest device it can be told first."""
+    number = np.arange(BEGIN + 2)
+    frames, whole = [], np.zeros(number.size)
+    for device, usual, factor in (("phone", 40.0, 0.4), ("desktop", 20.0, others), ("tablet", 6.0, others)):
+        buyers = np.round(usual * np.where(number < BEGIN, 1.0, factor)) + np.random.default_rng(3).integers(-1, 2, number.size)
+        whole += buyers
+        frames.append(one_series(f"shop.session_conversion_rate[device={device}]", "business", "rate", buyers, np.full(number.size, usual * 16)))
+    frames.append(one_series("shop.session_conversion_rate", "business", "rate", whole, np.full(number.size, 66.0 * 16)))
+    rows = judge(pl.concat(frames), SETTINGS, FIRST + timedelta(days=BEGIN + 1)).filter("is_drifted")
+    assert "shop.session_conversion_rate[device=phone]" in rows["metric"] and set(rows["cause"]) == {cause}
+
+
 def test_click_rates_that_fell_with_a_placement_are_told_once() -> None:
     days = [FIRST + timedelta(days=number) for number in range(BEGIN + 14)]
     number = np.arange(len(days))

@@ -133,9 +133,10 @@ _DEVICE_COUNTS = ("buying_device", "cart_device", "view_device", "clicking_devic
 def _is_broken_measurement(row: Mapping[str, Any], watched: pl.DataFrame) -> bool:
     """A change no crowd of people makes.
 
-    A kind of event or all conversions all but vanish; or one device's counts or rates jump while every other device holds; or
-    clicks change by the same factor in all of three or more placements at once. Impressions of a placement are where the plan
-    buys them: as long as the plan is delivered, none there is no loss.
+    A kind of event or all conversions all but vanish; or one device's counts or rates jump while every other device holds, so that
+    the whole shows little more of it than the device (else the others moved as well, only less clearly); or clicks change by the same
+    factor in all of three or more placements at once. Impressions of a placement are where the plan buys them: as long as the plan is
+    delivered, none there is no loss.
     """
     effect = row["effect"] or 0.0
     of_kind = watched.filter(pl.col("segment_type") == row["segment_type"], pl.col("family") == row["family"])
@@ -149,7 +150,9 @@ def _is_broken_measurement(row: Mapping[str, Any], watched: pl.DataFrame) -> boo
         is_device = row["segment_type"] in _DEVICE_COUNTS
         return effect < -SUDDEN or (is_device and is_alone and abs(effect) > SUDDEN / 2)
     if row["segment_type"] == "device":
-        return abs(effect) > SUDDEN / 2 and siblings.height > 0 and not siblings["is_beyond"].any()
+        whole = watched.filter(pl.col("metric") == name)["evidence"].drop_nulls()
+        is_own = whole.is_empty() or (row["evidence"] or 0.0) > MOST * whole[0]
+        return abs(effect) > SUDDEN / 2 and is_own and siblings.height > 0 and not siblings["is_beyond"].any()
     if name == "ads.cvr_calibration_ratio":
         return effect < -SUDDEN
     if name == "ads.ctr_calibration_ratio" and row["segment_type"] == "placement":
