@@ -21,7 +21,7 @@ from marketing_assets.config import Store
 from marketing_assets.evaluation import build_evaluation, build_off_policy, what_if
 from marketing_assets.evaluation.demand import series_errors, summarise
 from marketing_assets.evaluation.propensities import score_binary
-from marketing_assets.evaluation.windows import arrival, expand, scored_windows, stack
+from marketing_assets.evaluation.windows import arrival, by_cell_and_cluster, expand, scored_windows, stack
 from marketing_assets.intervals import clustered, clustered_means, poisson_weights, seeded
 from marketing_assets.schemas import QUANTILE_COLUMNS, TABLES
 from marketing_assets.warehouse import Reader, days_between, polars_schema, reader_over
@@ -924,3 +924,13 @@ def test_formulas_by_hand() -> None:
     assert metrics.roi(30, 20) == 0.5 and math.isnan(metrics.roi(1, 0)) and metrics.pacing_ratio(5, 10) == 0.5
     assert metrics.psi(np.array([10.0, 10.0]), np.array([20.0, 20.0])) == pytest.approx(0, abs=1e-3)
     assert metrics.psi_noise(3, 100, 400) == pytest.approx(2 * (0.01 + 0.0025))
+
+
+def test_sums_by_cell_and_cluster_are_the_same_for_names_and_numbers() -> None:
+    """Also where a row has no name, and in the same order."""
+    rows = pl.DataFrame({"cell": [1, 0, 1, 0, 1, 0], "cluster": ["b", "c", None, "a", "b", None], "clicks": [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]})
+    plain = by_cell_and_cluster(rows, ["clicks"])
+    coded = by_cell_and_cluster(rows.with_columns(pl.col("cluster").cast(pl.Enum(["a", "b", "c"]))), ["clicks"])
+    expected = [(0, None, 32.0), (0, "a", 8.0), (0, "c", 2.0), (1, None, 4.0), (1, "b", 17.0)]
+    for found in (plain, coded):
+        assert found.with_columns(pl.col("cluster").cast(pl.String)).select("cell", "cluster", "clicks").rows() == expected
