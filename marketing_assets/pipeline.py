@@ -239,7 +239,7 @@ _STEPS: tuple[Step, ...] = (
     ),
     Step(
         "drift", ("drift_report",), "marketing_assets.drift:build_drift",
-        {"evaluation_report": 112, "clean_events": 112, "clean_impressions": 112, "rejected_rows": 112, "item_days": 112,
+        {"evaluation_report": 112, "clean_events": 112, "clean_impressions": 112, "rejected_rows": 112, "item_days": 112, "items": 112,
          **{f"raw_{name}": 112 for name in INPUTS if name not in CONTROL_INPUTS}, "raw_market_days": ALL},
         "drift",
         settings=("drift", "forecasting"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from marketing_assets.config import DriftSettings
 from marketing_assets.drift import build_drift, judge
+from marketing_assets.drift.catalogue import read_catalogue
 from marketing_assets.drift.causes import classify
 from marketing_assets.drift.panels import Series
 from marketing_assets.drift.signals import HISTORY, inputs, metric_name, read_inputs
@@ -426,6 +428,48 @@ def test_people_are_users_and_each_impression_without_one() -> None:
     assert counts["clicking_device", "phone"][0] == 6  # only its volume is watched
 
 
+def catalogue(days: list[date]) -> dict[str, pl.DataFrame]:
+    """Three items of which a brings in half and b and c a quarter each; a fee that is no item. On day 40 a is sold out and c dearer."""
+    rows = [
+        {"as_of_date": days[0], "item_id": name, "unit_price": Decimal(10), "has_list_price": True, "stock_on_hand": 5, "is_service": name == "fee"}
+        for name in ("a", "b", "c", "fee")
+    ]
+    rows += [
+        {**rows[0], "as_of_date": days[40], "stock_on_hand": 0},
+        {**rows[2], "as_of_date": days[40], "unit_price": Decimal(12)},
+        {**rows[1], "as_of_date": days[40], "unit_price": Decimal(1), "has_list_price": False},  # paid, not the list's
+    ]
+    items = pl.DataFrame(rows, schema_overrides={"unit_price": pl.Decimal(18, 4)})
+    sold = pl.DataFrame(
+        [
+            {"landed_date": day, "event_date": day, "item_id": name, "gross_revenue": money, "is_available": None}
+            for day in days for name, money in (("a", 20.0), ("b", 10.0), ("c", 10.0))
+        ],
+        schema_overrides={"is_available": pl.Boolean},
+    )  # fmt: skip
+    return {"items": items, "item_days": sold}
+
+
+def test_what_is_gone_and_what_became_dearer_by_hand() -> None:
+    days = days_between(FIRST, FIRST + timedelta(days=55))
+    frames = catalogue(days)
+    found = read_catalogue(reader_over(frames, shop(), days[-1]), days)
+    gone, dearer = (
+        dict(found.filter(pl.col("metric") == name).select("date", "value").iter_rows())
+        for name in ("items.unavailable_share", "items.price_change")
+    )
+    assert [gone[days[number]] for number in (1, 39, 40, 55)] == [0.0, 0.0, 0.5, 0.5]
+    assert days[0] not in gone  # nothing was sold before
+    change = float(np.log(1.2)) / 3  # c's third of a and c: b's list price is not known any more
+    assert [dearer[days[number]] for number in (39, 40, 46, 47)] == [0.0, pytest.approx(change), pytest.approx(change), 0.0]
+    # said to be unavailable weighs as an empty stock does, and a day alone is the day in a range
+    told = frames["item_days"].with_columns(is_available=pl.when(pl.col("item_id") == "b", pl.col("landed_date") == days[-1]).then(False))
+    frames = {**frames, "item_days": told}
+    whole = read_catalogue(reader_over(frames, shop(), days[-1]), days).filter(pl.col("date") == days[-1])
+    assert whole.filter(pl.col("metric") == "items.unavailable_share")["value"].to_list() == [0.75]
+    assert_frame_equal(whole, read_catalogue(reader_over(frames, shop(), days[-1]), days[-1:]))
+
+
 def test_days_side_by_side_know_what_had_landed() -> None:
     """A panel of days shows what was known at the end of the last, and leaves out metrics nothing was known of."""
     entry = {"family": "business", "shape": "level", "segment_type": "all", "segment": "all", "observed": 1.0, "expected": 1.0, "variance": 0.0}
@@ -533,6 +577,21 @@ def test_a_placement_the_plan_leaves_is_no_loss_of_data(delivery_is_beyond: bool
     assert set(causes.values()) == {cause}
 
 
+def test_goods_that_are_gone_do_not_explain_what_people_look_at() -> None:
+    rows = [
+        {**dict.fromkeys(WATCHED), "metric": metric, "family": family, "segment_type": "all", "segment": "all", "is_beyond": True, "effect": -0.4}
+        for metric, family in (
+            ("items.unavailable_share", "stock"), ("recommendations.ndcg_at_10", "ranking"), ("profiles.preferred_category_rate", "ranking"),
+        )
+    ]  # fmt: skip
+    table = pl.DataFrame(rows, schema=WATCHED)
+    assert classify(table, table) == {
+        "items.unavailable_share": "stock", "recommendations.ndcg_at_10": "stock", "profiles.preferred_category_rate": "taste",
+    }  # fmt: skip
+    # and told some days before it explains neither
+    assert set(classify(table[1:], table[1:], {"stock"}).values()) == {"taste"}
+
+
 def one_series(metric: str, family: str, shape: str, observed: Any, expected: Any) -> pl.DataFrame:
     """metric: as drift names it; its brackets say the segment."""
     kind, _, segment = metric.partition("[")[2].rstrip("]").partition("=")
@@ -638,6 +697,53 @@ def test_a_device_that_falls_with_all_others_is_not_broken(others: float, cause:
     frames.append(one_series("shop.session_conversion_rate", "business", "rate", whole, np.full(number.size, 66.0 * 16)))
     rows = judge(pl.concat(frames), SETTINGS, FIRST + timedelta(days=BEGIN + 1)).filter("is_drifted")
     assert "shop.session_conversion_rate[device=phone]" in rows["metric"] and set(rows["cause"]) == {cause}
+
+
+@pytest.mark.parametrize(
+    ("metric", "shape", "usual", "then", "cause"),
+    [("items.unavailable_share", "level", 0.1, 0.45, "stock"), ("items.price_change", "distance", 0.0, 0.2, "price")],
+)
+def test_what_customers_do_about_the_catalogue_has_its_cause(metric: str, shape: str, usual: float, then: float, cause: str) -> None:
+    """Goods gone or dearer are told at once; that less is bought shows days later, and of every device at its own time, and is the same cause."""
+    number = np.arange(BEGIN + 9)
+    share = np.where(number < BEGIN, usual, then) + 0.02 * (number % 2)
+    catalogue = one_series(metric, cause, shape, share * 100, np.full(number.size, 100.0))
+    generator, whole, frames = np.random.default_rng(5), np.zeros(number.size), []
+    for device, level, factor in (("phone", 30.0, 0.45), ("desktop", 20.0, 0.6)):
+        buyers = generator.poisson(level * np.where(number < BEGIN + 1, 1.0, factor) * np.ones(number.size)).astype(float)
+        whole += buyers
+        frames.append(one_series(f"shop.session_conversion_rate[device={device}]", "business", "rate", buyers, np.full(number.size, level * 16)))
+    frames.append(one_series("shop.session_conversion_rate", "business", "rate", whole, np.full(number.size, 800.0)))
+    found = verdicts(judged(pl.concat([catalogue, *frames]), [FIRST + timedelta(days=int(day)) for day in number[BEGIN - 5:]]))
+    assert found["cause"].to_list() == [cause]
+    assert (found["first"][0] - FIRST).days == BEGIN + 1
+    without = verdicts(judged(pl.concat(frames), [FIRST + timedelta(days=int(day)) for day in number[BEGIN - 5:]]))
+    assert cause not in without["cause"] and without.height
+
+
+def test_what_was_told_of_the_whole_shop_is_told_of_its_devices() -> None:
+    days = [FIRST + timedelta(days=number) for number in range(BEGIN + 5)]
+    buyers = np.where(np.arange(len(days)) < BEGIN, 30.0, 18.0)
+    phone = one_series("shop.session_conversion_rate[device=phone]", "business", "rate", buyers, np.full(len(days), 480.0))
+    told = pl.DataFrame([{
+        **dict.fromkeys(REPORT), "as_of_date": days[-2], "verdict_id": "v", "metric": "shop.session_conversion_rate",
+        "since_date": days[BEGIN], "is_drifted": True, "cause": "mix", "action": "alert",
+    }], schema=REPORT)  # fmt: skip
+    assert judge(phone, SETTINGS, days[-1])["is_drifted"].any()
+    assert not judge(phone, SETTINGS, days[-1], told)["is_drifted"].any()
+
+
+def test_another_crowd_shows_in_the_share_of_a_channel() -> None:
+    """A tenth of social media that becomes a quarter: far below the PSI that counts, and found within three days."""
+    days = days_between(FIRST, FIRST + timedelta(days=60))
+    counts = pl.DataFrame([
+        {"landed_date": day, "source": "events", "feature": "channel", "bin": name, "rows": 3 * people, "people": people}
+        for number, day in enumerate(days)
+        for name, people in (("social", 40 + number % 5 if number < 58 else 100), ("search", 360 - number % 7))
+    ])  # fmt: skip
+    watched = watch(inputs(counts, days).filter(pl.col("metric").str.contains(r"\.(share|psi)\[")), SETTINGS, days[-1], {})
+    assert watched.filter("is_beyond")["metric"].to_list() == ["events.share[channel=social]"]
+    assert watched.filter(pl.col("metric") == "events.share[channel=social]")["since_date"].to_list() == [days[58]]
 
 
 def test_click_rates_that_fell_with_a_placement_are_told_once() -> None:

@@ -5,7 +5,7 @@ What belongs here: causes, effects in money and remedies. What does not: whether
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date
 from typing import Any
 
@@ -14,6 +14,8 @@ import polars as pl
 
 SUDDEN = 1.2
 """Log ratio beyond which a change in one device is a broken measurement rather than a change of people."""
+
+PREFERRED = "profiles.preferred_category_rate"
 
 MOST = 0.8
 """Share of the evidence for a change of the whole that one part shows by itself, from which on the change is the part's."""
@@ -38,22 +40,23 @@ LEARNERS = {
 """What learns from a source, and so must stop when the source is broken."""
 
 
-def classify(beyond: pl.DataFrame, watched: pl.DataFrame, is_calibration_open: bool = False) -> dict[str, str]:
-    """Metric -> cause. is_calibration_open: a verdict on click or conversion rates is still cooling down.
+def classify(beyond: pl.DataFrame, watched: pl.DataFrame, still_open: Collection[str] = ()) -> dict[str, str]:
+    """Metric -> cause. still_open: causes of verdicts that are still cooling down ('calibration': of click or conversion rates).
 
-    Broken data explains everything it touches; then stock and price explain demand; placements out of calibration explain
-    ad figures; falling rankings mean tastes; shifted inputs without lost quality are mix; totals that move while all rates
-    hold are season.
+    Broken data explains everything it touches; then stock and price, also if told some days before, explain demand; placements out of
+    calibration explain ad figures; falling rankings mean tastes; shifted inputs without lost quality are mix; totals that move while all
+    rates hold are season.
     """
     if beyond.height == 0:
         return {}
     rows = beyond.to_dicts()
     family = {row["metric"]: row["family"] for row in rows}
-    families = set(family.values())
+    families = set(family.values()) | ({"stock", "price"} & set(still_open))
     quality = [row for row in rows if row["family"] == "quality"]
     # a placement that collapsed takes along the devices it was looked at on, and its own evidence is spent
-    open_to = [row for row in rows if not (is_calibration_open and row["metric"].startswith(("ads.", "impressions.")) and "device=" in row["metric"])]
-    broken = quality or [row for row in open_to if _is_broken_measurement(row, watched)]
+    is_spent, is_explained = "calibration" in still_open, bool(families & {"stock", "price"})
+    excused = [row for row in rows if is_spent and row["metric"].startswith(("ads.", "impressions.")) and "device=" in row["metric"]]
+    broken = quality or [row for row in rows if row not in excused and _is_broken_measurement(row, watched, is_explained)]
     if broken:
         return dict.fromkeys(family, "data_quality")
     causes: dict[str, str] = {}
@@ -77,7 +80,9 @@ def classify(beyond: pl.DataFrame, watched: pl.DataFrame, is_calibration_open: b
             # less was served than planned, or what was served brought less than expected
             causes[metric] = "mix" if "delivery" in metric else "calibration"
         elif of == "ranking":
-            causes[metric] = "stock" if "stock" in families else "taste"
+            # what is gone is still looked at, or not, by whoever prefers it
+            is_of_goods = metric != PREFERRED and "stock" in family.values()
+            causes[metric] = "stock" if is_of_goods else "taste"
         elif of == "input":
             causes[metric] = "taste" if "ranking" in families else "mix"
         elif of == "volume":
@@ -130,13 +135,13 @@ def _business_cause(metric: str, families: set[str]) -> str:
 _DEVICE_COUNTS = ("buying_device", "cart_device", "view_device", "clicking_device")
 
 
-def _is_broken_measurement(row: Mapping[str, Any], watched: pl.DataFrame) -> bool:
+def _is_broken_measurement(row: Mapping[str, Any], watched: pl.DataFrame, is_explained: bool) -> bool:
     """A change no crowd of people makes.
 
     A kind of event or all conversions all but vanish; or one device's counts or rates jump while every other device holds, so that
     the whole shows little more of it than the device (else the others moved as well, only less clearly); or clicks change by the same
     factor in all of three or more placements at once. Impressions of a placement are where the plan buys them: as long as the plan is
-    delivered, none there is no loss.
+    delivered, none there is no loss. is_explained: goods are gone or dearer, so that people with any device buy less, of one first.
     """
     effect = row["effect"] or 0.0
     of_kind = watched.filter(pl.col("segment_type") == row["segment_type"], pl.col("family") == row["family"])
@@ -152,7 +157,7 @@ def _is_broken_measurement(row: Mapping[str, Any], watched: pl.DataFrame) -> boo
     if row["segment_type"] == "device":
         whole = watched.filter(pl.col("metric") == name)["evidence"].drop_nulls()
         is_own = whole.is_empty() or (row["evidence"] or 0.0) > MOST * whole[0]
-        return abs(effect) > SUDDEN / 2 and is_own and siblings.height > 0 and not siblings["is_beyond"].any()
+        return abs(effect) > (SUDDEN if is_explained else SUDDEN / 2) and is_own and siblings.height > 0 and not siblings["is_beyond"].any()
     if name == "ads.cvr_calibration_ratio":
         return effect < -SUDDEN
     if name == "ads.ctr_calibration_ratio" and row["segment_type"] == "placement":

@@ -15,6 +15,26 @@ import polars as pl
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+HISTORY = pl.Schema(
+    {
+        "metric": pl.String,
+        "family": pl.String,
+        "shape": pl.String,
+        "segment_type": pl.String,
+        "segment": pl.String,
+        "date": pl.Date,
+        "known_date": pl.Date,
+        "value": pl.Float64,
+        "observed": pl.Float64,
+        "expected": pl.Float64,
+        "variance": pl.Float64,
+    }
+)
+"""family: quality, volume, input, calibration, ranking, forecast, promise, business, price or stock. shape: how the series
+is tested: count (observed against expected), rate (counts out of trials, against its own past), mean (against its own past),
+level (against its own past, no sampling model), distance (already a distance from the reference, such as PSI) or volume
+(against the same weekdays)."""
+
 _NEVER = date.max.toordinal()
 
 

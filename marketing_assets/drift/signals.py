@@ -17,30 +17,12 @@ from typing import Any
 import polars as pl
 
 from marketing_assets.config import Store
+from marketing_assets.drift.catalogue import read_catalogue
+from marketing_assets.drift.panels import HISTORY
 from marketing_assets.drift.verdict import JUDGED_DAYS, LAG_DAYS, WATCHED_DAYS
 from marketing_assets.evaluation.queries import Tables, query
 from marketing_assets.intervals import normal_quantile
 from marketing_assets.warehouse import Reader, days_between
-
-HISTORY = pl.Schema(
-    {
-        "metric": pl.String,
-        "family": pl.String,
-        "shape": pl.String,
-        "segment_type": pl.String,
-        "segment": pl.String,
-        "date": pl.Date,
-        "known_date": pl.Date,
-        "value": pl.Float64,
-        "observed": pl.Float64,
-        "expected": pl.Float64,
-        "variance": pl.Float64,
-    }
-)
-"""family: quality, volume, input, calibration, ranking, forecast, promise, business, price or stock. shape: how the series
-is tested: count (observed against expected), rate (counts out of trials, against its own past), mean (against its own past),
-level (against its own past, no sampling model), distance (already a distance from the reference, such as PSI) or volume
-(against the same weekdays)."""
 
 INPUT_WINDOW_DAYS = 7
 REFERENCE_LAG_DAYS = 7
@@ -239,13 +221,6 @@ def landed_query(table: Tables, name: str, start: date, end: date) -> Any:
 
 
 @query
-def available_query(table: Tables, start: date, end: date) -> Any:
-    days = table("item_days")
-    known = days.filter(days.landed_date.between(start, end), days.is_available.notnull())
-    return known.group_by(date=known.landed_date).agg(items=lambda t: t.count(), gone=lambda t: (~t.is_available).sum())
-
-
-@query
 def evaluation_query(table: Tables, concepts: tuple[str, ...], metrics: tuple[str, ...], start: date, end: date) -> Any:
     rows = table("evaluation_report")
     return rows.filter(
@@ -258,17 +233,18 @@ def evaluation_query(table: Tables, concepts: tuple[str, ...], metrics: tuple[st
 
 
 SHIFTS = ("event_type", "device", "channel", "price_band", "placement", "audience")
+SHARES = ("device", "channel")
 VOLUMES = ("event_type", "buying_device", "cart_device", "view_device", "placement", "clicking_device")
 NULLS = ("device", "channel", "audience")
 
 
 def inputs(counts: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
-    """History of inputs: PSI, share of unseen values and of missing values by feature, volume by bin.
+    """History of inputs: PSI, share of unseen values and of missing values by feature, share and volume by bin.
 
     PSI of the last 7 landed days against the four weeks before them, so both sides hold each weekday equally often; the
     expectation under no change, (bins - 1)(1/n + 1/m) (Yurdakul and Naranjo 2020), is taken off, never below 0.
     """
-    frames = [_distances(counts, days), _volumes(counts)]
+    frames = [_distances(counts, days), _shares(counts, days[0]), _volumes(counts)]
     return pl.concat([frame.cast(HISTORY) for frame in frames])
 
 
@@ -345,6 +321,25 @@ def _distances(counts: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
     return pl.concat([frame.select(list(HISTORY)).cast(HISTORY) for frame in (shifted, unseen, missing)])
 
 
+def _shares(counts: pl.DataFrame, start: date) -> pl.DataFrame:
+    """People by device and channel out of all: a change of who comes shows there in days, in the PSI of a week against four in a week or two."""
+    chosen = counts.filter(pl.col("feature").is_in(SHARES), pl.col("bin").is_not_null(), pl.col("landed_date") >= start)
+    everyone = pl.col("people").sum().over("landed_date", "source", "feature")
+    return chosen.with_columns(everyone=everyone).select(
+        metric=pl.format("{}.share[{}={}]", "source", "feature", "bin"),
+        family=pl.lit("input"),
+        shape=pl.lit("rate"),
+        segment_type=pl.lit("feature"),
+        segment="feature",
+        date="landed_date",
+        known_date="landed_date",
+        value=pl.col("people") / pl.col("everyone"),
+        observed=pl.col("people").cast(pl.Float64),
+        expected=pl.col("everyone").cast(pl.Float64),
+        variance=pl.lit(0.0),
+    )
+
+
 def _volumes(counts: pl.DataFrame) -> pl.DataFrame:
     chosen = counts.filter(pl.col("feature").is_in(VOLUMES), pl.col("bin").is_not_null())
     return chosen.select(
@@ -362,24 +357,6 @@ def _volumes(counts: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def read_stock(reader: Reader, start: date, end: date) -> pl.DataFrame:
-    """Share of active items that could not be bought, by event day, where availability is known."""
-    rows = available_query(reader, start, end)
-    return rows.select(
-        metric=pl.lit("items.unavailable_share"),
-        family=pl.lit("stock"),
-        shape=pl.lit("level"),
-        segment_type=pl.lit("all"),
-        segment=pl.lit("all"),
-        date="date",
-        known_date="date",
-        value=pl.col("gone") / pl.col("items"),
-        observed=pl.col("gone"),
-        expected=pl.col("items"),
-        variance=pl.lit(0.0),
-    ).cast(HISTORY)
-
-
 def read_history(reader: Reader, days: Sequence[date], store: Store) -> pl.DataFrame:
     """All watched series as far back as a verdict on the first day looks, to the last day."""
     start = days[0] - timedelta(days=JUDGED_DAYS - 1)
@@ -395,7 +372,7 @@ def read_history(reader: Reader, days: Sequence[date], store: Store) -> pl.DataF
         evaluated(rows, store),
         read_quality(reader, start, days[-1], sources),
         inputs(counts, every_day).filter(pl.col("date") >= start),
-        read_stock(reader, start, days[-1]),
+        read_catalogue(reader, every_day),
     ]
     return without_holidays(pl.concat(parts), holidays_of(reader, start, days[-1], store)).sort("metric", "date")
 

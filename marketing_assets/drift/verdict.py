@@ -21,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from marketing_assets.config import DriftSettings
-from marketing_assets.drift.causes import begun, classify, money, remedy, without_echoes
+from marketing_assets.drift.causes import PREFERRED, begun, classify, money, remedy, without_echoes
 from marketing_assets.drift.panels import Panel, Series
 
 Floats = npt.NDArray[np.float64]
@@ -33,8 +33,8 @@ PLACEMENT_ALARM = 6.0
 estimated from a past that moves by itself, and every day of a collapse costs money."""
 PLACEMENT_DAILY = 2.0
 """Counts expected a day from which PLACEMENT_ALARM holds: of fewer, what one person does may be all there is."""
-PREFERRED, PREFERRED_SHARE = "profiles.preferred_category_rate", 0.5
-"""Looks go into the category a profile prefers by chance as well: a change of what people prefer shows there at about half its size."""
+PRICE_CHANGE = 0.05
+"""Mean log ratio of list prices within a week that counts: offers come and go, but a catalogue seldom becomes dearer by a twentieth."""
 WATCHED_DAYS = 35
 """A change older than this is part of the reference by now."""
 LAG_DAYS = 8
@@ -88,14 +88,19 @@ def verdict_name(metrics: Sequence[str], since: date, cause: str) -> str:
 
 
 def thresholds(settings: DriftSettings) -> dict[str, float]:
-    """Family -> effect that counts: log ratios, except quality and stock (differences) and input and price (PSI)."""
+    """Family, or a metric that differs from its family -> effect that counts: log ratios, except quality and stock (differences) and PSI.
+
+    Looks go into the category a profile prefers by chance as well: a change of what people prefer shows there at about half its size.
+    """
     ratio = float(np.log(settings.error_ratio_threshold))
     return {
         "quality": settings.reject_rate_threshold,
         "volume": float(-np.log(max(1e-9, 1 - min(settings.volume_threshold, 0.999)))),
         "input": settings.psi_threshold,
         "price": settings.psi_threshold,
-        "stock": 0.1,
+        "stock": 0.25,
+        "items.price_change": PRICE_CHANGE,
+        PREFERRED: ratio / 2,
         "calibration": settings.calibration_threshold,
         "promise": settings.calibration_threshold,
         "ranking": ratio,
@@ -145,7 +150,8 @@ def sound_again(reports: pl.DataFrame, settings: DriftSettings, day: date) -> pl
 def _resets(past: pl.DataFrame, settings: DriftSettings, propensity_days: int) -> dict[str, date]:
     """Metric -> day of the newest verdict that named it: evidence up to then is spent.
 
-    What a refit makes anew is made anew for every segment, so it resets all series of a metric: 'ads.ctr_calibration_ratio[]'.
+    What a refit makes anew is made anew for every segment, so it resets all series of a metric: 'ads.ctr_calibration_ratio[]'; and what
+    was told of the whole is told of each of its segments.
     Rates of ads that calibration explains stay where they fell, which is told once: they wait until their reference is of then.
     """
     if past.is_empty():
@@ -155,7 +161,7 @@ def _resets(past: pl.DataFrame, settings: DriftSettings, propensity_days: int) -
     )
     resets: dict[str, date] = {}
     for row in named.sort("first", "verdict_id").iter_rows(named=True):
-        whole = [_all_segments(metric) for metric in row["metric"]] if row["action"] == "refit" else []
+        whole = [_all_segments(metric) for metric in row["metric"] if row["action"] == "refit" or "[" not in metric]
         for metric in [*row["metric"], *whole]:
             wait = propensity_days if row["action"] == "refit" and metric.startswith("profiles.") else 0
             resets[metric] = row["first"] + timedelta(days=wait)
@@ -205,9 +211,8 @@ def watch(history: pl.DataFrame | Series, settings: DriftSettings, day: date, re
 
 
 def _thresholds(panel: Panel, settings: DriftSettings) -> Floats:
-    by_family = thresholds(settings)
-    found = np.array([by_family[family] for family in panel.families])
-    return np.where(np.array(panel.heads["metric"]) == PREFERRED, found * PREFERRED_SHARE, found)
+    by_name = thresholds(settings)
+    return np.array([by_name.get(metric, by_name[family]) for metric, family in zip(panel.heads["metric"], panel.families, strict=True)])
 
 
 def _rolling_sum(values: Floats, days: int, lag: int) -> Floats:
@@ -492,7 +497,7 @@ def decide(
     """From what is beyond its threshold to verdicts: one per cause, with hysteresis done and cool-down still to apply."""
     beyond = without_echoes(watched)
     open_verdicts = _open(past, settings, day)
-    causes = classify(beyond, watched, ("calibration", "") in open_verdicts)
+    causes = classify(beyond, watched, {cause for cause, part in open_verdicts if not part})
     rows = {
         row["metric"]: {
             **dict.fromkeys(REPORT),

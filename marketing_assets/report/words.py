@@ -173,6 +173,8 @@ TERMS: Mapping[str, tuple[str, str]] = {
     "unseen_values": ("unseen values", "未见过的取值"),
     "missing_values": ("missing values", "缺失值"),
     "unavailable_share": ("share not for sale", "不可售占比"),
+    "price_change": ("list prices in a week", "一周标价变动"),
+    "share": ("share", "占比"),
     "learning": ("learning", "学习"),
     "plan": ("plan", "计划"),
     "items": ("items", "商品"),
