@@ -17,14 +17,14 @@ from polars.testing import assert_frame_equal
 
 from marketing_assets.config import Store
 from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, what_if
-from marketing_assets.forecasting.calendar import day_shape, days_from_easter, public_holidays, years_before
+from marketing_assets.forecasting.calendar import SHAPE_POWER, day_shape, days_from_easter, public_holidays, years_before
 from marketing_assets.forecasting.classic import forecast_croston_sba
 from marketing_assets.forecasting.competition import Scoring, compete, forecast_with
 from marketing_assets.forecasting.features import feature_names, matrix_of
 from marketing_assets.forecasting.fits import DemandModel, fit_demand
 from marketing_assets.forecasting.history import DemandHistory, alive, series_name
 from marketing_assets.forecasting.learned import NO_MODEL
-from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar
+from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar, own_week
 from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import LEVELS, Panel
 from marketing_assets.forecasting.quantiles import QUANTILE_HALF_LIVES, pooled_quantiles, weighted_quantiles
@@ -643,6 +643,27 @@ def test_in_a_shops_first_weeks_few_days_do_not_speak_for_themselves() -> None:
     usual = units[1:, 4:].mean()
     assert usual < levels.level[0] < 9 / 3
     assert abs(levels.level[1:].mean() / usual - 1) < 0.6
+
+
+def test_own_weeks_are_followed_where_series_differ_and_chance_is_not() -> None:
+    rng = np.random.default_rng(5)
+    sunday = np.arange(224) % 7 == 6
+    alike = rng.poisson(2.0, (40, 224)).astype(np.float64)
+    week = fit_own_week(panel_of(alike))
+    assert np.abs(week - 1).max() < 0.2
+    assert week.std() < 0.05
+    differing = np.where(sunday & (np.arange(40) < 20)[:, None], rng.poisson(6.0, (40, 224)), alike)
+    week = fit_own_week(panel_of(differing))
+    # of 18 a week 6 come on a Sunday, or 2 of 14; the shop has 4 of 16, drawn a little to flat
+    usual = 2**SHAPE_POWER / (6 + 2**SHAPE_POWER)
+    np.testing.assert_allclose([week[:20, 6].mean(), week[20:, 6].mean()], [6 / 18 / usual, 2 / 14 / usual], rtol=0.08)
+    assert week[:, :6].std() < 0.1
+
+
+def fit_own_week(panel: Panel) -> Any:
+    """Of a shop open every day."""
+    shape = np.broadcast_to(day_shape(panel)[: panel.known], panel.units.shape)
+    return own_week(panel, shape, panel.units, np.ones(panel.units.shape, dtype=bool))
 
 
 def test_an_item_long_sold_out_keeps_the_level_it_had_before() -> None:

@@ -23,9 +23,10 @@ LEAST_SEEN = 0.25
 """Share of a window's days that a rate rests on at least, reaching further back where fewer could be seen."""
 CAP_QUANTILE, CAP_FACTOR, CAP_MEDIANS = 0.9, 1.5, 4.0
 """A day's units count up to CAP_FACTOR x this quantile of the item's selling days, and always up to CAP_MEDIANS x their median."""
-OWN_WEEK_DAYS = 112
-OWN_WEEK_PRIOR = 20.0
-"""A series' own week rests on so many days and is drawn to the shop's by so many purchases."""
+OWN_WEEK_DAYS = 224
+"""A series' own week rests on so many days."""
+OWN_WEEK_GUESS, FEWEST_PURCHASES = (0.05, 200.0), 1.0
+"""Variance among own weeks before any is seen, and the purchases it counts for; a series' weekday with fewer than FEWEST says nothing of it."""
 DECIMALS = 6
 
 
@@ -114,18 +115,26 @@ def of_shop(effects: Effects, units: Floats) -> Floats:
 def own_week(panel: Panel, worth: Floats, units: Floats, is_observed: Flags) -> Floats:
     """(n, season) how a series' own week differs from the shop's: 1 where there is too little to tell.
 
-    A gamma prior worth OWN_WEEK_PRIOR independent purchases around 1; bulk orders make purchases fewer than units (variance over mean).
+    A gamma prior around 1 whose variance is how much series differ on that weekday beyond chance (moments of the negative binomial;
+    Breslow 1984). Bulk orders make purchases fewer than units: by the variance over the mean within weekdays.
     """
     newest = slice(max(0, panel.known - OWN_WEEK_DAYS), panel.known)
     seen = is_observed[:, newest]
     sold, worth = np.where(seen, units[:, newest], 0.0), np.where(seen, worth[:, newest], 0.0)
     expected = local_level(sold, worth) * worth
-    spread = ((sold - expected) ** 2).sum(axis=1)
+    days = np.eye(panel.season)[panel.season_place[: panel.known][newest]]
+    count, top, bottom = (values @ days for values in (seen.astype(np.float64), sold, expected))
+    # what a weekday's days have in common is no chance
+    shared = np.divide((top - bottom) ** 2, count, out=np.zeros_like(top), where=count > 0).sum(axis=1)
+    free = seen.sum(axis=1) / np.maximum(seen.sum(axis=1) - (count > 0).sum(axis=1), 1)
+    spread = (((sold - expected) ** 2).sum(axis=1) - shared) * free
     dispersion = np.maximum(np.divide(spread, expected.sum(axis=1), out=np.ones(panel.count), where=expected.sum(axis=1) > 0), 1.0)
-    place = panel.season_place[: panel.known][newest]
-    top = np.stack([sold[:, place == each].sum(axis=1) for each in range(panel.season)], axis=1) / dispersion[:, None]
-    bottom = np.stack([expected[:, place == each].sum(axis=1) for each in range(panel.season)], axis=1) / dispersion[:, None]
-    return np.asarray(np.round((top + OWN_WEEK_PRIOR) / (bottom + OWN_WEEK_PRIOR), DECIMALS), dtype=np.float64)
+    top, bottom = top / dispersion[:, None], bottom / dispersion[:, None]
+    told = bottom > FEWEST_PURCHASES
+    beyond = np.where(told, (top - bottom) ** 2 / np.where(told, bottom, 1.0) - 1, 0.0).sum(axis=0)
+    guess, weight = OWN_WEEK_GUESS
+    variance = np.maximum(beyond + guess * weight, 0.0) / (np.where(told, bottom, 0.0).sum(axis=0) + weight)
+    return np.asarray(np.round((top * variance + 1) / (bottom * variance + 1), DECIMALS), dtype=np.float64)
 
 
 def level_forecast(panel: Panel, levels: Levels) -> Forecast:
