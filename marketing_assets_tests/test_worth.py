@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from marketing_assets.config import SourceBlock, Store
 from marketing_assets.recommendations import build_recommendations, worth
+from marketing_assets.recommendations import lists as lists_module
 from marketing_assets.recommendations.history import History
 from marketing_assets.recommendations.scores import Retrieval, taste
 from marketing_assets.recommendations.worth import (
@@ -218,12 +219,12 @@ def test_familiarity_counts_by_what_went_before() -> None:
     assert familiarity(nothing, np.arange(1)).tolist() == [1.0] * 4
 
 
-def shop_of_looks(seed: int, days: int) -> list[Event]:
-    """'fad' is looked at by everyone and carted by few; 'gem' is seldom looked at and carted by half who do."""
+def shop_of_looks(seed: int, days: int, fad: float = 0.03) -> list[Event]:
+    """'fad' is looked at by everyone and carted by few (fad of them); 'gem' is seldom looked at and carted by half who do."""
     rng = np.random.default_rng(seed)
     events: list[Event] = []
     items = ["fad"] * 8 + ["gem"] + [f"item{place}" for place in range(6)]
-    chance = {"fad": 0.03, "gem": 0.5}
+    chance = {"fad": fad, "gem": 0.5}
     for day in range(days):
         for visit in range(40):
             user = f"user{int(rng.integers(0, 60))}"
@@ -270,3 +271,15 @@ def test_lists_go_by_what_showing_is_worth_once_enough_was_carted() -> None:
     bought = build_recommendations(reader_over(frames, other, days[-1]), days, other).tables["recommendations"]
     assert isinstance(bought, pl.DataFrame)
     assert set(bought["policy_id"]) == {"popularity", "blend"}
+
+
+def test_what_is_best_to_show_is_a_candidate_though_few_ever_looked_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of strangers nothing speaks for an item but the day itself; the one popular candidate is 'fad', which much is sold of."""
+    monkeypatch.setattr(lists_module, "EXPLORED_POOL", 0)
+    days = days_between(FIRST, FIRST + timedelta(days=30))
+    store = shop_store(PLAIN.model_copy(update={"list_length": 1}))
+    lists = build_recommendations(reader_over(frames_of(shop_of_looks(5, len(days), 0.3), days, store), store, days[-1]), days, store).tables["recommendations"]
+    assert isinstance(lists, pl.DataFrame)
+    ours = lists.filter(pl.col("user_id") == "unknown")
+    assert ours.filter(pl.col("as_of_date") == days[0])["item_id"].item() == "fad", "before worth can be told"
+    assert ours.filter(pl.col("as_of_date") == days[-1])["item_id"].item() == "gem"

@@ -166,7 +166,7 @@ class Scored:
 @dataclass(frozen=True)
 class Popular:
     """What is popular: the place of each row's day, days x items (0..1), and per day the most popular items that may be
-    recommended (-1 where there are no more), which every list of the day can hold. floor: per day, blends below it are in no list
+    recommended and others (-1 where there are no more) that every list of the day can hold. floor: per day, blends below it are in no list
     and need not be looked at."""
 
     day: Integers

@@ -101,6 +101,8 @@ class States:
         self.popular = _most_popular(self.popularity, self.allowed, count)
         if self.reserved and self.promoted.any():
             self.popular = np.hstack([self.popular, _most_popular(self.popularity, self.allowed & self.promoted, self.reserved)])
+        if self.is_by_worth.any():  # what is best to show may be neither popular nor near to anything the user had
+            self.popular = np.hstack([self.popular, _most_popular(self.turn, self.allowed & self.is_by_worth[:, None], count)])
 
     def floor(self, how: Retrieval, is_plain: bool) -> Singles:
         """As many popular items as a list looks at reach it, so that nothing below is in a list. A re-ranker looks at more."""
