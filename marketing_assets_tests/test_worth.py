@@ -163,11 +163,35 @@ def matrix_of(history: History) -> sp.csr_array:
 
 def test_interest_carries_over_to_items_never_looked_at() -> None:
     history = two_tastes(2, 300, 40, 30)
-    found = interest(taste(history, np.arange(-1, 300), np.full(301, 1), Retrieval()), directions(matrix_of(history)))
+    found = interest(taste(history, np.arange(-1, 300), np.full(301, 1), Retrieval()), *directions(matrix_of(history)))
     assert (found[0] == 1).all(), "nothing is known of strangers"
     unseen = matrix_of(history).toarray() == 0
     alike = (np.arange(300)[:, None] - np.arange(40)) % 2 == 0
     assert found[1:][unseen & alike].mean() > 1.5 * found[1:][unseen & ~alike].mean()
+
+
+def test_no_interest_is_read_into_looks_by_chance() -> None:
+    """Everyone looks at everything alike, so that the largest singular values are what chance makes them."""
+    rng = np.random.default_rng(7)
+    history = looks_of([(person, 1, item, 1, False, False) for person in range(300) for item in rng.choice(40, 15, replace=False)], 40)
+    along, apart = directions(matrix_of(history))
+    assert not apart.any() and not along.any()
+    assert (interest(taste(history, np.arange(300), np.full(300, 1), Retrieval()), along, apart) == 1).all()
+
+
+def test_what_people_are_apart_by_is_found_beneath_what_chance_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at even over odd items differ by a factor that is drawn with a known spread; the larger it is, the less is drawn back."""
+    monkeypatch.setattr(worth, "ITEM_PRIOR", 0.0)
+    monkeypatch.setattr(worth, "USER_PRIOR", 0.0)
+    rng = np.random.default_rng(8)
+    lean = rng.choice([-0.3, 0.3], 2000)
+    counts = rng.poisson(1 + lean[:, None] * np.where(np.arange(40) % 2 == 0, 1, -1)).astype(float)
+    apart = directions(sp.csr_array(counts))[1]
+    assert 0.25 < apart[0] < 0.3 and not apart[1:].any()
+    history = two_tastes(2, 300, 40, 30)
+    seen, (along, found) = taste(history, np.arange(300), np.full(300, 1), Retrieval()), directions(matrix_of(history))
+    spread = [float(interest(seen, along, share * found).std()) for share in (0.1, 0.5, 1.0)]
+    assert spread[0] < 0.5 * spread[1] < 0.5 * spread[2]
 
 
 def test_directions_are_those_of_correspondence_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,16 +199,16 @@ def test_directions_are_those_of_correspondence_analysis(monkeypatch: pytest.Mon
     monkeypatch.setattr(worth, "ITEM_PRIOR", 0.0)
     monkeypatch.setattr(worth, "USER_PRIOR", 0.0)
     rng = np.random.default_rng(3)
-    counts = rng.poisson(3.0, (30, 12)).astype(float) + 1
-    along = directions(sp.csr_array(counts)).astype(float)
+    counts = (rng.poisson(3.0, (30, 12)).astype(float) + 1) * 1000  # so many that nothing of it is chance
+    along = directions(sp.csr_array(counts))[0].astype(float)
     assert along.shape == (12, 10)
     share = counts / counts.sum(axis=1, keepdims=True)
     back = counts.sum(axis=1, keepdims=True) * (counts.sum(axis=0) / counts.sum()) * (1 + share @ along @ along.T)
     largest = np.linalg.svd((counts - np.outer(counts.sum(1), counts.sum(0)) / counts.sum())
                             / np.sqrt(np.outer(counts.sum(1), counts.sum(0))))[1]  # fmt: skip
-    assert np.abs(back - counts).max() < 1.0 and largest[10] < largest[0] / 3, "but for the one direction left out"
+    assert np.abs(back - counts).max() < 1000 and largest[10] < largest[0] / 3, "but for the one direction left out"
     monkeypatch.setattr(worth, "DENSE_ITEMS", 0)
-    sparse = directions(sp.csr_array(counts)).astype(float)
+    sparse = directions(sp.csr_array(counts))[0].astype(float)
     np.testing.assert_allclose(sparse @ sparse.T, along @ along.T, atol=1e-4)
 
 
@@ -192,10 +216,10 @@ def test_directions_are_those_of_correspondence_analysis(monkeypatch: pytest.Mon
 def test_few_people_or_items_have_few_directions(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     for dense in (512, 0):
         monkeypatch.setattr(worth, "DENSE_ITEMS", dense)
-        found = directions(sp.csr_array(np.ones(shape)))
-        assert found.shape == (shape[1], max(0, min(shape) - 2)) and np.isfinite(found).all()
+        found, apart = directions(sp.csr_array(np.ones(shape)))
+        assert found.shape == (shape[1], max(0, min(shape) - 2)) and np.isfinite(found).all() and len(apart) == found.shape[1]
         assert np.abs(found).max(initial=0.0) < 1e-6, "everyone looks at everything alike"
-    assert directions(sp.csr_array(shape)).shape == (shape[1], 0)
+    assert directions(sp.csr_array(shape))[0].shape == (shape[1], 0)
 
 
 def test_familiarity_counts_by_what_went_before() -> None:
@@ -278,7 +302,8 @@ def test_what_is_best_to_show_is_a_candidate_though_few_ever_looked_at_it(monkey
     monkeypatch.setattr(lists_module, "EXPLORED_POOL", 0)
     days = days_between(FIRST, FIRST + timedelta(days=30))
     store = shop_store(PLAIN.model_copy(update={"list_length": 1}))
-    lists = build_recommendations(reader_over(frames_of(shop_of_looks(5, len(days), 0.3), days, store), store, days[-1]), days, store).tables["recommendations"]
+    frames = frames_of(shop_of_looks(5, len(days), 0.3), days, store)
+    lists = build_recommendations(reader_over(frames, store, days[-1]), days, store).tables["recommendations"]
     assert isinstance(lists, pl.DataFrame)
     ours = lists.filter(pl.col("user_id") == "unknown")
     assert ours.filter(pl.col("as_of_date") == days[0])["item_id"].item() == "fad", "before worth can be told"

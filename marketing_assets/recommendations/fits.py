@@ -79,8 +79,8 @@ class LinkFits:
         kept = np.flatnonzero(_has_entry(matrix) | (_has_entry(effects) if effects is not None else False))
         facts = {name: values[kept] for name, values in user_facts(history, rows).items()} if self._is_learned else {}
         effects = None if effects is None else _restricted(effects, kept)
-        along, familiar = self._looked(rows, kept)
-        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts, along, familiar, effects)
+        along, apart, familiar = self._looked(rows, kept)
+        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts, along, apart, familiar, effects)
         self._models.add(
             new_fit(
                 LINKS,
@@ -96,18 +96,20 @@ class LinkFits:
             )
         )
 
-    def _looked(self, rows: Integers, kept: Integers) -> tuple[Singles, Singles] | tuple[None, None]:
-        """What looks tell from these rows: the directions of taste of the items kept, and familiarity."""
+    def _looked(self, rows: Integers, kept: Integers) -> tuple[Singles, Singles, Singles] | tuple[None, None, None]:
+        """What looks tell from these rows: the directions of taste of the items kept, how far people are apart along them, and
+        familiarity."""
         history = self._history
         if not self._is_by_worth:
-            return None, None
+            return None, None, None
         looked = rows[history.views[rows] > 0]
         if not len(looked):
-            return None, None
+            return None, None, None
         user, place = np.unique(history.user[looked], return_inverse=True)
         views = history.views[looked].astype(np.float64)
         matrix = sp.csr_array((views, (place, history.item[looked])), shape=(len(user), len(history.items)))
-        return directions(matrix)[kept], familiarity(history, rows)
+        along, apart = directions(matrix)
+        return along[kept], apart, familiarity(history, rows)
 
 
 def user_facts(history: History, rows: Integers) -> dict[str, Singles]:

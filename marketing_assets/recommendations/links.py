@@ -254,8 +254,8 @@ class Links:
 
     next_visits: items x items, how much of the next visit each item speaks for (next_visits.py), empty where that was not asked.
     kinds: by name, a number per stored link. facts: by name, a number per item, known when the links were counted. directions:
-    items x directions of taste, none where nothing was looked at; familiar: what it makes of an item that a person had to do with it
-    before (worth.py).
+    items x directions of taste, none where nothing was looked at; apart: how far people are apart along each; familiar: what it
+    makes of an item that a person had to do with it before (worth.py).
     """
 
     items: pl.Series
@@ -263,6 +263,7 @@ class Links:
     kinds: dict[str, Singles]
     facts: dict[str, Singles]
     directions: Singles
+    apart: Singles
     familiar: Singles
     next_visits: sp.csr_array
 
@@ -274,6 +275,7 @@ class Links:
         kinds: Mapping[str, Singles],
         facts: Mapping[str, Singles],
         directions: Singles | None = None,
+        apart: Singles | None = None,
         familiar: Singles | None = None,
         next_visits: sp.csr_array | None = None,
     ) -> Links:
@@ -284,6 +286,7 @@ class Links:
             items, single, {name: _short(values) for name, values in kinds.items()},
             {name: _short(values) for name, values in facts.items()},
             np.zeros((len(items), 0), dtype=np.float32) if directions is None else _short(directions),
+            np.zeros(0, dtype=np.float32) if apart is None else _short(apart),
             np.ones(4, dtype=np.float32) if familiar is None else _short(familiar),
             sp.csr_array((_short(effects.data), effects.indices, effects.indptr), shape=effects.shape),
         )  # fmt: skip
@@ -298,6 +301,7 @@ class Links:
             "kinds": {name: _packed(values, "<f2") for name, values in self.kinds.items()},
             "facts": {name: _packed(values, "<f2") for name, values in self.facts.items()},
             "directions": _packed(self.directions, "<f2"),
+            "apart": _packed(self.apart, "<f2"),
             "familiar": _packed(self.familiar, "<f2"),
             "next_lengths": _packed(np.diff(self.next_visits.indptr), "<i4"),
             "next_targets": _packed(self.next_visits.indices, "<i4"),
@@ -308,7 +312,7 @@ class Links:
     @classmethod
     def from_text(cls, text: str) -> Links:
         stored = json.loads(text)
-        if "next_effects" not in stored:
+        if "apart" not in stored:
             raise OtherForm("recommendations.links: stored by an earlier version of the code; build recommendations again from the first day")
         n = len(stored["items"])
 
@@ -325,6 +329,7 @@ class Links:
         along = along.reshape(n, -1) if n else along.reshape(0, 0)
         return cls(pl.Series("item_id", stored["items"], dtype=pl.String),
                    matrix(_unpacked(stored["strengths"], "<f4"), "targets", "lengths"), **shorts, directions=along,
+                   apart=_unpacked(stored["apart"], "<f2").astype(np.float32),
                    familiar=_unpacked(stored["familiar"], "<f2").astype(np.float32),
                    next_visits=matrix(effects, "next_targets", "next_lengths"))  # fmt: skip
 
@@ -345,6 +350,7 @@ class Links:
             {name: values[kept] for name, values in self.kinds.items()},
             facts,
             directions,
+            self.apart,
             self.familiar,
             _moved(self.next_visits, places, len(items))[0],
         )

@@ -139,7 +139,7 @@ class States:
         """What it is worth to show each scored pair; 0 on days it cannot be told."""
         scored = block.scored
         rate = self.turn[block.which[scored.row], scored.item]
-        interested = interest(block.taste, links.directions)[scored.row, scored.item]
+        interested = interest(block.taste, links.directions, links.apart)[scored.row, scored.item]
         familiar = links.familiar[of_pairs(block.taste, scored, signs(block.taste)).astype(np.int64)]
         return worth(rate, familiar, self.leaning(block.leaning, block.which, scored), interested)
 

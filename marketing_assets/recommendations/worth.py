@@ -33,8 +33,6 @@ DENSE_ITEMS = 512
 """Up to so many items the directions come from the whole matrix, beyond from Lanczos iterations."""
 ITEM_PRIOR, USER_PRIOR = 100.0, 20.0
 """Looks by which rare items and people are held back when directions are sought."""
-INTEREST_PRIOR = 10.0
-"""A person's interest is drawn to everyone's as by so many looks."""
 MOST, LEAST = 5.0, 0.2
 """No history speaks more for or against an item than by this."""
 
@@ -142,8 +140,9 @@ def familiarity(history: History, rows: Integers) -> Singles:
     return np.asarray((counted + FAMILIAR_PRIOR) / (expected + FAMILIAR_PRIOR), dtype=np.float32)
 
 
-def directions(looked: sp.csr_array) -> Singles:
-    """items x up to DIRECTIONS: standard coordinates of a correspondence analysis (Greenacre 1984) of users x items looks.
+def directions(looked: sp.csr_array) -> tuple[Singles, Singles]:
+    """items x up to DIRECTIONS: standard coordinates of a correspondence analysis (Greenacre 1984) of users x items looks; and how
+    far people are apart along each, as a standard deviation.
 
     A person whose looks, as shares, have the mean coordinates f looks at item i 1 + f . row i times as often as everyone does.
     """
@@ -152,13 +151,22 @@ def directions(looked: sp.csr_array) -> Singles:
     by_user, by_item = np.asarray(looked.sum(axis=1)).ravel(), np.asarray(looked.sum(axis=0)).ravel()
     total = float(by_item.sum())
     if count < 1 or total <= 0:
-        return np.zeros((items, 0), dtype=np.float32)
+        return np.zeros((items, 0), dtype=np.float32), np.zeros(0, dtype=np.float32)
     item_weight = 1 / np.sqrt(by_item + ITEM_PRIOR)
     scaled = sp.csr_array(sp.diags_array(1 / np.sqrt(by_user + USER_PRIOR)) @ looked @ sp.diags_array(item_weight))
     strength, found = _strongest(scaled, count + 1)
-    # the first direction is how much each item is looked at by everyone; those without strength are noise of the computation
-    kept = found[:, 1:] * (strength[1:] > 1e-6 * strength[0])
-    return np.asarray(kept * item_weight[:, None] * np.sqrt(total), dtype=np.float32)
+    # the first direction is how much each item is looked at by everyone
+    of_users, of_items = by_user / (by_user + USER_PRIOR), by_item / (by_item + ITEM_PRIOR)
+    apart = _beyond_chance(strength[1:], of_items.mean() * of_users.sum() / total, of_users.mean() * of_items.sum() / total)
+    along = found[:, 1:] * (apart > 0) * item_weight[:, None] * np.sqrt(total)
+    return along.astype(np.float32), apart.astype(np.float32)
+
+
+def _beyond_chance(strength: Floats, rows: float, columns: float) -> Floats:
+    """Singular values without what chance adds to them, 0 where it explains them alone (Gavish and Donoho 2017); rows, columns: the
+    squares that chance puts into a whole row and a whole column."""
+    left = np.maximum(strength**2 - rows - columns, 0.0) ** 2 - 4 * rows * columns
+    return np.asarray(np.sqrt(np.maximum(left, 0.0)) / np.maximum(strength, 1e-12), dtype=np.float64)
 
 
 def _strongest(matrix: sp.csr_array, count: int) -> tuple[Floats, Floats]:
@@ -173,12 +181,16 @@ def _strongest(matrix: sp.csr_array, count: int) -> tuple[Floats, Floats]:
     return np.asarray(strength[order], dtype=np.float64), np.asarray(vectors[order].T, dtype=np.float64)
 
 
-def interest(seen: Taste, along: Singles) -> Floats:
-    """rows x items: how much more often than everyone the row's person would look at an item, LEAST to MOST; 1 for strangers."""
-    wide = along.astype(np.float64)
+def interest(seen: Taste, along: Singles, apart: Singles) -> Floats:
+    """rows x items: how much more often than everyone the row's person would look at an item, LEAST to MOST; 1 for strangers.
+
+    n looks put a person somewhere along a direction with a variance of 1 / n, people are apart by apart^2: so what looks say is
+    drawn to everyone's as by 1 / apart^2 looks (the linear Bayes estimate), the more the less a direction tells people apart.
+    """
+    wide, variance = along.astype(np.float64), apart.astype(np.float64) ** 2
     looked = seen.matrix(seen.looked).astype(np.float64)
     total = np.asarray(looked.sum(axis=1)).ravel()
-    where = np.asarray(looked @ wide) / (total + INTEREST_PRIOR)[:, None]
+    where = np.asarray(looked @ wide) * variance / (total[:, None] * variance + 1)
     return np.asarray(np.clip(1 + where @ wide.T, LEAST, MOST), dtype=np.float64)
 
 
