@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from marketing_assets.config import SourceBlock, Store
 from marketing_assets.recommendations import build_recommendations, worth
 from marketing_assets.recommendations import lists as lists_module
-from marketing_assets.recommendations.history import History
+from marketing_assets.recommendations.history import History, choices
 from marketing_assets.recommendations.scores import Retrieval, taste
 from marketing_assets.recommendations.worth import (
     BOUGHT,
@@ -30,7 +30,7 @@ from marketing_assets.recommendations.worth import (
 )
 from marketing_assets.warehouse import days_between, reader_over
 from marketing_assets_tests.test_forecasting import raw_drivers
-from marketing_assets_tests.test_recommendations import FIRST, PLAIN, Event, build_in_parts, frames_of, shop_store
+from marketing_assets_tests.test_recommendations import FIRST, PLAIN, Event, build_in_parts, clean_events, frames_of, shop_store
 
 
 def test_rates_are_drawn_to_their_category_and_come_nearer_to_the_truth() -> None:
@@ -83,8 +83,10 @@ def test_the_response_to_prices_is_the_one_most_likely_within_items() -> None:
     assert price_response(item, looks, turned, np.zeros(1200)) == 0.0
 
 
-def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold() -> None:
-    """Items are alike; each is a third off on announced days and is carted thrice as often then. Unannounced prices say nothing."""
+@pytest.mark.parametrize(("carted", "bought"), [((0.2, 0.6), (0.0, 0.0)), ((0.4, 0.4), (0.2, 0.9))])
+def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold(carted: tuple[float, float], bought: tuple[float, float]) -> None:
+    """Items are alike; each is a third off on announced days, and a look turns thrice as often into a cart then, or a cart is oftener
+    bought. Unannounced prices say nothing."""
     rng = np.random.default_rng(4)
     days = days_between(FIRST, FIRST + timedelta(days=42))
     items = [f"item{place}" for place in range(8)]
@@ -95,8 +97,10 @@ def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold() -> 
             for item in sorted(set(rng.choice(items, 3).tolist())):
                 is_off = (number + int(item[4:])) % 8 == 0
                 events.append((number, user, "view_item", item))
-                if rng.random() < (0.6 if is_off else 0.2):
+                if rng.random() < carted[is_off]:
                     events.append((number, user, "add_to_cart", item))
+                    if rng.random() < bought[is_off]:
+                        events.append((number, user, "purchase", item))
     # on the day after the last one it is item5's turn, and the news that item3 is cheap too land too late
     told = [
         {"landed_date": FIRST, "item_id": item, "date": FIRST + timedelta(days=number), "known_at": f"{FIRST} 08:00:00", "unit_price": 20}
@@ -122,6 +126,23 @@ def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold() -> 
     whole = build_recommendations(reader_over(frames, informed, days[-1]), days, informed).tables["recommendations"]
     assert isinstance(whole, pl.DataFrame)
     assert_frame_equal(whole, in_parts["recommendations"])
+
+
+def test_rates_are_of_people_who_looked_each_counted_once_a_day() -> None:
+    days = days_between(FIRST, FIRST + timedelta(days=1))
+    events: list[Event] = [
+        *[(0, "fond", "view_item", "cup")] * 3, *[(0, "fond", "add_to_cart", "cup")] * 2, (1, "fond", "view_item", "cup"),
+        (0, "idle", "view_item", "cup"), (0, "buyer", "view_item", "cup"), (0, "buyer", "add_to_cart", "cup"), (0, "buyer", "purchase", "cup"),
+        *[(0, f"form{number}", kind, "cup") for number in range(5) for kind in ("add_to_cart", "purchase")],
+    ]  # fmt: skip
+    named = clean_events(events)
+    # of two people without a name one has a session
+    unnamed = named.filter(pl.col("user_id") == "fond").with_columns(user_id=pl.lit(None, dtype=pl.String))
+    sessions = [unnamed.with_columns(session_id=pl.lit(session, dtype=pl.String), event_id=pl.lit(f"{session}") + pl.col("event_id"))
+                for session in ("s1", None)]  # fmt: skip
+    everyone = pl.concat([named, *sessions], how="diagonal_relaxed")
+    found = choices(reader_over({"clean_events": everyone}, shop_store(PLAIN), days[-1]), days[0], days[-1])
+    assert found.rows() == [(days[0], "cup", 4.0, 3.0, 1.0, 1.0), (days[1], "cup", 2.0, 0.0, 0.0, 0.0)]
 
 
 def test_nothing_looked_at_or_carted_tells_no_rates() -> None:

@@ -14,7 +14,16 @@ import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.features.running import day_literal
-from marketing_assets.recommendations.history import STRENGTHS, Flags, Floats, Integers, item_day_counts, ordinal, ordinals
+from marketing_assets.recommendations.history import (
+    STRENGTHS,
+    Flags,
+    Floats,
+    Integers,
+    choices,
+    item_day_counts,
+    ordinal,
+    ordinals,
+)
 from marketing_assets.recommendations.lists import Singles
 from marketing_assets.recommendations.worth import price_cuts, price_response, turn_rates
 
@@ -82,7 +91,7 @@ class Catalogue:
         """Whether lists are ordered by what a look brings."""
         self._drivers = self._read_drivers(reader, counted_from, days[-1])
         self._announced = _announced_prices(self._drivers)
-        self._count_price = self._prices_on(self._counts.select("item_id", date="landed_date"))
+        self._choices = self._with_prices(choices(reader, counted_from, days[-1])) if self._by_worth else None
 
     def places(self, ids: pl.Series) -> Integers:
         found = ids.to_frame("item_id").join(self._place, on="item_id", how="left", maintain_order="left")["place"]
@@ -129,6 +138,11 @@ class Catalogue:
         found = wanted.join(self._announced, on=["item_id", "date"], how="left", maintain_order="left")
         return found["unit_price"].fill_null(np.nan).to_numpy()
 
+    def _with_prices(self, counts: pl.DataFrame) -> pl.DataFrame:
+        """counts of known items with their places and the prices announced."""
+        known = counts.join(self._place, on="item_id", how="inner", maintain_order="left")
+        return known.with_columns(price=self._prices_on(known.select("item_id", date="landed_date")))
+
     def at(self, day: date) -> None:
         """Bring the state to the end of `day`; days only go forward."""
         until = int(np.searchsorted(self._entry_day, ordinal(day), side="right"))
@@ -155,9 +169,7 @@ class Catalogue:
 
     def _rows(self, day: date) -> tuple[slice, Flags]:
         """Rows of the item days of the POPULARITY_DAYS up to `day`, and which of them are of known items."""
-        upper = np.searchsorted(self._count_day, ordinal(day), side="right")
-        lower = np.searchsorted(self._count_day, ordinal(day) - POPULARITY_DAYS + 1, side="left")
-        rows = slice(int(lower), int(upper))
+        rows = _lately(self._count_day, day)
         return rows, self._count_item[rows] >= 0
 
     def popularity(self, day: date) -> Floats:
@@ -190,21 +202,26 @@ class Catalogue:
 
     def _turn(self, day: date) -> Floats:
         """Per item how often a look turns into a cart (an order, where the shop sees more of those) at tomorrow's price, over the
-        shop's rate; 0 throughout where lists are not ordered by it, or there were fewer than LEAST_TURNED."""
-        if not self._by_worth:
+        shop's rate; 0 throughout where lists are not ordered by it, or there were fewer than LEAST_TURNED.
+
+        To a price two things respond: how often a look turns into a cart, and how often a cart is bought."""
+        if self._choices is None:
             return np.zeros(len(self.items))
-        rows, kept = self._rows(day)
-        item = self._count_item[rows][kept]
-        carts, orders, looks = (self._counts[kind].to_numpy()[rows][kept] for kind in ("carts", "orders", "views"))
-        turned = carts if carts.sum() >= orders.sum() else orders
+        lately = self._choices[_lately(ordinals(self._choices["landed_date"]), day)]
+        item, price, looked, carted, bought, both = (
+            lately[name].to_numpy() for name in ("place", "price", "looked", "carted", "bought", "both")
+        )
+        turned, kept = (carted, both) if carted.sum() >= bought.sum() else (bought, bought)
         turned = turned * (turned.sum() >= LEAST_TURNED)
         listed = np.expm1(self.price.astype(np.float64))
-        cut = price_cuts(self._count_price[rows][kept], listed[item])
+        cut = price_cuts(price, listed[item])
         tomorrow = self._prices_on(pl.DataFrame({"item_id": self.items}).with_columns(date=pl.lit(day + timedelta(days=1))))
-        response = price_response(item, looks, turned, cut)
-        at_list = np.bincount(item, weights=looks * np.exp(response * cut), minlength=len(self.items)).astype(np.float64)
+        response = price_response(item, looked, turned, cut)
+        at_list = np.bincount(item, weights=looked * np.exp(response * cut), minlength=len(self.items)).astype(np.float64)
         of_item = np.bincount(item, weights=turned, minlength=len(self.items)).astype(np.float64)
-        return turn_rates(at_list, of_item, self.category, self.price) * np.exp(response * price_cuts(tomorrow, listed))
+        rate = turn_rates(at_list, of_item, self.category, self.price)
+        response += price_response(item, turned, kept, cut)
+        return np.round(rate * np.exp(response * price_cuts(tomorrow, listed)), 9)
 
     def everyone(self, day: date) -> Floats:
         """Per category its share of all interest of the last POPULARITY_DAYS."""
@@ -221,6 +238,12 @@ class Catalogue:
         item, age = self._count_item[rows][kept], ordinal(day) - self._count_day[rows][kept]
         counts = {kind: self._counts[kind].to_numpy()[rows][kept] for kind in POPULARITY_SHARES}
         return item_facts(item, age, counts, len(self.items)) | {"price": self.price}
+
+
+def _lately(days: Integers, day: date) -> slice:
+    """Of rows sorted by these days, those of the POPULARITY_DAYS up to `day`."""
+    ends = np.searchsorted(days, [ordinal(day) - POPULARITY_DAYS, ordinal(day)], side="right")
+    return slice(int(ends[0]), int(ends[1]))
 
 
 def _announced_prices(drivers: pl.DataFrame | None) -> pl.DataFrame | None:
