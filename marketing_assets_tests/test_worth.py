@@ -15,7 +15,7 @@ from scipy.optimize import minimize_scalar
 from marketing_assets.config import SourceBlock, Store
 from marketing_assets.recommendations import build_recommendations, worth
 from marketing_assets.recommendations import lists as lists_module
-from marketing_assets.recommendations.history import History, choices
+from marketing_assets.recommendations.history import FAR, History, choices, ordinal
 from marketing_assets.recommendations.scores import Retrieval, taste
 from marketing_assets.recommendations.worth import (
     BOUGHT,
@@ -128,6 +128,10 @@ def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold(carte
     assert_frame_equal(whole, in_parts["recommendations"])
 
 
+def landing_late(events: pl.DataFrame, days: pl.Expr) -> pl.DataFrame:
+    return events.with_columns(landed_date=pl.col("landed_date") + pl.duration(days=days))
+
+
 def test_rates_are_of_people_who_looked_each_counted_once_a_day() -> None:
     days = days_between(FIRST, FIRST + timedelta(days=1))
     events: list[Event] = [
@@ -141,8 +145,14 @@ def test_rates_are_of_people_who_looked_each_counted_once_a_day() -> None:
     sessions = [unnamed.with_columns(session_id=pl.lit(session, dtype=pl.String), event_id=pl.lit(f"{session}") + pl.col("event_id"))
                 for session in ("s1", None)]  # fmt: skip
     everyone = pl.concat([named, *sessions], how="diagonal_relaxed")
-    found = choices(reader_over({"clean_events": everyone}, shop_store(PLAIN), days[-1]), days[0], days[-1])
-    assert found.rows() == [(days[0], "cup", 4.0, 3.0, 1.0, 1.0), (days[1], "cup", 2.0, 0.0, 0.0, 0.0)]
+    # orders land a day later than visits
+    late = landing_late(everyone, pl.when(event_type="purchase").then(1).otherwise(0))
+    found = choices(reader_over({"clean_events": late}, shop_store(PLAIN), days[-1]), days[0], days[-1])
+    first, second = (ordinal(day) for day in days)
+    assert found.rows() == [
+        (days[0], "cup", first, first, second, 1.0), (days[0], "cup", first, first, FAR, 2.0), (days[0], "cup", first, FAR, FAR, 1.0),
+        (days[1], "cup", second, FAR, FAR, 2.0),
+    ]  # fmt: skip
 
 
 def test_nothing_looked_at_or_carted_tells_no_rates() -> None:
@@ -329,3 +339,14 @@ def test_what_is_best_to_show_is_a_candidate_though_few_ever_looked_at_it(monkey
     ours = lists.filter(pl.col("user_id") == "unknown")
     assert ours.filter(pl.col("as_of_date") == days[0])["item_id"].item() == "fad", "before worth can be told"
     assert ours.filter(pl.col("as_of_date") == days[-1])["item_id"].item() == "gem"
+
+
+def test_what_lands_late_counts_from_then_on_in_a_range_as_by_itself() -> None:
+    days = days_between(FIRST, FIRST + timedelta(days=30))
+    store = shop_store(PLAIN)
+    frames = frames_of(shop_of_looks(6, len(days)), days, store)
+    frames["clean_events"] = landing_late(frames["clean_events"], pl.col("event_id").hash(1) % 4)
+    whole = build_recommendations(reader_over(frames, store, days[-1]), days, store).tables["recommendations"]
+    assert isinstance(whole, pl.DataFrame) and "worth" in set(whole.filter(pl.col("as_of_date") == days[-4])["policy_id"])
+    in_parts, _ = build_in_parts(frames, [days[:25], *[[day] for day in days[25:]]], store)
+    assert_frame_equal(whole, in_parts["recommendations"])

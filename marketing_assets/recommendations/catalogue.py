@@ -141,7 +141,7 @@ class Catalogue:
     def _with_prices(self, counts: pl.DataFrame) -> pl.DataFrame:
         """counts of known items with their places and the prices announced."""
         known = counts.join(self._place, on="item_id", how="inner", maintain_order="left")
-        return known.with_columns(price=self._prices_on(known.select("item_id", date="landed_date")))
+        return known.with_columns(price=self._prices_on(known.select("item_id", date="event_date")))
 
     def at(self, day: date) -> None:
         """Bring the state to the end of `day`; days only go forward."""
@@ -207,10 +207,12 @@ class Catalogue:
         To a price two things respond: how often a look turns into a cart, and how often a cart is bought."""
         if self._choices is None:
             return np.zeros(len(self.items))
-        lately = self._choices[_lately(ordinals(self._choices["landed_date"]), day)]
-        item, price, looked, carted, bought, both = (
-            lately[name].to_numpy() for name in ("place", "price", "looked", "carted", "bought", "both")
-        )
+        lately = self._choices[_lately(ordinals(self._choices["event_date"]), day)]
+        item, price, looked = (lately[name].to_numpy() for name in ("place", "price", "people"))
+        is_known = {name: lately[name].to_numpy() <= ordinal(day) for name in ("looked", "carted", "bought")}
+        looked = looked * is_known["looked"]
+        carted, bought = looked * is_known["carted"], looked * is_known["bought"]
+        both = carted * is_known["bought"]
         turned, kept = (carted, both) if carted.sum() >= bought.sum() else (bought, bought)
         turned = turned * (turned.sum() >= LEAST_TURNED)
         listed = np.expm1(self.price.astype(np.float64))

@@ -187,30 +187,32 @@ def item_day_counts(reader: Reader, start: date, end: date) -> pl.DataFrame:
     return counts.sort("landed_date", "item_id")
 
 
+FAR = 1 << 20
+"""A day that does not come, where something did not happen."""
+
+
 def choices(reader: Reader, start: date, end: date) -> pl.DataFrame:
-    """landed_date, item_id, looked, carted, bought, both in [start, end], sorted: people who looked at the item on a day, and of them
-    those who put it into the cart, bought it, did both.
+    """event_date, item_id, people who looked at the item that day, and the days (ordinal, FAR for never) from which that it was looked
+    at, put into the cart and bought on that day is known: looked, carted, bought. Sorted; of [start, end], as known at its end.
 
     Only of those who looked: whoever orders by a form says nothing of what looks bring. Once a day: who looks again and again is
-    fond of the item already. People without a name count by their session.
+    fond of the item already. People without a name count by their session. Known by kind, since logs of visits and of orders may land apart.
     """
     events = reader.table("clean_events")
     kinds = {"looked": "view_item", "carted": "add_to_cart", "bought": "purchase"}
     ours = events.filter(
-        events.landed_date.between(day_literal(start), day_literal(end)),
+        events.event_date.between(day_literal(start), day_literal(end)),
+        events.landed_date <= day_literal(end),
         events.event_type.isin(list(kinds.values())),
         events.item_id.notnull(),
         ~events.is_bot,
         ~events.is_service,
     ).mutate(person=events.user_id.coalesce(events.session_id))
     ours = ours.filter(ours.person.notnull())
-    by_person = ours.group_by("landed_date", "event_date", "item_id", "person").agg(
-        **{name: (ours.event_type == kind).any() for name, kind in kinds.items()}
-    )
-    of_them = by_person.filter(by_person.looked)
-    daily = of_them.group_by("landed_date", "item_id").agg(
-        looked=of_them.count(), carted=of_them.carted.sum(), bought=of_them.bought.sum(), both=(of_them.carted & of_them.bought).sum()
-    )
-    frame: Any = reader.frame(daily)
-    counts: pl.DataFrame = frame.with_columns(pl.col("looked", "carted", "bought", "both").cast(pl.Float64))
-    return counts.sort("landed_date", "item_id")
+    known = {name: ours.landed_date.min(where=ours.event_type == kind) for name, kind in kinds.items()}
+    of_person = ours.group_by("event_date", "item_id", "person").agg(**known)
+    counted = of_person.filter(of_person.looked.notnull()).group_by("event_date", "item_id", *kinds).agg(people=lambda rows: rows.count())
+    frame: Any = reader.frame(counted)
+    days = pl.col(list(kinds)).cast(pl.Date).cast(pl.Int32).fill_null(FAR)
+    found: pl.DataFrame = frame.with_columns(days, pl.col("people").cast(pl.Float64))
+    return found.sort("event_date", "item_id", *kinds)
