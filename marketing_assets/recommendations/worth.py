@@ -156,16 +156,16 @@ def directions(looked: sp.csr_array) -> tuple[Singles, Singles]:
     scaled = sp.csr_array(sp.diags_array(1 / np.sqrt(by_user + USER_PRIOR)) @ looked @ sp.diags_array(item_weight))
     strength, found = _strongest(scaled, count + 1)
     # the first direction is how much each item is looked at by everyone
-    of_users, of_items = by_user / (by_user + USER_PRIOR), by_item / (by_item + ITEM_PRIOR)
+    of_users, of_items = (n[n > 0] / (n[n > 0] + prior) for n, prior in ((by_user, USER_PRIOR), (by_item, ITEM_PRIOR)))
     apart = _beyond_chance(strength[1:], of_items.mean() * of_users.sum() / total, of_users.mean() * of_items.sum() / total)
     along = found[:, 1:] * (apart > 0) * item_weight[:, None] * np.sqrt(total)
     return along.astype(np.float32), apart.astype(np.float32)
 
 
-def _beyond_chance(strength: Floats, rows: float, columns: float) -> Floats:
-    """Singular values without what chance adds to them, 0 where it explains them alone (Gavish and Donoho 2017); rows, columns: the
-    squares that chance puts into a whole row and a whole column."""
-    left = np.maximum(strength**2 - rows - columns, 0.0) ** 2 - 4 * rows * columns
+def _beyond_chance(strength: Floats, column: float, row: float) -> Floats:
+    """Singular values without what chance adds to them, 0 where it explains them alone (Gavish and Donoho 2017); column, row: the
+    squares that chance puts into a whole column and a whole row on average."""
+    left = np.maximum(strength**2 - column - row, 0.0) ** 2 - 4 * column * row
     return np.asarray(np.sqrt(np.maximum(left, 0.0)) / np.maximum(strength, 1e-12), dtype=np.float64)
 
 
