@@ -506,6 +506,29 @@ def test_fingerprints_of_undated_files_are_per_landed_day(tmp_path: Path) -> Non
     assert [old == new for old, new in zip(before, after, strict=True)] == [True, True, False, True]
 
 
+def test_fingerprints_of_a_shop_without_end_ask_for_few_changes_of_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred years of summer times in a query took a minute and gigabytes, for each input without dated files."""
+    from marketing_assets import compiled
+
+    lengths: list[int] = []
+    inner = compiled.compiled
+
+    def measured(expression: Any) -> str:
+        text = inner(expression)
+        lengths.append(len(text))
+        return text
+
+    monkeypatch.setattr(compiled, "compiled", measured)
+    later = FIRST + timedelta(days=400)
+    block = {"files": "all.csv", "columns": COLUMNS}
+    csv_file(tmp_path, HEADER + GOOD + GOOD.replace("2026-03-01", f"{later}"), "all.csv")
+    going_on, ending = store_at(tmp_path, block, last_day=None), store_at(tmp_path, block, last_day=later)
+    first, second, last = (file_fingerprint(going_on, "events", day) for day in (FIRST, FIRST + timedelta(days=1), later))
+    assert file_fingerprint(ending, "events", FIRST) == first != second
+    assert last not in (first, second)
+    assert lengths and max(lengths) < 100_000
+
+
 def test_landing_days_and_chunks(tmp_path: Path) -> None:
     for name in ("2026-03-01.csv", "2026-03-04.csv", "2026-02-31.csv", "2026-03-05.csv.bak"):
         csv_file(tmp_path, HEADER + GOOD, name)

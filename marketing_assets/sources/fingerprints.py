@@ -18,6 +18,8 @@ from marketing_assets.config import Store
 from marketing_assets.sources.files import files_of_day, source_blocks, undated_files
 from marketing_assets.warehouse import digest, reader_over
 
+_YEAR = 366
+
 
 def file_fingerprint(store: Store, source: str, day: date) -> str:
     """A digest of the mapping of an input and of the content of what lands of it on `day`.
@@ -32,7 +34,7 @@ def file_fingerprint(store: Store, source: str, day: date) -> str:
                 stat = file.path.stat()
                 parts += [file.name, _content(str(file.path), stat.st_size, stat.st_mtime_ns)]
     if any(not block.is_dated for block in source_blocks(store, source)):
-        parts.append(_undated(store, source).get(day, "none"))
+        parts.append(_undated(store, source, _year_of(store, day)).get(day, "none"))
     return digest(*parts)
 
 
@@ -51,15 +53,25 @@ def _mapping_digest(store: Store, source: str) -> str:
     return digest(json.dumps(blocks, sort_keys=True), store.timezone)
 
 
-def _undated(store: Store, source: str) -> dict[date, str]:
-    """Landed day -> digest of the mapped rows of undated files and inline rows."""
+def _year_of(store: Store, day: date) -> date:
+    """The end of the year, counted from first_day, that `day` lies in; last_day where that comes before.
+
+    A shop that goes on has no last day, and a zone's changes of clock up to the end of all days would make queries of
+    gigabytes: their size grows with the square of the changes.
+    """
+    end = store.first_day + timedelta(days=_YEAR * ((day - store.first_day).days // _YEAR + 1) - 1)
+    return end if store.last_day is None else min(end, store.last_day)
+
+
+def _undated(store: Store, source: str, last: date) -> dict[date, str]:
+    """Landed day up to `last` -> digest of the mapped rows of undated files and inline rows."""
     stats = []
     for block in source_blocks(store, source):
         if block.rows is None and not block.is_dated:
             for file in undated_files(store, block):
                 stat = file.path.stat()
                 stats.append((str(file.path), stat.st_size, stat.st_mtime_ns))
-    return _landed_content(store.model_dump_json(include={"sources"}), tuple(stats), _Held(store), source)
+    return _landed_content(store.model_dump_json(include={"sources"}), tuple(stats), _Held(store), source, last)
 
 
 class _Held:
@@ -76,15 +88,16 @@ class _Held:
 
 
 @functools.lru_cache(maxsize=256)
-def _landed_content(sources: str, files: tuple[tuple[str, int, int], ...], held: _Held, source: str) -> dict[date, str]:
+def _landed_content(
+    sources: str, files: tuple[tuple[str, int, int], ...], held: _Held, source: str, last: date
+) -> dict[date, str]:
     from marketing_assets.sources.engine import Staging
     from marketing_assets.sources.landing import landed_rows
 
     store = held.store
     undated = [block for block in source_blocks(store, source) if not block.is_dated]
     alone = store.model_copy(update={"sources": {**store.sources, source: undated}})
-    last = store.last_day or store.first_day + timedelta(days=36_500)
-    # every landed day of the file at once: the window spans all days there can be
+    # every landed day of the file at once: the window spans all days up to `last`
     reader = reader_over({}, alone, last)
     days = [store.first_day + timedelta(days=offset) for offset in range((last - store.first_day).days + 1)]
     rows = landed_rows(Staging(reader, f"landing_{source}"), days, alone, source)
