@@ -23,10 +23,10 @@ from marketing_assets.pipeline import steps_of, steps_to_remake
 from marketing_assets.running import run_days
 from marketing_assets.sample_shop import Decisions, KnowingShop, SampleShop
 from marketing_assets.trial import TrialError, act_on_verdicts, run_trial, verdicts_of
-from marketing_assets.trial.arms import for_day, true_orders, true_plan, without_ads, without_lists
+from marketing_assets.trial.arms import SystemDecisions, for_day, true_orders, true_plan, without_ads, without_lists
 from marketing_assets.trial.figures import summarise
 from marketing_assets.trial.loop import opened
-from marketing_assets.trial.shops import branch, make_shop, shop_class
+from marketing_assets.trial.shops import branch, make_shop, shop_class, truth_of
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema
 
 
@@ -140,6 +140,26 @@ def test_a_shop_with_the_smallest_interface_can_be_named(tmp_path: Path) -> None
         make_shop(lambda folder, seed: object(), tmp_path / "none", 3)  # type: ignore[arg-type,return-value]
 
 
+def test_the_truth_of_a_day_is_plain_numbers(tmp_path: Path) -> None:
+    """A shop that counts in numpy lost its seed when the seed was written, after all its days; a NaN would spoil every mean."""
+
+    class Counting(LoneShop):
+        def __init__(self, folder: Path, seed: int, **changes: Any) -> None:
+            super().__init__(folder, seed)
+            self.truth = lambda day: replace(self._inner.truth(day), **changes)
+
+    def told(name: str, **changes: Any) -> Any:
+        shop = Counting(tmp_path / name, 3, **changes)
+        shop.live(shop.first_day)
+        return truth_of(shop, shop.first_day)
+
+    plain = told("counted", sessions=np.int64(7), revenue=np.float32(1.5), more={"rows": np.int64(2)})
+    assert json.loads(json.dumps([plain.sessions, plain.revenue, plain.more])) == [7, 1.5, {"rows": 2}]
+    for name, value in (("ad_spend", float("nan")), ("profit", None)):
+        with pytest.raises(TrialError, match=f"{name} is {value}, where a finite number is needed"):
+            told(name, **{name: value})
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [("SampleShop", "module:Class"), ("no_such_module:Shop", "PYTHONPATH"), ("marketing_assets.sample_shop:NoShop", "no class NoShop")],
@@ -163,6 +183,22 @@ def test_true_orders_fill_up_to_the_quantile_in_whole_packs() -> None:
     assert orders is not None and orders.rows() == [("a", 18), ("b", 0)]
     wider = true_orders(demand, stock, 4.0, _store())
     assert wider is not None and wider["order_quantity"][0] > 18
+
+
+@pytest.mark.parametrize(("status", "refused"), [("refused", 1), ("no_inputs", 0)])
+def test_a_day_with_nothing_on_offer_is_no_refused_plan(status: str, refused: int) -> None:
+    """A shop without ads, or closed on Sundays, was reported as one whose plans the gate refuses."""
+
+    class Tables:
+        def window(self, name: str, start: date, end: date, columns: Any = None) -> pl.DataFrame:
+            return pl.DataFrame({"status": [status]}) if name == "ad_plan_runs" else pl.DataFrame(schema=polars_schema(name))
+
+        def log_as_of(self, name: str, day: date, columns: list[str]) -> pl.DataFrame:
+            return pl.DataFrame(schema=polars_schema(name)).select(columns)
+
+    system = SystemDecisions()
+    decided = system.on(Tables(), _store().first_day)  # type: ignore[arg-type]
+    assert decided.ad_plan is None and len(system.refused_days) == refused
 
 
 def test_the_true_plan_buys_the_best_cells_within_the_budget() -> None:

@@ -25,7 +25,10 @@ _STOCK = ("item_id", "stock_on_hand", "stock_on_order", "lead_time_days", "pack_
 
 @dataclass
 class SystemDecisions:
-    """What this system has published, as decisions. Where it refuses a plan, the last one it stood behind goes on."""
+    """What this system has published, as decisions. On a day without a plan the last one goes on.
+
+    refused_days: days whose plan its own gate refused; a day with nothing on offer, such as before a day off, is none of them.
+    """
 
     plan: pl.DataFrame | None = None
     refused_days: list[date] = field(default_factory=list)
@@ -33,10 +36,10 @@ class SystemDecisions:
     def on(self, reader: Reader, day: date) -> Decisions:
         """Decisions for day + 1 from the tables of `day`."""
         plan = reader.window("ad_plan", day, day)
-        if plan.is_empty():
-            self.refused_days.append(day)
-        else:
+        if not plan.is_empty():
             self.plan = plan
+        elif "refused" in reader.window("ad_plan_runs", day, day, ["status"])["status"]:
+            self.refused_days.append(day)
         lists = reader.log_as_of("recommendations", day, ["user_id", "rank", "item_id", "policy_id", "is_holdout"])
         related = reader.log_as_of("item_recommendations", day, ["item_id", "rank", "recommended_item_id"])
         orders = reader.window("inventory_plan", day, day, ["item_id", "order_quantity"])

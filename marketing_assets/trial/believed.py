@@ -16,6 +16,7 @@ import polars as pl
 
 from marketing_assets.evaluation.holdouts import BEFORE_DAYS, Trial, compare_day, period_start, read_assignment, read_orders
 from marketing_assets.sample_shop import Shop
+from marketing_assets.trial.shops import truth_of
 from marketing_assets.warehouse import Reader
 
 _TABLES = {"ads_holdout": "audiences", "recommendations_holdout": "recommendations"}
@@ -55,7 +56,7 @@ def believed_figures(system: Reader, days: Sequence[date], shop: Shop) -> list[d
         pl.col("segment_type") == "all", pl.col("policy_id") == "all", pl.col("horizon_days") == 1,
         pl.col("outcome_date").is_in(list(days)),
     )  # fmt: skip
-    truth = {each: shop.truth(each) for each in days}
+    truth = {each: truth_of(shop, each) for each in days}
     result = []
     for concept, metric in (("shop", "session_conversion_rate"), ("ads", "ctr"), ("ads", "ad_revenue"), ("ads", "spend")):
         newest = (

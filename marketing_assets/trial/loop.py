@@ -34,7 +34,7 @@ from marketing_assets.trial.arms import (
 )
 from marketing_assets.trial.believed import believed_effects, believed_figures
 from marketing_assets.trial.repair import act_on_verdicts
-from marketing_assets.trial.shops import MakeShop, branch, make_shop
+from marketing_assets.trial.shops import MakeShop, branch, make_shop, truth_of
 from marketing_assets.warehouse import Warehouse, days_between
 
 COMMON, SYSTEM, ORACLE = "common_practice", "system", "oracle"
@@ -87,6 +87,7 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
             one.live(day)
 
     lived(shop)
+    truth_of(shop, before[-1])  # a figure that is none is told before anything is built
     store = store_of(past, plan.settings)
     with opened(past, store) as warehouse:
         built = run_days(warehouse, before, f"trial-{seed}", steps=steps_used(store))
@@ -157,9 +158,7 @@ def _live_arms(
                 effects += believed_effects(warehouse.reader(days[-1]), other.reader(days[-1]), experiment, days)
         if stock is not None:
             stock.close()
-    truth = {
-        name: [{**asdict(shop.truth(day)), "day": day.isoformat()} for day in days] for name, shop in arms.items()
-    }
+    truth = {name: [{**asdict(truth_of(shop, day)), "day": day.isoformat()} for day in days] for name, shop in arms.items()}
     return Lived(seed, truth, effects, figures, verdicts, [day.isoformat() for day in system.refused_days], cpu)
 
 

@@ -6,12 +6,14 @@ What belongs here: finding the class, and the sample shop at the size of a trial
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from marketing_assets.sample_shop import BranchingShop, Drift, SampleShop, Shop
+from marketing_assets.sample_shop import BranchingShop, DayTruth, Drift, SampleShop, Shop
 
 SHOP = "marketing_assets.trial:TrialShop"
 
@@ -57,6 +59,20 @@ def make_shop(make: MakeShop, folder: Path, seed: int) -> Shop:
     if not isinstance(shop, Shop):
         raise TrialError(f"{type(shop).__name__} is no shop: it needs folder, first_day, live and truth; see docs/trial.md")
     return shop
+
+
+def truth_of(shop: Shop, day: date) -> DayTruth:
+    """The truth of a day in plain numbers, whatever the shop counts in. Raises TrialError naming a figure that is none, such as a NaN."""
+    told = vars(shop.truth(day))
+
+    def plain(figures: Mapping[str, Any]) -> dict[str, Any]:
+        for name, value in figures.items():
+            if not isinstance(value, Real) or not math.isfinite(value):
+                raise TrialError(f"{type(shop).__name__}.truth({day}): {name} is {value!r}, where a finite number is needed")
+        return {name: int(value) if isinstance(value, Integral) else float(value) for name, value in figures.items()}
+
+    figures = {name: value for name, value in told.items() if name not in ("day", "more")}
+    return DayTruth(day=day, **plain(figures), more=plain(told["more"]))
 
 
 def branch(shop: Shop, make: MakeShop, seed: int, folder: Path, lived: Callable[[Shop], None]) -> Shop:
