@@ -15,6 +15,7 @@ from scipy.optimize import minimize_scalar
 from marketing_assets.config import SourceBlock, Store
 from marketing_assets.recommendations import build_recommendations, worth
 from marketing_assets.recommendations import lists as lists_module
+from marketing_assets.recommendations.catalogue import Catalogue
 from marketing_assets.recommendations.history import FAR, History, choices, ordinal
 from marketing_assets.recommendations.scores import Retrieval, taste
 from marketing_assets.recommendations.worth import (
@@ -350,3 +351,23 @@ def test_what_lands_late_counts_from_then_on_in_a_range_as_by_itself() -> None:
     assert isinstance(whole, pl.DataFrame) and "worth" in set(whole.filter(pl.col("as_of_date") == days[-4])["policy_id"])
     in_parts, _ = build_in_parts(frames, [days[:25], *[[day] for day in days[25:]]], store)
     assert_frame_equal(whole, in_parts["recommendations"])
+
+
+def test_looks_of_a_part_of_the_traffic_tell_no_rates() -> None:
+    """A shop that logs looks on its site but not in its app sold more than was looked at: what nobody looked at led the lists."""
+    days = days_between(FIRST, FIRST + timedelta(days=12))
+    app: list[Event] = []
+    for day in range(len(days)):
+        for number in range(170):
+            app.append((day, f"user{number % 60}", "purchase", "staple" if number % 4 else f"item{number % 6}"))
+        app.append((day, f"user{day}", "purchase", "rarity"))  # never looked at
+    store = shop_store(PLAIN.model_copy(update={"holdout_share": 0.2}))
+    frames = frames_of([*shop_of_looks(5, len(days)), *app], days, store)
+    lists = build_recommendations(reader_over(frames, store, days[-1]), days, store).tables["recommendations"]
+    assert isinstance(lists, pl.DataFrame)
+    last = lists.filter(pl.col("as_of_date") == days[-1])
+    assert "rarity" not in set(last.filter(pl.col("rank") == 1)["item_id"])
+    assert set(last.filter(pl.col("rank") == 1, "is_holdout")["item_id"]) == {"staple"}
+    catalogue = Catalogue(reader_over(frames, store, days[-1]), days, store)
+    catalogue.at(days[-1])
+    assert catalogue.pull(days[-1]).tolist() == [1.0] * len(catalogue.items)

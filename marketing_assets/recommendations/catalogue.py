@@ -187,7 +187,8 @@ class Catalogue:
         return np.round(total / largest, 9) if largest > 0 else total
 
     def pull(self, day: date) -> Floats:
-        """Per item how often a view ends in an order (a cart counts for CART_PULL), over the shop's rate; 1 without any view.
+        """Per item how often a view ends in an order (a cart counts for CART_PULL), over the shop's rate; 1 without any view, and
+        where more is ordered than viewed.
 
         What is much seen sells much; of two items seen as often, the one that sells more is the better to show.
         """
@@ -195,7 +196,7 @@ class Catalogue:
         item, counts = self._count_item[rows][kept], {kind: self._counts[kind].to_numpy()[rows][kept] for kind in POPULARITY_SHARES}
         seen = np.bincount(item, weights=counts["views"], minlength=len(self.items))
         done = np.bincount(item, weights=counts["orders"] + CART_PULL * counts["carts"], minlength=len(self.items))
-        if not (seen.any() and done.any()):
+        if not 0 < done.sum() <= seen.sum():
             return np.ones(len(self.items))
         rate = float(done.sum()) / float(seen.sum())
         return np.asarray(np.round((done + PRIOR_ORDERS) / (seen * rate + PRIOR_ORDERS), 9), dtype=np.float64)
