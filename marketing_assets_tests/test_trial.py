@@ -276,6 +276,19 @@ def test_lifts_and_shares_by_hand() -> None:
     assert not any(row["is_met"] for row in alone["claims"])
 
 
+def test_no_share_of_a_gain_where_the_oracle_does_worse() -> None:
+    """Where ads bring many visits that buy little, all arms convert less than common practice: losing most was 'bar met'."""
+    seeds = [_seed(number, 0.10, 0.06, 0.08) for number in (1, 2, 3)]
+    for seed in seeds:
+        for arm, lost in (("common_practice", 9.0), ("system", 6.0), ("oracle", 5.0)):
+            seed["truth"][arm][0]["lost_revenue"] = lost
+    summary = summarise(seeds)
+    assert summary["figures"]["session_conversion_rate"]["share_of_oracle_gain"] == {"value": None, "interval": None}
+    claim = next(row for row in summary["claims"] if row["figure"] == "session_conversion_rate" and "oracle" in row["what"])
+    assert not claim["is_met"]
+    assert summary["figures"]["lost_revenue"]["share_of_oracle_gain"]["value"] == pytest.approx(0.75)  # less is a gain here
+
+
 # --- repair -----------------------------------------------------------------------------------------------------------
 
 

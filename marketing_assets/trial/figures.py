@@ -47,6 +47,7 @@ FIGURES: dict[str, tuple[str, Measure]] = {
     "realised_session_conversion_rate": ("session conversion rate that came out", _rate("converting_sessions", "sessions")),
     "realised_ad_revenue": ("ad revenue a day that came out", _per_day("ad_revenue")),
 }
+FEWER_IS_BETTER = ("stocked_out_items", "lost_revenue")
 CLAIMS = {"session_conversion_rate": 0.15, "ad_revenue": 0.20}
 GAIN_BAR = 0.60
 COVERAGE_BAR = 0.90
@@ -92,7 +93,7 @@ def summarise(seeds: Sequence[Mapping[str, Any]], level: float = 0.95) -> dict[s
         values = measure(drawn)
         return _spread(float(values[0]), values[1:] if len(seeds) >= FEWEST_SEEDS else np.full(1, np.nan), level)
 
-    figures = {name: _entry(label, of, arms, spread) for name, (label, of) in FIGURES.items()}
+    figures = {name: _entry(name, label, of, arms, spread) for name, (label, of) in FIGURES.items()}
     return {
         "seeds": len(seeds), "days": int(len(seeds[0]["truth"][COMMON])), "level": level, "figures": figures,
         "claims": _claims(figures), "effects": _effects(seeds), "evaluation": _evaluation(seeds),
@@ -101,7 +102,7 @@ def summarise(seeds: Sequence[Mapping[str, Any]], level: float = 0.95) -> dict[s
     }  # fmt: skip
 
 
-def _entry(label: str, of: Measure, arms: Sequence[str], spread: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+def _entry(name: str, label: str, of: Measure, arms: Sequence[str], spread: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """A figure in every arm, its lifts over common practice, and the share of the oracle's gain."""
 
     def of_arm(arm: str) -> Callable[[Mapping[str, Totals]], Floats]:
@@ -113,7 +114,7 @@ def _entry(label: str, of: Measure, arms: Sequence[str], spread: Callable[..., d
     entry: dict[str, Any] = {"label": label, "arms": {arm: spread(of_arm(arm)) for arm in arms}}
     entry |= {f"{arm}_lift": spread(lift_of(arm)) for arm in arms[1:]}
     if ORACLE in arms:
-        entry["share_of_oracle_gain"] = spread(lambda sums: _share(of(sums[SYSTEM]), of(sums[COMMON]), of(sums[ORACLE])))
+        entry["share_of_oracle_gain"] = spread(lambda sums: _share(name, of(sums[SYSTEM]), of(sums[COMMON]), of(sums[ORACLE])))
     return entry
 
 
@@ -122,9 +123,11 @@ def _lift(value: Floats, base: Floats) -> Floats:
     return lift
 
 
-def _share(system: Floats, common: Floats, oracle: Floats) -> Floats:
+def _share(name: str, system: Floats, common: Floats, oracle: Floats) -> Floats:
+    """Of a gain only: where knowing everything does worse, doing worse still is no share of it above 1."""
     gain = oracle - common
-    share: Floats = np.divide(system - common, gain, out=np.full(gain.shape, np.nan), where=gain != 0)
+    is_gain = gain < 0 if name in FEWER_IS_BETTER else gain > 0
+    share: Floats = np.divide(system - common, gain, out=np.full(gain.shape, np.nan), where=is_gain)
     return share
 
 
