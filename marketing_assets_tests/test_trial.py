@@ -83,7 +83,9 @@ def test_a_trial_reports_every_arm_and_leaves_only_its_files(finished: Path) -> 
     # what was decided once is ordered once, though lists and plan hold for two days
     ordered = [day["more"]["units_ordered"] for day in seed["truth"]["system"]]
     assert ordered[0] > 0 and ordered[1] == 0
-    assert "nan" not in (finished / "trial.html").read_text()
+    for name in ("trial.html", "trial.md"):
+        report = (finished / name).read_text()
+        assert "nan" not in report and "fewer than 20 users held out" in report  # a shop of 60 people has three
 
 
 def test_a_cut_trial_goes_on_and_another_one_is_refused(finished: Path) -> None:

@@ -9,6 +9,11 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from marketing_assets.evaluation.holdouts import MINIMUM_USERS
+
+EFFECTS = "What the system believed of its own effect, per user"
+NOTHING = {EFFECTS: f"nothing: it compares no fewer than {MINIMUM_USERS} users held out with as many others"}
+"""What stands where a table has no rows, if more than 'nothing' can be said."""
 ARMS = {"common_practice": "common practice", "system": "this system", "oracle": "oracle"}
 _PERCENT = ("session_conversion_rate", "realised_session_conversion_rate")
 
@@ -61,7 +66,7 @@ def tables_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
     return [
         ("What came of it", heads, figures),
         ("Bars, at the lower end of the interval", ["figure", "measure", "bar", "found", "met"], claims),
-        ("What the system believed of its own effect, per user", believed, effects),
+        (EFFECTS, believed, effects),
         ("What the evaluation said of the system's days", said, evaluation),
         ("What drift made it do", ["seed", "day", "cause", "action", "tables"], verdicts),
     ]
@@ -80,13 +85,11 @@ def as_markdown(summary: Mapping[str, Any]) -> str:
     """The report as markdown."""
     lines = ["# Closed-loop trial", "", *(line for text in _opening(summary) for line in (text, ""))]
     for heading, columns, rows in tables_of(summary):
-        lines += [f"## {heading}", "", *_markdown_table(columns, rows), ""]
+        lines += [f"## {heading}", "", *(_markdown_table(columns, rows) if rows else [NOTHING.get(heading, "nothing")]), ""]
     return "\n".join(lines)
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    if not rows:
-        return ["nothing"]
     return ["| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *rows)]
 
 
@@ -102,7 +105,7 @@ def as_page(summary: Mapping[str, Any]) -> str:
         parts.append(f"<h2>{html.escape(heading)}</h2>")
         head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
         body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else "<p>nothing</p>")
+        parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else f"<p>{NOTHING.get(heading, 'nothing')}</p>")
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Closed-loop trial</title><style>{_STYLE}</style></head>'
         f"<body><h1>Closed-loop trial</h1>{''.join(parts)}</body></html>\n"
