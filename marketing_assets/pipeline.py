@@ -195,7 +195,8 @@ _STEPS: tuple[Step, ...] = (
     Step(
         "response", ("response_rates", "response_calibration"), "marketing_assets.response:build_response",
         {"clean_impressions": _response, "attributed_conversions": _response, "raw_ad_reports": _response,
-         "audiences": lambda store, day: _response(store, day) + LATE_DAYS + KEYFRAME_DAYS, "items": 0, **_CATALOGUE, **_REQUESTS},
+         "audiences": lambda store, day: _response(store, day) + LATE_DAYS + KEYFRAME_DAYS, "items": 0, "response_rates": 7,
+         **_CATALOGUE, **_REQUESTS},
         "response",
         settings=("response", "ad_planning"),
     ),

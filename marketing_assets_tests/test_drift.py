@@ -410,6 +410,17 @@ def test_psi_by_hand_and_season_matched() -> None:
     assert found == pytest.approx(((p - q) * np.log(p / q)).sum() - (1 / new.sum() + 1 / old.sum()), rel=2e-3)
 
 
+def test_a_log_that_begins_to_say_a_value_has_not_met_others() -> None:
+    days = days_between(FIRST, FIRST + timedelta(days=40))
+    counts = pl.DataFrame([
+        {"landed_date": day, "source": "impressions", "feature": "audience", "bin": name, "rows": people, "people": people}
+        for number, day in enumerate(days)
+        for name, people in ((None, 900 if number < 35 else 0), ("loyal", 60 if number < 35 else 600), ("new", 40 if number < 35 else 400))
+    ])  # fmt: skip
+    found = inputs(counts, days[-1:]).filter(pl.col("metric") == "impressions.psi[audience]")
+    assert found["value"].to_list() == pytest.approx([0.0], abs=1e-3)
+
+
 def test_people_are_users_and_each_impression_without_one() -> None:
     """Counted in the engine as distinct users plus rows without a user, which must be what distinct persons are."""
     day = FIRST
@@ -499,7 +510,7 @@ def test_unseen_and_missing_values_are_data_quality() -> None:
         infer_schema_length=None,
     )
     found = inputs(counts, days[-1:])
-    assert found.filter(pl.col("metric") == "events.unseen_values[device]")["value"][0] == pytest.approx(6 / 20, abs=0.05)
+    assert found.filter(pl.col("metric") == "events.unseen_values[device]")["value"][0] == pytest.approx(6 / 14, abs=0.01)  # of those it is said of
     assert found.filter(pl.col("metric") == "events.missing_values[device]")["value"][0] > 0.2
 
 

@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal
 
 from marketing_assets.config import ResponseSettings, Store
 from marketing_assets.response import build_response, calibration_verdict, fit_beta, fit_effects, fit_win_curve, suggest_bid
+from marketing_assets.response.build import _offered
 from marketing_assets.response.calibration import log_loss, normalised_entropy
 from marketing_assets.response.changes import Change, changes_of
 from marketing_assets.response.statistics import ANY_PLACEMENT, maturity_curve, read_log
@@ -352,7 +353,7 @@ def test_supply_goes_to_the_audiences_people_are_in_now() -> None:
 
 
 def test_supply_is_not_forgotten_while_a_plan_buys() -> None:
-    """A plan bought 10 of the 100 on offer: tomorrow's forecast stays at yesterday's 100, less the fading."""
+    """A plan bought 10 of the 100 on offer: tomorrow's forecast stays at the 100 of a week before, less the fading."""
     row = {
         "landed_date": FIRST,
         "impression_date": FIRST,
@@ -371,9 +372,24 @@ def test_supply_is_not_forgotten_while_a_plan_buys() -> None:
     )
     nothing = pl.DataFrame(schema={"placement_id": pl.String, "hour": pl.Int64, "capacity": pl.Int64})
     supply = forecast_supply(FIRST, pl.DataFrame([row]), nothing, previous)
-    assert supply["available_impressions"].to_list() == pytest.approx([99.5, 49.75])
+    assert supply["available_impressions"].to_list() == pytest.approx([96.5, 48.25])
     free = forecast_supply(FIRST, pl.DataFrame([{**row, "planned": 0}]), nothing, previous)
     assert free["available_impressions"].to_list() == pytest.approx([10.0])
+
+
+def test_what_is_on_offer_is_remembered_by_weekday() -> None:
+    """The week before is read once for a window; of its days each speaks for its own weekday only."""
+    rows = pl.DataFrame(
+        [
+            {"as_of_date": FIRST + timedelta(days=number), "audience_id": "a", "creative_id": creative, "placement_id": "p", "hour": 10,
+             "available_impressions": float(number)}
+            for number in range(10) if number != 6 for creative in ("c", "d")
+        ]
+    )  # fmt: skip
+    store = shop()
+    found = _offered(reader_over({"response_rates": rows}, store, FIRST + timedelta(days=9)), FIRST + timedelta(days=10))
+    assert sorted(found) == [FIRST + timedelta(days=number) for number in (3, 4, 5, 7, 8, 9)]
+    assert found[FIRST + timedelta(days=5)]["available_impressions"].to_list() == [5.0]
 
 
 def test_prices_by_pricing_and_hour() -> None:

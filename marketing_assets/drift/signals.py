@@ -275,9 +275,11 @@ def _distances(counts: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
         .sort("date", "source", "feature", "bin")
     )
     by = ["date", "source", "feature"]
-    total = both.with_columns(n=pl.col("new").sum().over(by), m=pl.col("old").sum().over(by)).filter(
-        (pl.col("n") > 0) & (pl.col("m") > 0)
-    )
+
+    def of_all(rows: pl.DataFrame) -> pl.DataFrame:
+        sums = rows.with_columns(n=pl.col("new").sum().over(by), m=pl.col("old").sum().over(by))
+        return sums.filter((pl.col("n") > 0) & (pl.col("m") > 0))
+
     head = {
         "segment_type": pl.lit("feature"),
         "segment": pl.col("feature"),
@@ -286,7 +288,8 @@ def _distances(counts: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
         "expected": pl.col("m"),
         "variance": pl.lit(0.0),
     }
-    named = total.filter(pl.col("bin").is_not_null(), pl.col("feature").is_in(SHIFTS))
+    # a log that begins to say a value has not met other people: shares are of those it is said of
+    named = of_all(both.filter(pl.col("bin").is_not_null(), pl.col("feature").is_in(SHIFTS)))
     p = (pl.col("new") + 0.5) / (pl.col("n") + 0.5)
     q = (pl.col("old") + 0.5) / (pl.col("m") + 0.5)
     psi = named.group_by([*by, "n", "m"]).agg(
@@ -310,7 +313,7 @@ def _distances(counts: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
         observed=pl.col("n"),
         **head,
     )
-    missing = total.filter(pl.col("bin").is_null(), pl.col("feature").is_in(NULLS)).select(
+    missing = of_all(both).filter(pl.col("bin").is_null(), pl.col("feature").is_in(NULLS)).select(
         metric=pl.format("{}.missing_values[{}]", "source", "feature"),
         family=pl.lit("quality"),
         shape=pl.lit("distance"),

@@ -35,7 +35,16 @@ from marketing_assets.response.statistics import (
     read_log,
     totals,
 )
-from marketing_assets.response.supply import Inventory, creatives_of, expected_cost, forecast_supply, mean_costs, placement_prices
+from marketing_assets.response.supply import (
+    WEEK,
+    Inventory,
+    creatives_of,
+    expected_cost,
+    forecast_supply,
+    mean_costs,
+    on_offer,
+    placement_prices,
+)
 from marketing_assets.warehouse import Built, Reader, polars_schema
 
 TABLES = ("response_rates", "response_calibration")
@@ -80,6 +89,7 @@ def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
     inventory = Inventory.read(reader, days)
     items = read_items(reader, days, log, inventory)
     previous = reader.window("response_rates", days[0] - timedelta(days=1), days[0] - timedelta(days=1))
+    offered = _offered(reader, days[0])
     pooled = Pool(log, store, read_changes(reader, days[-1]), items)
     history = None
     if store.methods == "learned":
@@ -93,9 +103,9 @@ def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
         statistics = pooled.on(day)
         if history is not None:
             history.refit(day, statistics)
-        rates = rates_on(day, statistics, inventory.on(day), items, store, history, previous)
+        rates = rates_on(day, statistics, inventory.on(day), items, store, history, offered.get(day - timedelta(days=WEEK)))
         rates_of.append(rates)
-        previous = rates
+        previous, offered[day] = rates, on_offer(rates)
         ratio = pooled_ratio(scores[-1].filter(pl.col("segment_type") == "all").to_dicts())
         metrics[day] = {"cells": float(rates.height), **({} if ratio is None else {"calibration_ratio": ratio})}
     return Built(
@@ -103,6 +113,13 @@ def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
         models=[] if history is None else history.models,
         metrics={"response_rates": metrics},
     )
+
+
+def _offered(reader: Reader, first: date) -> dict[date, pl.DataFrame]:
+    """on_offer of each day of the week before `first`."""
+    columns = ["as_of_date", "audience_id", "placement_id", "hour", "available_impressions"]
+    rows = on_offer(reader.window("response_rates", first - timedelta(days=WEEK), first - timedelta(days=1), columns))
+    return {part["as_of_date"][0]: part for part in rows.partition_by("as_of_date")}
 
 
 @dataclass(frozen=True)
@@ -351,16 +368,16 @@ def fit_conversions(statistics: Day, store: Store) -> Effects:
 
 
 def plan_cells(
-    day: date, statistics: Day, inventory: Inventory, store: Store, previous: pl.DataFrame | None = None
+    day: date, statistics: Day, inventory: Inventory, store: Store, last_week: pl.DataFrame | None = None
 ) -> pl.DataFrame:
     """Cells that could be served tomorrow: CELL, campaign_id, item_id, available_impressions, pricing, price, paid.
 
-    inventory: as known on `day`.
+    inventory: as known on `day`. last_week: on_offer of a week before.
     """
     seen = statistics.shown
     creatives = creatives_of(day, inventory, seen)
     prices = placement_prices(day, inventory.placements)
-    supply = forecast_supply(day, seen, prices, previous)
+    supply = forecast_supply(day, seen, prices, last_week)
     known = (
         {audience.audience_id for audience in store.profiles.audiences} | {UNKNOWN_AUDIENCE} | set(seen["audience_id"].unique())
     )
@@ -384,11 +401,11 @@ def rates_on(
     items: pl.DataFrame,
     store: Store,
     learned: Any = None,
-    previous: pl.DataFrame | None = None,
+    last_week: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """response_rates rows of one day."""
     schema = polars_schema("response_rates")
-    cells = plan_cells(day, statistics, inventory, store, previous)
+    cells = plan_cells(day, statistics, inventory, store, last_week)
     if cells.is_empty():
         return pl.DataFrame(schema=schema)
     codes = cell_codes(cells, statistics)

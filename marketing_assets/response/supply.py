@@ -17,10 +17,10 @@ from marketing_assets.response.statistics import ANY_PLACEMENT, UNKNOWN_AUDIENCE
 from marketing_assets.schemas import INPUTS
 from marketing_assets.warehouse import Reader
 
-WEEKS = 4
-"""Same weekdays behind a forecast of supply."""
-FORGETTING = 0.005
-"""Share by which yesterday's forecast of supply fades a day while nothing but plans buy."""
+WEEK, WEEKS = 7, 4
+"""Days after which a weekday comes again, and how many of them are behind a forecast of supply."""
+FORGETTING = 0.035
+"""Share by which last week's forecast of supply fades while nothing but plans buy."""
 QUOTE_BELIEVED = 2.0
 """How many times what was served of a placement's hour a quoted capacity is taken at its word."""
 MIX_DAYS = 7
@@ -109,8 +109,8 @@ def placement_prices(day: date, placements: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([hourly.select(columns), daily.select(columns)]).sort("placement_id", "hour")
 
 
-def forecast_supply(day: date, shown: pl.DataFrame, prices: pl.DataFrame, previous: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Impressions expected on day + 1: audience_id, placement_id, hour, available_impressions.
+def forecast_supply(day: date, shown: pl.DataFrame, prices: pl.DataFrame, last_week: pl.DataFrame | None = None) -> pl.DataFrame:
+    """Impressions expected on day + 1: audience_id, placement_id, hour, available_impressions. last_week: those expected a week before.
 
     A placement's day is the mean of its last WEEKS same weekdays; it is spread over hours as the window was and over audiences as
     its newest MIX_DAYS were, sparse cells leaning on the placement's own profile. Where a capacity is known it is the limit and,
@@ -188,7 +188,7 @@ def forecast_supply(day: date, shown: pl.DataFrame, prices: pl.DataFrame, previo
     offered = spread.join(daily.select("placement_id", "expected"), on="placement_id").with_columns(
         available_impressions=pl.col("expected") * pl.col("hour_share") * pl.col("mix")
     )
-    offered = _not_forgotten(day, shown, offered.select(schema.keys()), previous)
+    offered = _not_forgotten(day, shown, offered.select(schema.keys()), last_week)
     if not prices.is_empty():
         offered = offered.join(
             prices.select("placement_id", "hour", "capacity"), on=["placement_id", "hour"], how="left"
@@ -205,18 +205,24 @@ def forecast_supply(day: date, shown: pl.DataFrame, prices: pl.DataFrame, previo
     return offered.filter(pl.col("available_impressions") > 0).select(schema.keys()).cast(pl.Schema(schema)).sort(cell)
 
 
-def _not_forgotten(day: date, shown: pl.DataFrame, offered: pl.DataFrame, previous: pl.DataFrame | None) -> pl.DataFrame:
+def on_offer(rates: pl.DataFrame) -> pl.DataFrame:
+    """as_of_date, audience_id, placement_id, hour, available_impressions of response_rates rows: every creative has the same on offer."""
+    return rates.group_by("as_of_date", "audience_id", "placement_id", "hour").agg(pl.col("available_impressions").max())
+
+
+def _not_forgotten(day: date, shown: pl.DataFrame, offered: pl.DataFrame, last_week: pl.DataFrame | None) -> pl.DataFrame:
     """While a plan does the buying, what was served is what was bought, not what was on offer.
 
     A plan that learnt its supply from that would shrink to the cells it began with. So where most of the last week's
-    impressions were bought by a plan, yesterday's forecast stands where it is larger, less FORGETTING.
+    impressions were bought by a plan, the forecast for the same weekday a week before stands where it is larger, less FORGETTING:
+    of another day it would say that a shop sells ads on the day it is closed.
     """
     recent = shown.filter(pl.col("impression_date") > day - timedelta(days=7))
     bought, every = int(recent["planned"].sum()), int(recent["impressions"].sum())
-    if previous is None or previous.is_empty() or bought * 2 <= every:
+    if last_week is None or last_week.is_empty() or bought * 2 <= every:
         return offered
     key = ["audience_id", "placement_id", "hour"]
-    before = previous.group_by(key).agg(before=pl.col("available_impressions").max() * (1 - FORGETTING))
+    before = last_week.select(*key, before=pl.col("available_impressions") * (1 - FORGETTING))
     return (
         offered.join(before, on=key, how="full", coalesce=True)
         .with_columns(available_impressions=pl.max_horizontal("available_impressions", "before"))
