@@ -440,14 +440,14 @@ def test_people_are_users_and_each_impression_without_one() -> None:
 
 
 def catalogue(days: list[date]) -> dict[str, pl.DataFrame]:
-    """Three items of which a brings in half and b and c a quarter each; a fee that is no item. On day 40 a is sold out and c dearer."""
+    """Three items of which a brings in half and b and c a quarter each; a fee that is no item. On day 40 a is sold out and c dearer, by a slip."""
     rows = [
         {"as_of_date": days[0], "item_id": name, "unit_price": Decimal(10), "has_list_price": True, "stock_on_hand": 5, "is_service": name == "fee"}
         for name in ("a", "b", "c", "fee")
     ]
     rows += [
         {**rows[0], "as_of_date": days[40], "stock_on_hand": 0},
-        {**rows[2], "as_of_date": days[40], "unit_price": Decimal(12)},
+        {**rows[2], "as_of_date": days[40], "unit_price": Decimal(1000)},
         {**rows[1], "as_of_date": days[40], "unit_price": Decimal(1), "has_list_price": False},  # paid, not the list's
     ]
     items = pl.DataFrame(rows, schema_overrides={"unit_price": pl.Decimal(18, 4)})
@@ -471,11 +471,13 @@ def test_what_is_gone_and_what_became_dearer_by_hand() -> None:
     )
     assert [gone[days[number]] for number in (1, 39, 40, 55)] == [0.0, 0.0, 0.5, 0.5]
     assert days[0] not in gone  # nothing was sold before
-    change = float(np.log(1.2)) / 3  # c's third of a and c: b's list price is not known any more
+    change = float(np.log(2)) / 3  # c's third of a and c: b's list price is not known any more
     assert [dearer[days[number]] for number in (39, 40, 46, 47)] == [0.0, pytest.approx(change), pytest.approx(change), 0.0]
     # said to be unavailable weighs as an empty stock does, and a day alone is the day in a range
     told = frames["item_days"].with_columns(is_available=pl.when(pl.col("item_id") == "b", pl.col("landed_date") == days[-1]).then(False))
-    frames = {**frames, "item_days": told}
+    last = {"landed_date": days[-1], "event_date": days[-1], "gross_revenue": 0.0, "item_id": "c"}
+    elsewhere = [{**last, "location_id": place, "is_available": place == "north"} for place in ("north", "south")]
+    frames = {**frames, "item_days": pl.concat([told, pl.DataFrame(elsewhere)], how="diagonal_relaxed")}
     whole = read_catalogue(reader_over(frames, shop(), days[-1]), days).filter(pl.col("date") == days[-1])
     assert whole.filter(pl.col("metric") == "items.unavailable_share")["value"].to_list() == [0.75]
     assert_frame_equal(whole, read_catalogue(reader_over(frames, shop(), days[-1]), days[-1:]))

@@ -25,6 +25,8 @@ Floats = npt.NDArray[np.float64]
 WEIGHING_DAYS = 28
 PRICE_DAYS = 7
 """Prices of a day are held against those so many days before."""
+LARGEST_CHANGE = float(np.log(2))
+"""A price more than doubled or halved counts as that: of one item it is more often a slip."""
 
 
 @query
@@ -39,14 +41,15 @@ def items_query(table: Tables, start: date, end: date) -> Any:
 def sold_query(table: Tables, start: date, end: date) -> Any:
     days = table("item_days")
     days = days.filter(days.landed_date.between(start, end))
-    gone = (~days.is_available) & (days.event_date == days.landed_date)
-    return days.group_by("landed_date", "item_id").agg(revenue=days.gross_revenue.cast("float64").sum(), is_gone=gone.any().fill_null(False))
+    said = (days.event_date == days.landed_date).ifelse(days.is_available, None)
+    nowhere = (~said).any().fill_null(False) & ~said.any().fill_null(False)
+    return days.group_by("landed_date", "item_id").agg(revenue=days.gross_revenue.cast("float64").sum(), is_gone=nowhere)
 
 
 def read_catalogue(reader: Reader, days: Sequence[date]) -> pl.DataFrame:
     """signals.HISTORY rows of `days`, each as known at its end.
 
-    items.unavailable_share: share of what sells whose stock is 0 or that was said to be unavailable, where either is known.
+    items.unavailable_share: share of what sells whose stock is 0 or that was said to be available nowhere, where either is known.
     items.price_change: mean log ratio of list prices to those PRICE_DAYS before, of items with both.
     """
     first = max(reader.store.first_day, days[0] - timedelta(days=WEIGHING_DAYS + PRICE_DAYS))
@@ -73,11 +76,11 @@ def read_catalogue(reader: Reader, days: Sequence[date]) -> pl.DataFrame:
         return grid
 
     total = np.cumsum(np.pad(laid_out("revenue"), ((0, 0), (WEIGHING_DAYS + 1, 0))), axis=1)
-    weight = total[:, WEIGHING_DAYS:-1] - total[:, :-WEIGHING_DAYS - 1]
+    weight = np.round(total[:, WEIGHING_DAYS:-1] - total[:, :-WEIGHING_DAYS - 1], 4)
     stock, price, told = in_force("stock"), in_force("price"), laid_out("is_gone") > 0
     is_known = np.isfinite(stock) | told
-    with np.errstate(invalid="ignore"):
-        change = np.log(price[:, PRICE_DAYS:] / price[:, :-PRICE_DAYS])
+    price = np.where(price > 0, price, np.nan)
+    change = np.clip(np.log(price[:, PRICE_DAYS:] / price[:, :-PRICE_DAYS]), -LARGEST_CHANGE, LARGEST_CHANGE)
     change = np.pad(change, ((0, 0), (min(PRICE_DAYS, width), 0)), constant_values=np.nan)
     figures = [
         ("items.unavailable_share", "stock", "level", (stock <= 0) | told, np.where(is_known, weight, 0.0)),
