@@ -23,6 +23,7 @@ from marketing_assets.warehouse import Reader
 Floats = npt.NDArray[np.float64]
 
 WEIGHING_DAYS = 28
+"""What an item brought in over so many days before a day is its weight on it."""
 PRICE_DAYS = 7
 """Prices of a day are held against those so many days before."""
 LARGEST_CHANGE = float(np.log(2))

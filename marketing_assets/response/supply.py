@@ -217,7 +217,7 @@ def _not_forgotten(day: date, shown: pl.DataFrame, offered: pl.DataFrame, last_w
     impressions were bought by a plan, the forecast for the same weekday a week before stands where it is larger, less FORGETTING:
     of another day it would say that a shop sells ads on the day it is closed.
     """
-    recent = shown.filter(pl.col("impression_date") > day - timedelta(days=7))
+    recent = shown.filter(pl.col("impression_date") > day - timedelta(days=WEEK))
     bought, every = int(recent["planned"].sum()), int(recent["impressions"].sum())
     if last_week is None or last_week.is_empty() or bought * 2 <= every:
         return offered
