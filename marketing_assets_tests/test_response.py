@@ -392,6 +392,19 @@ def test_what_is_on_offer_is_remembered_by_weekday() -> None:
     assert found[FIRST + timedelta(days=5)]["available_impressions"].to_list() == [5.0]
 
 
+def test_a_closed_day_stays_without_offer_while_a_plan_buys() -> None:
+    """Nothing is ever shown on Sundays; from the fourth week on a plan buys, and yesterday's supply is none of a Sunday's."""
+    days = [FIRST + timedelta(days=number) for number in range(42)]
+    log = Truth(len(days), 40)
+    shown = log.impressions.filter(pl.col("impression_date").dt.weekday() < 7)
+    shown = shown.with_columns(plan_id=pl.when(pl.col("impression_date") >= days[21]).then(pl.lit("p")))
+    frames = {**log.frames(), "clean_impressions": shown}
+    rates = build_response(reader_over(frames, shop(), days[-1]), days, shop()).tables["response_rates"]
+    assert isinstance(rates, pl.DataFrame)
+    offered = {day + timedelta(days=1) for day in rates.filter(pl.col("as_of_date") >= days[27])["as_of_date"]}
+    assert offered == {day + timedelta(days=1) for day in days[27:] if (day + timedelta(days=1)).isoweekday() < 7}
+
+
 def test_prices_by_pricing_and_hour() -> None:
     placements = pl.DataFrame(
         [
