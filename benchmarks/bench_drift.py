@@ -41,6 +41,8 @@ REPAIRED_WITHIN = 7
 KINDS = ("none", "season", "taste", "placement_collapse", "tracking_bug", "mix", "price", "stock")
 QUIET = ("none", "season")
 REPAIRED = "placement_collapse"
+ERRORS = ("in clicks per thousand", "over the day's mean rate", "relative")
+"""What rate_error returns, in its order."""
 RIGHT = {
     "taste": {"taste"}, "placement_collapse": {"calibration"}, "tracking_bug": {"data_quality"}, "mix": {"mix"},
     "price": {"price"}, "stock": {"stock"},
@@ -213,11 +215,12 @@ def repair(place: Path, usual: Sequence[date], days: Sequence[date], verdicts: S
     return {"found": str(told[-1]), "hashes_kept": kept, "errors": errors}
 
 
-def rate_error(reader: Any, place: Path, day: date) -> tuple[float, float]:
-    """Error of the click rates issued for `day` over placements and creatives, by impressions: absolute and relative.
+def rate_error(reader: Any, place: Path, day: date) -> tuple[float, float, float]:
+    """Three errors of the click rates issued for `day` over placements and creatives, by impressions.
 
-    Absolute: mean |predicted - true| over the mean true rate. Relative: mean |predicted / true - 1|, in which a placement that
-    lost four clicks of five weighs as much as before, with a fifth of the clicks to learn from.
+    In clicks per thousand impressions, mean |predicted - true|, which is what a refit can bring back to its level. Beside it the
+    same over the day's mean true rate, which is itself a third lower once the largest placement has collapsed; and relative,
+    mean |predicted / true - 1|, in which that placement weighs as much as before, with a third of the clicks to learn from.
     """
     truth = place / "truth" / "impressions" / f"{day}.parquet"
     row = reader.connection.execute(
@@ -226,10 +229,13 @@ def rate_error(reader: Any, place: Path, day: date) -> tuple[float, float]:
             cells AS (SELECT s.placement_id, s.creative_id, count(*) AS shown, avg(t.click_probability) AS truth, avg(r.ctr) AS said
                 FROM clean_impressions s JOIN read_parquet('{truth}') t USING (impression_id)
                 JOIN rates r USING (placement_id, creative_id, hour) WHERE s.impression_date = ? GROUP BY ALL)
-            SELECT sum(shown * abs(said - truth)) / sum(shown * truth), sum(shown * abs(said / truth - 1)) / sum(shown) FROM cells""",
+            SELECT 1000 * sum(shown * abs(said - truth)) / sum(shown), sum(shown * abs(said - truth)) / sum(shown * truth),
+                sum(shown * abs(said / truth - 1)) / sum(shown) FROM cells""",
         [day - timedelta(days=1), day],
     ).fetchone()
-    return (float("nan"), float("nan")) if row is None or row[0] is None else (float(row[0]), float(row[1]))
+    if row is None or row[0] is None:
+        return (float("nan"),) * 3
+    return float(row[0]), float(row[1]), float(row[2])
 
 
 def tell(done: Sequence[dict[str, Any]]) -> None:
@@ -258,24 +264,25 @@ def tell(done: Sequence[dict[str, Any]]) -> None:
     mended = [seed["kinds"][REPAIRED].get("repair") for seed in done if REPAIRED in seed["kinds"]]
     mended = [row for row in mended if row]
     if mended:
-        usual = np.array([np.mean([day[0] for day in row["errors"]["before"].values()]) for row in mended])
-        weeks = {arm: [week_after(row, arm) for row in mended] for arm in ("repaired", "never")}
-        back = share(sum(min(week) <= 1.05 * level for week, level in zip(weeks["repaired"], usual, strict=True)), len(mended))
-        print(f"repair: error within 5 % of its level on a day of the week after the verdict {back}")
-        for arm, errors in weeks.items():
-            ratio = np.array([np.mean(week) for week in errors]) / usual
-            low, high = mean_interval(ratio, 0.95)
-            print(f"  {arm:9} mean error of that week over the week before the drift {ratio.mean():.2f} ({low:.2f} to {high:.2f})")
+        for at, name in enumerate(ERRORS):
+            usual = np.array([np.mean([day[at] for day in row["errors"]["before"].values()]) for row in mended])
+            weeks = {arm: [week_after(row, arm, at) for row in mended] for arm in ("repaired", "never")}
+            back = share(sum(min(week) <= 1.05 * level for week, level in zip(weeks["repaired"], usual, strict=True)), len(mended))
+            print(f"repair, {name}: error within 5 % of its level on a day of the week after the verdict {back}")
+            for arm, errors in weeks.items():
+                ratio = np.array([np.mean(week) for week in errors]) / usual
+                low, high = mean_interval(ratio, 0.95)
+                print(f"  {arm:9} mean error of that week over the week before the drift {ratio.mean():.2f} ({low:.2f} to {high:.2f})")
         kept = share(sum(row["hashes_kept"] for row in mended), len(mended))
         print(f"  tables not named kept their hashes {kept}")
     seconds = [seed["cpu_seconds"] for seed in done]
     print(f"CPU seconds a seed {np.mean(seconds):.0f} ({min(seconds):.0f} to {max(seconds):.0f})")
 
 
-def week_after(row: dict[str, Any], arm: str) -> list[float]:
-    """The arm's absolute errors on the seven days after the verdict, as far as they were lived."""
+def week_after(row: dict[str, Any], arm: str, at: int) -> list[float]:
+    """The arm's errors, the one at place `at` of ERRORS, on the seven days after the verdict, as far as they were lived."""
     found = date.fromisoformat(row["found"])
-    return [day[0] for name, day in row["errors"][arm].items() if 0 < (date.fromisoformat(name) - found).days <= REPAIRED_WITHIN]
+    return [day[at] for name, day in row["errors"][arm].items() if 0 < (date.fromisoformat(name) - found).days <= REPAIRED_WITHIN]
 
 
 def share(count: int, of: int) -> str:
