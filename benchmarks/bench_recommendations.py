@@ -245,7 +245,7 @@ def learned_lists(reader, store: Store, cut: date):  # type: ignore[no-untyped-d
     catalogue.at(cut)
     history = read_history(reader, catalogue.items, past[0], [cut], None)
     models = ModelHistory(reader, cut)
-    fits, links = LinkFits(models, history, store), {}
+    fits, links = LinkFits(models, history, store, catalogue), {}
     for day in [*past, cut]:
         fits.fit(day, "cadence")
         links[day] = Links.from_text(models.models[-1].model).over(catalogue.items)

@@ -1,4 +1,4 @@
-"""What showing an item is worth: rates after looks, directions of taste and familiarity against plain loops, and lists ordered by it."""
+"""What showing an item is worth: rates after looks and familiarity against plain loops, and lists ordered by it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,21 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-import scipy.sparse as sp
 from polars.testing import assert_frame_equal
 from scipy.optimize import minimize_scalar
 
 from marketing_assets.config import SourceBlock, Store
-from marketing_assets.recommendations import build_recommendations, worth
+from marketing_assets.recommendations import build_recommendations
 from marketing_assets.recommendations import lists as lists_module
 from marketing_assets.recommendations.catalogue import Catalogue
 from marketing_assets.recommendations.history import FAR, History, choices, ordinal
-from marketing_assets.recommendations.scores import Retrieval, taste
 from marketing_assets.recommendations.worth import (
     BOUGHT,
     CARTED,
     LOOKED_AT,
     STRANGE,
-    directions,
+    TASTE_POWER,
     familiarity,
-    interest,
     price_response,
     turn_rates,
 )
@@ -177,83 +174,6 @@ def looks_of(rows: list[tuple[int, int, int, int, bool, bool]], items: int) -> H
     )  # fmt: skip
 
 
-def two_tastes(seed: int, people: int, items: int, per_person: int) -> History:
-    """Even people look at even items nine times of ten, odd ones at odd items."""
-    rng = np.random.default_rng(seed)
-    rows: dict[tuple[int, int], int] = {}
-    for person in range(people):
-        for _ in range(per_person):
-            kind = person % 2 if rng.random() < 0.9 else 1 - person % 2
-            key = (person, 2 * int(rng.integers(0, items // 2)) + kind)
-            rows[key] = rows.get(key, 0) + 1
-    return looks_of([(person, 1, item, views, False, False) for (person, item), views in rows.items()], items)
-
-
-def matrix_of(history: History) -> sp.csr_array:
-    return sp.csr_array(sp.coo_array((history.views.astype(float), (history.user, history.item)), (len(history.users), len(history.items))))
-
-
-def test_interest_carries_over_to_items_never_looked_at() -> None:
-    history = two_tastes(2, 300, 40, 30)
-    found = interest(taste(history, np.arange(-1, 300), np.full(301, 1), Retrieval()), *directions(matrix_of(history)))
-    assert (found[0] == 1).all(), "nothing is known of strangers"
-    unseen = matrix_of(history).toarray() == 0
-    alike = (np.arange(300)[:, None] - np.arange(40)) % 2 == 0
-    assert found[1:][unseen & alike].mean() > 1.5 * found[1:][unseen & ~alike].mean()
-
-
-def test_no_interest_is_read_into_looks_by_chance() -> None:
-    """Everyone looks at everything alike, so that the largest singular values are what chance makes them."""
-    rng = np.random.default_rng(7)
-    history = looks_of([(person, 1, item, 1, False, False) for person in range(300) for item in rng.choice(40, 15, replace=False)], 40)
-    along, apart = directions(matrix_of(history))
-    assert not apart.any() and not along.any()
-    assert (interest(taste(history, np.arange(300), np.full(300, 1), Retrieval()), along, apart) == 1).all()
-
-
-def test_what_people_are_apart_by_is_found_beneath_what_chance_adds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks at even over odd items differ by a factor that is drawn with a known spread; the larger it is, the less is drawn back."""
-    monkeypatch.setattr(worth, "ITEM_PRIOR", 0.0)
-    monkeypatch.setattr(worth, "USER_PRIOR", 0.0)
-    rng = np.random.default_rng(8)
-    lean = rng.choice([-0.3, 0.3], 2000)
-    counts = rng.poisson(1 + lean[:, None] * np.where(np.arange(40) % 2 == 0, 1, -1)).astype(float)
-    apart = directions(sp.csr_array(counts))[1]
-    assert 0.25 < apart[0] < 0.3 and not apart[1:].any()
-    history = two_tastes(2, 300, 40, 30)
-    seen, (along, found) = taste(history, np.arange(300), np.full(300, 1), Retrieval()), directions(matrix_of(history))
-    spread = [float(interest(seen, along, share * found).std()) for share in (0.1, 0.5, 1.0)]
-    assert spread[0] < 0.5 * spread[1] < 0.5 * spread[2]
-
-
-def test_directions_are_those_of_correspondence_analysis(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without priors and with all directions the counts come back: n_ui = n_u n_i / n x interest."""
-    monkeypatch.setattr(worth, "ITEM_PRIOR", 0.0)
-    monkeypatch.setattr(worth, "USER_PRIOR", 0.0)
-    rng = np.random.default_rng(3)
-    counts = (rng.poisson(3.0, (30, 12)).astype(float) + 1) * 1000  # so many that nothing of it is chance
-    along = directions(sp.csr_array(counts))[0].astype(float)
-    assert along.shape == (12, 10)
-    share = counts / counts.sum(axis=1, keepdims=True)
-    back = counts.sum(axis=1, keepdims=True) * (counts.sum(axis=0) / counts.sum()) * (1 + share @ along @ along.T)
-    largest = np.linalg.svd((counts - np.outer(counts.sum(1), counts.sum(0)) / counts.sum())
-                            / np.sqrt(np.outer(counts.sum(1), counts.sum(0))))[1]  # fmt: skip
-    assert np.abs(back - counts).max() < 1000 and largest[10] < largest[0] / 3, "but for the one direction left out"
-    monkeypatch.setattr(worth, "DENSE_ITEMS", 0)
-    sparse = directions(sp.csr_array(counts))[0].astype(float)
-    np.testing.assert_allclose(sparse @ sparse.T, along @ along.T, atol=1e-4)
-
-
-@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (2, 2), (40, 3), (3, 40)])
-def test_few_people_or_items_have_few_directions(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    for dense in (512, 0):
-        monkeypatch.setattr(worth, "DENSE_ITEMS", dense)
-        found, apart = directions(sp.csr_array(np.ones(shape)))
-        assert found.shape == (shape[1], max(0, min(shape) - 2)) and np.isfinite(found).all() and len(apart) == found.shape[1]
-        assert np.abs(found).max(initial=0.0) < 1e-6, "everyone looks at everything alike"
-    assert directions(sp.csr_array(shape))[0].shape == (shape[1], 0)
-
-
 def test_familiarity_counts_by_what_went_before() -> None:
     rng = np.random.default_rng(4)
     rate = {STRANGE: 0.02, LOOKED_AT: 0.03, CARTED: 0.08, BOUGHT: 0.2}
@@ -267,12 +187,27 @@ def test_familiarity_counts_by_what_went_before() -> None:
                 rows.append((person, day, item, 1, carted, bought))
                 state = BOUGHT if bought or state == BOUGHT else CARTED if carted or state == CARTED else LOOKED_AT
     history = looks_of(rows, 4)
-    found = familiarity(history, np.arange(len(rows)))
+    found = familiarity(history, np.arange(len(rows)), np.ones(len(rows)))
     mean = sum(carted for *_, carted, _ in rows) / len(rows)
     for sign, true in rate.items():
         assert found[sign] == pytest.approx(true / mean, rel=0.15)
     nothing = looks_of([(0, 1, 0, 3, False, False)], 2)
-    assert familiarity(nothing, np.arange(1)).tolist() == [1.0] * 4
+    assert familiarity(nothing, np.arange(1), np.ones(1)).tolist() == [1.0] * 4
+
+
+def test_what_taste_explains_is_no_familiarity() -> None:
+    """Half of the people cart an item four times as often and come back to it; what they do is no other after a look than before."""
+    rng = np.random.default_rng(9)
+    fond = rng.random(20_000) < 0.5
+    rows = [
+        (person, day, 0, 1, bool(rng.random() < (0.2 if is_fond else 0.05)), False)
+        for person, is_fond in enumerate(fond) for day in range(3 if is_fond else 1)
+    ]  # fmt: skip
+    history = looks_of(rows, 1)
+    blind = familiarity(history, np.arange(len(rows)), np.ones(len(rows)))
+    found = familiarity(history, np.arange(len(rows)), np.where(fond[history.user], 4.0, 1.0) ** (1 / TASTE_POWER))
+    assert blind[LOOKED_AT] > 1.15 > 0.85 > blind[STRANGE]
+    np.testing.assert_allclose(found, 1.0, atol=0.06)
 
 
 def shop_of_looks(seed: int, days: int, fad: float = 0.03) -> list[Event]:

@@ -56,7 +56,7 @@ def build_recommendations(reader: Reader, days: Sequence[date], store: Store) ->
     back = rollbacks(reader, days, TABLES)
     history = read_history(reader, catalogue.items, min(cuts, default=days[0]), days, None if triggers or learning else due_users)
     models = ModelHistory(reader, days[0])
-    fits = LinkFits(models, history, store)
+    fits = LinkFits(models, history, store, catalogue)
     in_force = _InForce(reader, models, catalogue.items, days[0])
     users, items = UserLists(store, catalogue, history, due_users.filter("is_active")), ItemLists(catalogue)
     items_by_day = _by_day(due_items.filter("is_active"), "item_id")

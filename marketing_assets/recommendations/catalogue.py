@@ -25,6 +25,7 @@ from marketing_assets.recommendations.history import (
     ordinals,
 )
 from marketing_assets.recommendations.lists import Singles
+from marketing_assets.recommendations.traits import Traits, traits_of
 from marketing_assets.recommendations.worth import price_cuts, price_response, turn_rates
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _COLUMNS = [
     "item_id",
     "title",
     "category",
+    "brand",
     "unit_price",
     "unit_cost",
     "stock_on_hand",
@@ -225,6 +227,12 @@ class Catalogue:
         rate = turn_rates(at_list, of_item, self.category, self.price)
         response += price_response(item, turned, kept, cut)
         return np.round(rate * np.exp(response * price_cuts(tomorrow, listed)), 9)
+
+    def traits(self) -> Traits:
+        """What is said of items as the catalogue stands; nothing of those not known yet."""
+        said = self.entries.select("category", "brand", "title").with_row_index("entry")
+        of_item = pl.DataFrame({"entry": self.entry}, schema={"entry": pl.Int64})
+        return traits_of(of_item.join(said.with_columns(pl.col("entry").cast(pl.Int64)), on="entry", how="left", maintain_order="left"))
 
     def everyone(self, day: date) -> Floats:
         """Per category its share of all interest of the last POPULARITY_DAYS."""

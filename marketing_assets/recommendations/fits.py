@@ -27,7 +27,9 @@ from marketing_assets.recommendations.next_visits import next_visits
 from marketing_assets.recommendations.ranker import PARAMETERS, ROUNDS, Candidates, Ranker, candidates, fit_ranker
 from marketing_assets.recommendations.scores import Retrieval
 from marketing_assets.recommendations.states import DayState, States, look_at
-from marketing_assets.recommendations.worth import directions, familiarity
+from marketing_assets.recommendations.tastes import Tastes, directions
+from marketing_assets.recommendations.traits import liked_directions
+from marketing_assets.recommendations.worth import familiarity
 from marketing_assets.warehouse import Reader, Trigger
 
 LINKS = "recommendations.links"
@@ -58,15 +60,15 @@ def link_days(reader: Reader, days: Sequence[date], store: Store) -> dict[date, 
 class LinkFits:
     """The link fits of a window, each from everything known at the end of its day; only what changed is counted anew."""
 
-    def __init__(self, models: ModelHistory, history: History, store: Store) -> None:
-        self._models, self._history = models, history
+    def __init__(self, models: ModelHistory, history: History, store: Store, catalogue: Catalogue) -> None:
+        self._models, self._history, self._catalogue = models, history, catalogue
         self._is_learned = store.methods == "learned"
         self._is_by_worth = store.recommendations.objective == "conversion"
         self._how = replace(SHOP_LINKS, kinds=KINDS) if self._is_learned else SHOP_LINKS
         self._counts = PairCounts(len(history.items), self._how)
 
     def fit(self, day: date, trigger: Trigger) -> None:
-        """Promoted at once: links are counts and predict nothing by themselves."""
+        """Promoted at once: links are counts and predict nothing by themselves. The catalogue stands at `day`."""
         started = time.process_time()
         history, items = self._history, self._history.items
         rows = np.flatnonzero((history.known <= ordinal(day)) & (history.known > ordinal(day) - HISTORY_DAYS))
@@ -79,8 +81,8 @@ class LinkFits:
         kept = np.flatnonzero(_has_entry(matrix) | (_has_entry(effects) if effects is not None else False))
         facts = {name: values[kept] for name, values in user_facts(history, rows).items()} if self._is_learned else {}
         effects = None if effects is None else _restricted(effects, kept)
-        along, apart, familiar = self._looked(rows, kept)
-        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts, along, apart, familiar, effects)
+        tastes, familiar = self._looked(rows, kept)
+        links = Links.kept(items.gather(kept), _restricted(matrix, kept), kinds, facts, tastes, familiar, effects)
         self._models.add(
             new_fit(
                 LINKS,
@@ -96,20 +98,19 @@ class LinkFits:
             )
         )
 
-    def _looked(self, rows: Integers, kept: Integers) -> tuple[Singles, Singles, Singles] | tuple[None, None, None]:
-        """What looks tell from these rows: the directions of taste of the items kept, how far people are apart along them, and
-        familiarity."""
+    def _looked(self, rows: Integers, kept: Integers) -> tuple[Tastes, Singles] | tuple[None, None]:
+        """What looks tell from these rows: tastes over the items kept, and familiarity. Nothing where lists do not go by it."""
         history = self._history
-        if not self._is_by_worth:
-            return None, None, None
-        looked = rows[history.views[rows] > 0]
+        looked = rows[history.views[rows] > 0] if self._is_by_worth else rows[:0]
         if not len(looked):
-            return None, None, None
+            return None, None
         user, place = np.unique(history.user[looked], return_inverse=True)
         views = history.views[looked].astype(np.float64)
         matrix = sp.csr_array((views, (place, history.item[looked])), shape=(len(user), len(history.items)))
-        along, apart = directions(matrix)
-        return along[kept], apart, familiarity(history, rows)
+        tastes = Tastes(*directions(matrix), *liked_directions(matrix, self._catalogue.traits()))
+        taste = np.ones(len(rows))
+        taste[history.views[rows] > 0] = tastes.of_pairs(matrix, place, history.item[looked])
+        return tastes.of_items(kept), familiarity(history, rows, taste)
 
 
 def user_facts(history: History, rows: Integers) -> dict[str, Singles]:

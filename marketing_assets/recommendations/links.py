@@ -29,6 +29,7 @@ import scipy.sparse as sp
 from marketing_assets.assignment import scattered
 from marketing_assets.recommendations.history import Floats, Integers, expand
 from marketing_assets.recommendations.lists import BLOCK_CELLS, DECIMALS, Singles, largest_of, least_of_best, places_of_best
+from marketing_assets.recommendations.tastes import TASTES, Tastes
 from marketing_assets.warehouse import WarehouseError
 
 WHOLE = 1 << 12
@@ -253,17 +254,15 @@ class Links:
     """items: ids. matrix[a, b]: strength of a -> b, rows sorted by falling strength within the CSR arrays.
 
     next_visits: items x items, how much of the next visit each item speaks for (next_visits.py), empty where that was not asked.
-    kinds: by name, a number per stored link. facts: by name, a number per item, known when the links were counted. directions:
-    items x directions of taste, none where nothing was looked at; apart: how far people are apart along each; familiar: what it
-    makes of an item that a person had to do with it before (worth.py).
+    kinds: by name, a number per stored link. facts: by name, a number per item, known when the links were counted. tastes: directions
+    of taste over the items; familiar: what it makes of an item that a person had to do with it before (worth.py).
     """
 
     items: pl.Series
     matrix: sp.csr_array
     kinds: dict[str, Singles]
     facts: dict[str, Singles]
-    directions: Singles
-    apart: Singles
+    tastes: Tastes
     familiar: Singles
     next_visits: sp.csr_array
 
@@ -274,8 +273,7 @@ class Links:
         matrix: sp.csr_array,
         kinds: Mapping[str, Singles],
         facts: Mapping[str, Singles],
-        directions: Singles | None = None,
-        apart: Singles | None = None,
+        tastes: Tastes | None = None,
         familiar: Singles | None = None,
         next_visits: sp.csr_array | None = None,
     ) -> Links:
@@ -285,8 +283,7 @@ class Links:
         return cls(
             items, single, {name: _short(values) for name, values in kinds.items()},
             {name: _short(values) for name, values in facts.items()},
-            np.zeros((len(items), 0), dtype=np.float32) if directions is None else _short(directions),
-            np.zeros(0, dtype=np.float32) if apart is None else _short(apart),
+            Tastes.none(len(items)) if tastes is None else Tastes(*(_short(getattr(tastes, name)) for name in TASTES)),
             np.ones(4, dtype=np.float32) if familiar is None else _short(familiar),
             sp.csr_array((_short(effects.data), effects.indices, effects.indptr), shape=effects.shape),
         )  # fmt: skip
@@ -300,8 +297,7 @@ class Links:
             "strengths": _packed(self.matrix.data, "<f4"),
             "kinds": {name: _packed(values, "<f2") for name, values in self.kinds.items()},
             "facts": {name: _packed(values, "<f2") for name, values in self.facts.items()},
-            "directions": _packed(self.directions, "<f2"),
-            "apart": _packed(self.apart, "<f2"),
+            **{name: _packed(getattr(self.tastes, name), "<f2") for name in TASTES},
             "familiar": _packed(self.familiar, "<f2"),
             "next_lengths": _packed(np.diff(self.next_visits.indptr), "<i4"),
             "next_targets": _packed(self.next_visits.indices, "<i4"),
@@ -312,7 +308,7 @@ class Links:
     @classmethod
     def from_text(cls, text: str) -> Links:
         stored = json.loads(text)
-        if "apart" not in stored:
+        if "liked" not in stored:
             raise OtherForm("recommendations.links: stored by an earlier version of the code; build recommendations again from the first day")
         n = len(stored["items"])
 
@@ -325,16 +321,17 @@ class Links:
             part: {name: _unpacked(values, "<f2").astype(np.float32) for name, values in stored[part].items()}
             for part in ("kinds", "facts")
         }
-        along = _unpacked(stored["directions"], "<f2").astype(np.float32)
-        along = along.reshape(n, -1) if n else along.reshape(0, 0)
+
+        tastes = {name: _unpacked(stored[name], "<f2").astype(np.float32) for name in TASTES}
+        for name, apart in (("along", "apart"), ("liked", "liked_apart")):
+            tastes[name] = tastes[name].reshape(n, len(tastes[apart]))
         return cls(pl.Series("item_id", stored["items"], dtype=pl.String),
-                   matrix(_unpacked(stored["strengths"], "<f4"), "targets", "lengths"), **shorts, directions=along,
-                   apart=_unpacked(stored["apart"], "<f2").astype(np.float32),
+                   matrix(_unpacked(stored["strengths"], "<f4"), "targets", "lengths"), **shorts, tastes=Tastes(**tastes),
                    familiar=_unpacked(stored["familiar"], "<f2").astype(np.float32),
                    next_visits=matrix(effects, "next_targets", "next_lengths"))  # fmt: skip
 
     def over(self, items: pl.Series) -> Links:
-        """The same over the places of another list of ids; items it lacks are dropped, facts and directions of new ones are 0."""
+        """The same over the places of another list of ids; items it lacks are dropped, facts and tastes of new ones are 0."""
         where = pl.DataFrame({"item_id": items, "place": np.arange(len(items))}, schema={"item_id": pl.String, "place": pl.Int64})
         new = self.items.to_frame("item_id").join(where, on="item_id", how="left", maintain_order="left")["place"]
         places = new.fill_null(-1).to_numpy()
@@ -342,15 +339,13 @@ class Links:
         facts = {name: np.zeros(len(items), dtype=np.float32) for name in self.facts}
         for name, values in self.facts.items():
             facts[name][places[places >= 0]] = values[places >= 0]
-        directions = np.zeros((len(items), self.directions.shape[1]), dtype=np.float32)
-        directions[places[places >= 0]] = self.directions[places >= 0]
+        tastes = self.tastes.over(places, len(items))
         return Links(
             items,
             matrix,
             {name: values[kept] for name, values in self.kinds.items()},
             facts,
-            directions,
-            self.apart,
+            tastes,
             self.familiar,
             _moved(self.next_visits, places, len(items))[0],
         )

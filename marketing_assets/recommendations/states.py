@@ -20,7 +20,7 @@ from marketing_assets.recommendations.links import Links
 from marketing_assets.recommendations.lists import Singles, places_of_best, wanted
 from marketing_assets.recommendations.ranker import ItemFacts
 from marketing_assets.recommendations.scores import Popular, Retrieval, Scored, Taste, of_pairs, score, taste
-from marketing_assets.recommendations.worth import interest, signs, worth
+from marketing_assets.recommendations.worth import signs, worth
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,10 @@ class States:
         """What it is worth to show each scored pair; 0 on days it cannot be told."""
         scored = block.scored
         rate = self.turn[block.which[scored.row], scored.item]
-        interested = interest(block.taste, links.directions, links.apart)[scored.row, scored.item]
+        leaning = self.leaning(block.leaning, block.which, scored)
+        taste = links.tastes.of_pairs(block.taste.matrix(block.taste.looked), scored.row, scored.item, leaning)
         familiar = links.familiar[of_pairs(block.taste, scored, signs(block.taste)).astype(np.int64)]
-        return worth(rate, familiar, self.leaning(block.leaning, block.which, scored), interested)
+        return worth(rate, familiar, taste)
 
 
 def _best_of_categories(popularity: Floats, allowed: Flags, category: Integers, categories: int) -> Integers:

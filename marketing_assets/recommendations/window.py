@@ -34,12 +34,15 @@ from marketing_assets.recommendations.looks import look, with_factor
 from marketing_assets.recommendations.ranker import Ranker, candidates
 from marketing_assets.recommendations.scores import Retrieval, Scored, Taste, of_pairs
 from marketing_assets.recommendations.states import DayState, Seen, States, look_at
+from marketing_assets.recommendations.worth import TASTE_POWER
 from marketing_assets.warehouse import polars_schema
 
 POPULARITY, BLEND, RERANKED, WORTH = "popularity", "blend", "reranked", "worth"
 ITEM_LIST_LENGTH = 10
 LINK_POWER = 0.25
-"""How much the strength of a link counts beside the rate after a look."""
+"""On an item's page its strongest link counts 2^LINK_POWER as much as what is not linked."""
+BEST_ITEMS = 100
+"""So many items with the highest rate after a look are considered for every page."""
 ANCHORS = 5
 """The item an entry goes with is sought among so many of the user's strongest."""
 DAYS_TOGETHER = 28
@@ -258,8 +261,8 @@ def named(names: pl.Series, places: pl.Series) -> pl.Series:
 
 
 class ItemLists:
-    """item_recommendations of a window: an item's links that may be recommended, strongest first or, where that can be told, by
-    what showing them is worth."""
+    """item_recommendations of a window: an item's links that may be recommended, strongest first; or, where that can be told, what it
+    is worth most to show those who look at the item."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
@@ -272,12 +275,10 @@ class ItemLists:
         catalogue = self._catalogue
         source = catalogue.places(items)
         owner, target, strength = links_of(links.matrix, source)
+        if catalogue.turn.any():
+            owner, target, strength = self._by_worth(source, owner, target, strength, links)
         allowed = catalogue.may_recommend[target]
         owner, target, strength = owner[allowed], target[allowed], strength[allowed].astype(np.float64)
-        if catalogue.turn.any():
-            strength = strength**LINK_POWER * catalogue.turn[target]
-            order = np.lexsort((target, -levels(strength), owner))
-            owner, target, strength = owner[order], target[order], strength[order]
         lengths = np.bincount(owner, minlength=len(items))
         rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
         kept = rank <= ITEM_LIST_LENGTH
@@ -293,6 +294,26 @@ class ItemLists:
                 }
             ).with_columns(as_of_date=pl.lit(day))
         )
+
+    def _by_worth(
+        self, source: Integers, owner: Integers, target: Integers, strength: Floats, links: Links
+    ) -> tuple[Integers, Integers, Floats]:
+        """Each source's links and what is best after a look, by rate x taste of those who look at the source, linked ones before their
+        equals: place of the source, item and worth."""
+        turn = np.where(self._catalogue.may_recommend, self._catalogue.turn, 0.0)
+        best = np.argsort(-turn, kind="stable")[:BEST_ITEMS]
+        linked, items = owner * len(turn) + target, len(turn)
+        pair = np.union1d(linked, (np.arange(len(source))[:, None] * items + best).ravel())
+        strongest = np.zeros(len(source))
+        np.maximum.at(strongest, owner, strength)
+        relative = np.zeros(len(pair))
+        relative[np.searchsorted(pair, linked)] = strength / strongest[owner]
+        owner, target = pair // items, pair % items
+        taste = links.tastes.of_those_who_look(source[owner], target)
+        value = np.where(source[owner] == target, 0.0, turn[target] * taste**TASTE_POWER * (1 + relative) ** LINK_POWER)
+        order = np.lexsort((target, -levels(value), owner))
+        order = order[value[order] > 0]
+        return owner[order], target[order], value[order]
 
     def rows(self) -> pl.DataFrame:
         """The table, in the order of day, item and rank."""

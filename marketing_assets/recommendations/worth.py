@@ -1,17 +1,16 @@
-"""What it is worth to put an item before someone: how often looks at it turn into carts, and how much its like interests them.
+"""What it is worth to put an item before someone: how often looks at it turn into carts, and what its like is to them.
 
-What belongs here: an item's rate after a look, and a person's interest in items by what they looked at, known ones or not. What
-does not: what people will buy anyway (scores.py, ranker.py), and leanings to categories (leanings.py).
+What belongs here: an item's rate after a look, what someone did with it before, and the worth that follows. What does not: tastes
+(tastes.py, leanings.py), and what people will buy anyway (scores.py, ranker.py).
 
 Someone who will buy an item anyway gains nothing from being shown it. What is shown and looked at brings its rate after a
 look, which differs by what the person did with it before, and whether it is looked at hangs on taste; hence worth = rate x
-familiarity x (leaning x interest)^TASTE_POWER.
+familiarity x taste^TASTE_POWER.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
 
 from marketing_assets.recommendations.history import Flags, Floats, History, Integers
 from marketing_assets.recommendations.lists import DECIMALS, Singles
@@ -27,15 +26,6 @@ LEAST_SPREAD = 0.01
 """Rates of items or categories are never taken to differ less than this (variance of the rate over its mean)."""
 FAMILIAR_PRIOR = 10.0
 """Carts or orders by which what people do with familiar items is drawn to what they do with any."""
-DIRECTIONS = 16
-"""Tastes are told apart along so many directions."""
-DENSE_ITEMS = 512
-"""Up to so many items the directions come from the whole matrix, beyond from Lanczos iterations."""
-ITEM_PRIOR, USER_PRIOR = 100.0, 20.0
-"""Looks by which rare items and people are held back when directions are sought."""
-MOST, LEAST = 5.0, 0.2
-"""No history speaks more for or against an item than by this."""
-
 
 def turn_rates(looks: Floats, turned: Floats, category: Integers, price: Singles | None = None) -> Floats:
     """Per item how often a look turns into a cart or an order, over the shop's rate; 0 throughout where none ever did.
@@ -109,11 +99,12 @@ STRANGE, LOOKED_AT, CARTED, BOUGHT = range(4)
 """What a person did with an item before, by the strongest sign."""
 
 
-def familiarity(history: History, rows: Integers) -> Singles:
-    """By STRANGE to BOUGHT: how often looks turn into carts or orders, over what the items' rates promise; drawn to 1 by as
+def familiarity(history: History, rows: Integers, taste: Floats) -> Singles:
+    """By STRANGE to BOUGHT: how often looks turn into carts or orders, over what the items' rates and tastes promise; drawn to 1 by as
     many as FAMILIAR_PRIOR.
 
-    Where things are bought again and again BOUGHT is large, where they are bought once it is small. rows: places in the history.
+    Where things are bought again and again BOUGHT is large, where they are bought once it is small. rows: places in the history;
+    taste: of each row's person for its item, as from `Tastes.of_pairs`.
     """
     pair = history.user[rows] * len(history.items) + history.item[rows]
     order = np.lexsort((history.happened[rows], pair))
@@ -136,62 +127,10 @@ def familiarity(history: History, rows: Integers) -> Singles:
     item = history.item[at][looked]
     seen = np.bincount(item, weights=views).astype(np.float64)
     rate = turn_rates(seen, np.bincount(item, weights=turned).astype(np.float64), np.full(len(seen), -1)) * turned.sum() / views.sum()
-    counted, expected = (np.bincount(sign[looked], weights=values, minlength=4) for values in (turned, views * rate[item]))
+    promised = views * rate[item] * taste[order][looked] ** TASTE_POWER
+    promised *= turned.sum() / promised.sum()
+    counted, expected = (np.bincount(sign[looked], weights=values, minlength=4) for values in (turned, promised))
     return np.asarray((counted + FAMILIAR_PRIOR) / (expected + FAMILIAR_PRIOR), dtype=np.float32)
-
-
-def directions(looked: sp.csr_array) -> tuple[Singles, Singles]:
-    """items x up to DIRECTIONS: standard coordinates of a correspondence analysis (Greenacre 1984) of users x items looks; and how
-    far people are apart along each, as a standard deviation.
-
-    A person whose looks, as shares, have the mean coordinates f looks at item i 1 + f . row i times as often as everyone does.
-    """
-    users, items = looked.shape
-    count = min(DIRECTIONS, users - 2, items - 2)
-    by_user, by_item = np.asarray(looked.sum(axis=1)).ravel(), np.asarray(looked.sum(axis=0)).ravel()
-    total = float(by_item.sum())
-    if count < 1 or total <= 0:
-        return np.zeros((items, 0), dtype=np.float32), np.zeros(0, dtype=np.float32)
-    item_weight = 1 / np.sqrt(by_item + ITEM_PRIOR)
-    scaled = sp.csr_array(sp.diags_array(1 / np.sqrt(by_user + USER_PRIOR)) @ looked @ sp.diags_array(item_weight))
-    strength, found = _strongest(scaled, count + 1)
-    # the first direction is how much each item is looked at by everyone
-    of_users, of_items = (n[n > 0] / (n[n > 0] + prior) for n, prior in ((by_user, USER_PRIOR), (by_item, ITEM_PRIOR)))
-    apart = _beyond_chance(strength[1:], of_items.mean() * of_users.sum() / total, of_users.mean() * of_items.sum() / total)
-    along = found[:, 1:] * (apart > 0) * item_weight[:, None] * np.sqrt(total)
-    return along.astype(np.float32), apart.astype(np.float32)
-
-
-def _beyond_chance(strength: Floats, column: float, row: float) -> Floats:
-    """Singular values without what chance adds to them, 0 where it explains them alone (Gavish and Donoho 2017); column, row: the
-    squares that chance puts into a whole column and a whole row on average."""
-    left = np.maximum(strength**2 - column - row, 0.0) ** 2 - 4 * column * row
-    return np.asarray(np.sqrt(np.maximum(left, 0.0)) / np.maximum(strength, 1e-12), dtype=np.float64)
-
-
-def _strongest(matrix: sp.csr_array, count: int) -> tuple[Floats, Floats]:
-    """The largest singular values, falling, and their right vectors: items x count."""
-    if matrix.shape[1] <= DENSE_ITEMS:
-        square, vectors = np.linalg.eigh((matrix.T @ matrix).toarray())
-        return np.sqrt(np.maximum(square[::-1][:count], 0.0)), vectors[:, ::-1][:, :count]
-    from scipy.sparse.linalg import svds
-
-    _, strength, vectors = svds(matrix, k=count, v0=np.ones(min(matrix.shape)))
-    order = np.argsort(-strength, kind="stable")
-    return np.asarray(strength[order], dtype=np.float64), np.asarray(vectors[order].T, dtype=np.float64)
-
-
-def interest(seen: Taste, along: Singles, apart: Singles) -> Floats:
-    """rows x items: how much more often than everyone the row's person would look at an item, LEAST to MOST; 1 for strangers.
-
-    n looks put a person somewhere along a direction with a variance of 1 / n, people are apart by apart^2: so what looks say is
-    drawn to everyone's as by 1 / apart^2 looks (the linear Bayes estimate), the more the less a direction tells people apart.
-    """
-    wide, variance = along.astype(np.float64), apart.astype(np.float64) ** 2
-    looked = seen.matrix(seen.looked).astype(np.float64)
-    total = np.asarray(looked.sum(axis=1)).ravel()
-    where = np.asarray(looked @ wide) * variance / (total[:, None] * variance + 1)
-    return np.asarray(np.clip(1 + where @ wide.T, LEAST, MOST), dtype=np.float64)
 
 
 def signs(seen: Taste) -> Integers:
@@ -199,7 +138,6 @@ def signs(seen: Taste) -> Integers:
     return np.where(seen.bought > 0, BOUGHT, np.where(seen.wanted > 0, CARTED, np.where(seen.views > 0, LOOKED_AT, STRANGE)))
 
 
-def worth(rate: Floats, familiar: Singles, leaning: Singles, interested: Floats) -> Singles:
+def worth(rate: Floats, familiar: Singles, taste: Floats) -> Singles:
     """What it is worth to show these pairs, over showing an average item to anyone; parallel arrays."""
-    found = rate * familiar * (leaning.astype(np.float64) * interested) ** TASTE_POWER
-    return np.round(found, DECIMALS).astype(np.float32)
+    return np.round(rate * familiar * taste**TASTE_POWER, DECIMALS).astype(np.float32)
