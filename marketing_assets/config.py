@@ -160,6 +160,11 @@ class RecommendationSettings(Settings):
         description="order lists by what showing an item brings (needs views and carts or orders; without them as 'purchases'), or by "
         "what the user will buy next",
     )
+    page_items: Literal["any", "linked"] = Field(
+        "any",
+        description="what an item's page may show where lists go by what showing brings: whatever is worth most to those who look there, "
+        "or, of that, only what is linked to the item",
+    )
     excluded_categories: tuple[str, ...] = ()
     minimum_margin_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     promoted_share: Share = Field(0.0, description="share of each list reserved for items on promotion")

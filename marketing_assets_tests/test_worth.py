@@ -306,3 +306,34 @@ def test_looks_of_a_part_of_the_traffic_tell_no_rates() -> None:
     catalogue = Catalogue(reader_over(frames, store, days[-1]), days, store)
     catalogue.at(days[-1])
     assert catalogue.pull(days[-1]).tolist() == [1.0] * len(catalogue.items)
+
+
+def test_pages_show_what_is_worth_most_or_only_what_is_linked() -> None:
+    """Two crowds that look at nothing of each other's; the one thing often carted is the second crowd's."""
+    rng = np.random.default_rng(21)
+    days = days_between(FIRST, FIRST + timedelta(days=30))
+    events: list[Event] = []
+    for number in range(len(days)):
+        for visit in range(40):
+            crowd = visit % 2
+            for item in sorted(set(rng.choice([f"{'ab'[crowd]}{place}" for place in range(6)], 3).tolist())):
+                events.append((number, f"user{crowd}{int(rng.integers(0, 30))}", "view_item", item))
+                if rng.random() < (0.9 if item == "b0" else 0.15):
+                    events.append((number, events[-1][1], "add_to_cart", item))
+    frames = frames_of(events, days, shop_store(PLAIN))
+
+    def page(how: str) -> pl.DataFrame:
+        store = shop_store(PLAIN.model_copy(update={"page_items": how}))
+        built = build_recommendations(reader_over(frames, store, days[-1]), days, store).tables["item_recommendations"]
+        assert isinstance(built, pl.DataFrame)
+        last = built.filter(pl.col("as_of_date") == days[-1]).sort("item_id", "rank")
+        assert last.filter(pl.col("item_id") == pl.col("recommended_item_id")).is_empty()
+        assert last.filter(pl.col("score").diff().over("item_id") > 0).is_empty()
+        return last
+
+    first = page("any").filter(pl.col("rank") == 1, pl.col("item_id") != "b0")
+    assert set(first["recommended_item_id"]) == {"b0"}
+    linked = page("linked").with_columns(crowd=pl.col("item_id").str.head(1), other=pl.col("recommended_item_id").str.head(1))
+    assert (linked["crowd"] == linked["other"]).all() and linked.height == 2 * 6 * 5
+    beside = linked.filter(pl.col("rank") == 1, pl.col("crowd") == "b", pl.col("item_id") != "b0")
+    assert set(beside["recommended_item_id"]) == {"b0"}

@@ -266,6 +266,7 @@ class ItemLists:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        self._best_items = BEST_ITEMS if catalogue.store.recommendations.page_items == "any" else 0
         self._made: list[pl.DataFrame] = []
 
     def add(self, day: date, items: pl.Series | None, links: Links) -> None:
@@ -301,7 +302,7 @@ class ItemLists:
         """Each source's links and what is best after a look, by rate x taste of those who look at the source, linked ones before their
         equals: place of the source, item and worth."""
         turn = np.where(self._catalogue.may_recommend, self._catalogue.turn, 0.0)
-        best = np.argsort(-turn, kind="stable")[:BEST_ITEMS]
+        best = np.argsort(-turn, kind="stable")[: self._best_items]
         linked, items = owner * len(turn) + target, len(turn)
         pair = np.union1d(linked, (np.arange(len(source))[:, None] * items + best).ravel())
         strongest = np.zeros(len(source))
