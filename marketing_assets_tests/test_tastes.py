@@ -125,6 +125,8 @@ def test_traits_are_categories_brands_and_words_that_tell_items_apart(monkeypatc
     assert len(set(found.group.tolist())) == 6, "the two categories share a spread, each word has its own, within categories too"
     assert traits_of(said.clear()).of.shape == (0, 0)
     assert traits_of(unsaid(said)).of.shape == (6, 0)
+    alone = traits_of(unsaid(said).with_columns(said["category"]))
+    assert alone.of.shape == (6, 0) and not len(alone.group), "categories alone are for leanings"
 
 
 def test_liking_carries_over_to_what_has_the_same_said_of_it() -> None:
@@ -151,6 +153,9 @@ def test_nobody_likes_what_everyone_looks_at_alike() -> None:
     counts = rng.poisson(0.5, (2000, 60)).astype(float)
     along, apart = liked_directions(sp.csr_array(counts), traits_of(said_of(colour, cut)))
     assert float(everywhere(sp.csr_array(counts), along, apart).std()) < 0.06
+    some = said_of(colour, cut).with_columns(pl.when(pl.int_range(pl.len()) > 0).then("title").alias("title"), category=pl.lit(None, pl.String))
+    along = liked_directions(sp.csr_array(counts), traits_of(some))[0]
+    assert not along[0].any() and along[1:].any(axis=1).all(), "an item of which nothing is said is nowhere"
     for nothing in (sp.csr_array((5, 60)), sp.csr_array((0, 60))):
         none, far = liked_directions(nothing, traits_of(said_of(colour, cut)))
         assert none.shape == (60, 0) and far.shape == (0,)
@@ -174,6 +179,10 @@ def test_those_who_look_at_an_item_are_where_their_looks_put_them() -> None:
     assert np.abs(found - truth).max() < 0.12
     both = Tastes(along, apart, along, apart).of_those_who_look(at, item).reshape(30, 30)
     np.testing.assert_allclose(both, found**1.5, rtol=1e-6)
+    half = np.where((np.arange(30) < 15)[:, None], along, 0).astype(np.float32)  # of the others nothing is said
+    parts = Tastes(along, apart, half, apart).of_those_who_look(at, item).reshape(30, 30)
+    np.testing.assert_allclose(parts[:15, :15], found[:15, :15] ** 1.5, rtol=1e-6)
+    np.testing.assert_allclose(parts[:, 15:], found[:, 15:], rtol=1e-6)
     person, asked = np.arange(50), np.arange(50) % 30
     alone = kept.of_pairs(looked, person, asked, np.full(50, 2.0, dtype=np.float32))
     np.testing.assert_allclose(alone, 2 * everywhere(looked, along, apart)[person, asked], rtol=1e-6)

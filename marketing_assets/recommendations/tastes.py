@@ -79,8 +79,8 @@ class Tastes:
     def of_pairs(self, looked: sp.csr_array, person: Integers, item: Integers, leaning: Singles | None = None) -> Floats:
         """How far each pair's item is to the person's taste, over everyone's. looked: people x items; leaning: to its category.
 
-        Looks are read twice: by items, as leaning x interest, and by what is said of them. Where both are there the first counts by
-        its root, as most of what it says is said by the second.
+        Looks are read twice: by items, as leaning x interest, and by what is said of them. Of items of which something
+        is said the first counts by its root, as most of what it says is said by the second.
         """
         by_items, by_traits = (whereabouts(looked, apart, along) for along, apart in self._kinds())
         return self._taste(by_items, by_traits, person, item, leaning)
@@ -97,9 +97,8 @@ class Tastes:
     def _taste(self, by_items: Singles, by_traits: Singles, person: Integers, item: Integers, leaning: Singles | None) -> Floats:
         taste = interest(by_items, self.along, person, item).astype(np.float64)
         taste *= 1.0 if leaning is None else leaning
-        if not len(self.liked_apart):
-            return taste
-        return np.asarray(np.sqrt(taste) * interest(by_traits, self.liked, person, item), dtype=np.float64)
+        liking = interest(by_traits, self.liked, person, item)
+        return np.where(np.asarray(self.liked.any(axis=1))[item], np.sqrt(taste) * liking, taste)
 
 
 def directions(looked: sp.csr_array) -> tuple[Singles, Singles]:

@@ -40,7 +40,8 @@ class Traits:
 
 
 def traits_of(said: pl.DataFrame) -> Traits:
-    """said: category, brand and title of every item in order, null where unknown."""
+    """said: category, brand and title of every item in order, null where unknown. None where no more than categories is said: to those
+    people's leanings are known one by one (leanings.py)."""
     rows = said.select("category", "brand", "title").with_row_index("item")
     word = rows.select("item", "category", name=pl.col("title").str.to_lowercase().str.extract_all(r"\p{L}{3,}")).explode("name")
     word = word.filter(pl.col("name").is_not_null()).unique(["item", "name"], maintain_order=True)
@@ -58,6 +59,8 @@ def traits_of(said: pl.DataFrame) -> Traits:
         known = pairs.filter(pl.col("name").is_not_null())
         kept = _frequent(known.group_by("name").agg(items=pl.len()), kind)
         found.append(known.join(kept, on="name", how="semi", maintain_order="left").with_columns(kind=pl.lit(kind)))
+    if not any(len(frame) for frame in found[1:]):
+        return Traits(sp.csr_array((len(said), 0)), np.zeros(0, dtype=np.int64))
     pairs = pl.concat([frame.select(pl.col("item").cast(pl.Int64), "kind", "name", "group") for frame in found])
     names = pairs.select("kind", "name", "group").unique().sort("kind", "name").with_row_index("trait")
     shared = names.select(pl.struct("kind", "group").rank("dense").cast(pl.Int64) - 1).to_series().to_numpy()
@@ -74,7 +77,7 @@ def _frequent(counted: pl.DataFrame, kind: str) -> pl.DataFrame:
 
 def liked_directions(looked: sp.csr_array, traits: Traits) -> tuple[Singles, Singles]:
     """items x up to LIKED_DIRECTIONS along which people are apart by their likes and dislikes of traits, and how far, as a standard
-    deviation; as `tastes.directions`.
+    deviation; as `tastes.directions`. Items without any trait are at 0.
 
     looked: users x items. A person's interest in an item, over everyone's, is 1 + the sum of what the person makes of the item's
     traits, a draw with mean 0 and the spread of the trait's group. Spreads by the EM algorithm (Dempster, Laird and Rubin 1977) for
@@ -105,7 +108,7 @@ def liked_directions(looked: sp.csr_array, traits: Traits) -> tuple[Singles, Sin
     kept = order[strength[order] > LEAST_STRENGTH]
     if not len(kept):
         return none
-    along = apart @ axes[:, kept] / np.sqrt(strength[kept])
+    along = apart @ axes[:, kept] / np.sqrt(strength[kept]) * (np.diff(traits.of.indptr) > 0)[:, None]
     return along.astype(np.float32), np.sqrt(strength[kept]).astype(np.float32)
 
 
