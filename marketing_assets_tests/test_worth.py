@@ -196,16 +196,16 @@ def test_familiarity_counts_by_what_went_before() -> None:
 
 
 def test_what_taste_explains_is_no_familiarity() -> None:
-    """Half of the people cart an item four times as often and come back to it; what they do is no other after a look than before."""
+    """Half of the people cart the first item four times as often, the others the second, and come back to it; what they do is no
+    other after a look than before."""
     rng = np.random.default_rng(9)
-    fond = rng.random(20_000) < 0.5
     rows = [
-        (person, day, 0, 1, bool(rng.random() < (0.2 if is_fond else 0.05)), False)
-        for person, is_fond in enumerate(fond) for day in range(3 if is_fond else 1)
+        (person, day, item, 1, bool(rng.random() < (0.2 if person % 2 == item else 0.05)), False)
+        for person in range(20_000) for item in range(2) for day in range(3 if person % 2 == item else 1)
     ]  # fmt: skip
-    history = looks_of(rows, 1)
+    history = looks_of(rows, 2)
     blind = familiarity(history, np.arange(len(rows)), np.ones(len(rows)))
-    found = familiarity(history, np.arange(len(rows)), np.where(fond[history.user], 4.0, 1.0) ** (1 / TASTE_POWER))
+    found = familiarity(history, np.arange(len(rows)), np.where(history.user % 2 == history.item, 4.0, 1.0) ** (1 / TASTE_POWER))
     assert blind[LOOKED_AT] > 1.15 > 0.85 > blind[STRANGE]
     np.testing.assert_allclose(found, 1.0, atol=0.06)
 

@@ -101,15 +101,16 @@ class LinkFits:
     def _looked(self, rows: Integers, kept: Integers) -> tuple[Tastes, Singles] | tuple[None, None]:
         """What looks tell from these rows: tastes over the items kept, and familiarity. Nothing where lists do not go by it."""
         history = self._history
-        looked = rows[history.views[rows] > 0] if self._is_by_worth else rows[:0]
-        if not len(looked):
+        is_looked = history.views[rows] > 0
+        if not (self._is_by_worth and is_looked.any()):
             return None, None
+        looked = rows[is_looked]
         user, place = np.unique(history.user[looked], return_inverse=True)
         views = history.views[looked].astype(np.float64)
         matrix = sp.csr_array((views, (place, history.item[looked])), shape=(len(user), len(history.items)))
         tastes = Tastes(*directions(matrix), *liked_directions(matrix, self._catalogue.traits()))
         taste = np.ones(len(rows))
-        taste[history.views[rows] > 0] = tastes.of_pairs(matrix, place, history.item[looked])
+        taste[is_looked] = tastes.of_pairs(matrix, place, history.item[looked])
         return tastes.of_items(kept), familiarity(history, rows, taste)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,7 @@ import scipy.sparse as sp
 from marketing_assets.assignment import scattered
 from marketing_assets.recommendations.history import Floats, Integers, expand
 from marketing_assets.recommendations.lists import BLOCK_CELLS, DECIMALS, Singles, largest_of, least_of_best, places_of_best
-from marketing_assets.recommendations.tastes import TASTES, Tastes
+from marketing_assets.recommendations.tastes import Tastes
 from marketing_assets.warehouse import WarehouseError
 
 WHOLE = 1 << 12
@@ -283,7 +283,7 @@ class Links:
         return cls(
             items, single, {name: _short(values) for name, values in kinds.items()},
             {name: _short(values) for name, values in facts.items()},
-            Tastes.none(len(items)) if tastes is None else Tastes(*(_short(getattr(tastes, name)) for name in TASTES)),
+            Tastes.none(len(items)) if tastes is None else Tastes(**{name: _short(values) for name, values in vars(tastes).items()}),
             np.ones(4, dtype=np.float32) if familiar is None else _short(familiar),
             sp.csr_array((_short(effects.data), effects.indices, effects.indptr), shape=effects.shape),
         )  # fmt: skip
@@ -297,7 +297,7 @@ class Links:
             "strengths": _packed(self.matrix.data, "<f4"),
             "kinds": {name: _packed(values, "<f2") for name, values in self.kinds.items()},
             "facts": {name: _packed(values, "<f2") for name, values in self.facts.items()},
-            **{name: _packed(getattr(self.tastes, name), "<f2") for name in TASTES},
+            **{name: _packed(values, "<f2") for name, values in vars(self.tastes).items()},
             "familiar": _packed(self.familiar, "<f2"),
             "next_lengths": _packed(np.diff(self.next_visits.indptr), "<i4"),
             "next_targets": _packed(self.next_visits.indices, "<i4"),
@@ -322,7 +322,7 @@ class Links:
             for part in ("kinds", "facts")
         }
 
-        tastes = {name: _unpacked(stored[name], "<f2").astype(np.float32) for name in TASTES}
+        tastes = {field.name: _unpacked(stored[field.name], "<f2").astype(np.float32) for field in fields(Tastes)}
         for name, apart in (("along", "apart"), ("liked", "liked_apart")):
             tastes[name] = tastes[name].reshape(n, len(tastes[apart]))
         return cls(pl.Series("item_id", stored["items"], dtype=pl.String),

@@ -21,6 +21,7 @@ DENSE_ITEMS = 512
 ITEM_PRIOR, USER_PRIOR = 100.0, 20.0
 """Looks by which rare items and people are held back when directions are sought."""
 PAIRS_AT_ONCE = 1 << 16
+"""Interest is taken for so many pairs at once, which bounds memory."""
 MOST, LEAST = 5.0, 0.2
 """No history speaks more for or against an item than by this."""
 
@@ -44,10 +45,6 @@ def interest(where: Singles, along: Singles, person: Integers, item: Integers) -
         part = slice(start, start + PAIRS_AT_ONCE)
         found[part] += np.einsum("pk,pk->p", where[person[part]], along[item[part]])
     return np.clip(found, LEAST, MOST)
-
-
-TASTES = ("along", "apart", "liked", "liked_apart")
-"""What is kept of Tastes."""
 
 
 @dataclass(frozen=True)

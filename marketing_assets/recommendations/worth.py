@@ -27,6 +27,7 @@ LEAST_SPREAD = 0.01
 FAMILIAR_PRIOR = 10.0
 """Carts or orders by which what people do with familiar items is drawn to what they do with any."""
 
+
 def turn_rates(looks: Floats, turned: Floats, category: Integers, price: Singles | None = None) -> Floats:
     """Per item how often a look turns into a cart or an order, over the shop's rate; 0 throughout where none ever did.
 

@@ -23,11 +23,11 @@ class Recommendations(pa.DataFrameModel):
 
 @table(group="recommendations", kind="log", key=("as_of_date", "item_id", "rank"), entity=("item_id",))
 class ItemRecommendations(pa.DataFrameModel):
-    """One row per item and rank of what goes with it; one row without item for an empty list."""
+    """One row per item and rank of what its page may show; one row without item for an empty list."""
 
     as_of_date: Day = column("knowledge through the end of this day")
     item_id: str = column("item whose page it is")
     rank: int = column("place in the list, from 1", ge=1)
-    recommended_item_id: str = column("item that goes with it; null for an empty list", nullable=True)
+    recommended_item_id: str = column("item for its page; null for an empty list", nullable=True)
     score: float = column("strength, larger is better", nullable=True)
     issued_date: Day = column("day the list was computed")
