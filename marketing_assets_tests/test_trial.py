@@ -23,11 +23,19 @@ from marketing_assets.pipeline import steps_of, steps_to_remake
 from marketing_assets.running import run_days
 from marketing_assets.sample_shop import Decisions, KnowingShop, SampleShop
 from marketing_assets.trial import TrialError, act_on_verdicts, run_trial, verdicts_of
-from marketing_assets.trial.arms import SystemDecisions, for_day, true_orders, true_plan, without_ads, without_lists
+from marketing_assets.trial.arms import (
+    SystemDecisions,
+    ad_conversions_a_day,
+    for_day,
+    true_orders,
+    true_plan,
+    without_ads,
+    without_lists,
+)
 from marketing_assets.trial.figures import summarise
 from marketing_assets.trial.loop import opened
 from marketing_assets.trial.shops import branch, make_shop, shop_class, truth_of
-from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema
+from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema, reader_over
 
 
 class TinyShop(SampleShop):
@@ -217,6 +225,30 @@ def test_the_true_plan_buys_the_best_cells_within_the_budget() -> None:
     # one who knows the truth is held to the campaign's budget for the day as the system is
     within = true_plan(cells, None, _store().first_day, store, {"k": 0.7})
     assert within.select("placement_id", "creative_id", "planned_impressions").rows() == [("p", "x", 70.0)]
+
+
+def test_the_true_plan_reaches_the_target_of_conversions() -> None:
+    """By revenue the dear item gets every impression; the target takes from it just what conversions need."""
+    cells = pl.DataFrame({
+        "audience_id": ["unknown"] * 2, "creative_id": ["cheap", "dear"], "placement_id": ["p"] * 2, "hour": [9] * 2, "campaign_id": ["k"] * 2,
+        "item_id": ["a", "b"], "ctr": [0.02] * 2, "cvr": [0.1, 0.02], "available_impressions": [1000.0] * 2,
+        "cost_per_impression": [0.01] * 2, "value_per_conversion": [3.0, 100.0],
+    })  # fmt: skip
+    limits = {"daily_budget": 10.0, "max_hourly_share": 1.0}
+    free = true_plan(cells, None, _store().first_day, _store(ad_planning=limits))
+    bound = true_plan(cells, None, _store().first_day, _store(ad_planning={**limits, "target_conversions": 1.2}))
+    assert free.select("creative_id", "planned_impressions").rows() == [("dear", 1000.0)]
+    assert bound.sort("creative_id")["planned_impressions"].to_list() == [500.0, 500.0]  # .0004 x + .002 y = 1.2, x + y = 1,000
+
+
+def test_the_target_is_counted_from_what_ads_brought() -> None:
+    store = _store()
+    days = days_between(store.first_day, store.first_day + timedelta(days=3))
+    credited = pl.DataFrame({
+        "landed_date": [days[0], days[1], days[3], days[3]], "impression_id": ["i", "j", "k", "i"],
+        "is_refunded": [False, False, False, True],
+    })  # fmt: skip
+    assert ad_conversions_a_day(reader_over({"attributed_conversions": credited}, store, days[-1]), days) == 0.75
 
 
 def test_taking_lists_or_ads_away_leaves_the_rest() -> None:

@@ -5,7 +5,7 @@ What belongs here: from published tables, or from the truth, to the decisions of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 
@@ -98,6 +98,7 @@ def true_plan(
     limits = Limits(
         budget=settings.daily_budget,
         campaign_left=budgets or {},
+        target=settings.target_conversions,
         frequency_cap=settings.frequency_cap,
         audience_users=_people(audiences),
         hourly_share=settings.max_hourly_share,
@@ -171,6 +172,12 @@ def daily_budgets_of(reader: Reader, day: date) -> dict[str, float]:
     campaigns = reader.accepted("campaigns", None, day)
     daily = campaigns.filter(pl.col("budget").is_not_null(), pl.col("budget_period").is_in(["day", "daily"]))
     return {name: float(budget) for name, budget in daily.select("campaign_id", "budget").sort("campaign_id").iter_rows()}
+
+
+def ad_conversions_a_day(reader: Reader, days: Sequence[date]) -> float:
+    """Conversions credited to ads, those refunded later among them, a day of these."""
+    credited = reader.window("attributed_conversions", days[0], days[-1], ["is_refunded"])
+    return credited.filter(~pl.col("is_refunded")).height / len(days)
 
 
 def stock_of(reader: Reader, day: date) -> pl.DataFrame:

@@ -24,6 +24,7 @@ from marketing_assets.running import run_days, run_step
 from marketing_assets.sample_shop import Decisions, KnowingShop, Shop
 from marketing_assets.trial.arms import (
     SystemDecisions,
+    ad_conversions_a_day,
     daily_budgets_of,
     dispersion_of,
     for_day,
@@ -44,6 +45,9 @@ JUDGING_STEPS = ("evaluation", "drift")
 UNUSED_STEPS = ("service", "off_policy", "registry", "report")
 """Steps no decision and no figure of a trial rests on."""
 
+CONVERSION_TARGET = 2.0
+"""Ads that bring the most revenue sell few dear things; a shop that wants customers as well asks for so many times the conversions."""
+
 Tell = Callable[[str], None]
 
 
@@ -53,12 +57,15 @@ class Plan:
 
     renew_days: every so many days the system builds the days that landed and decides anew; judge_days: every so many it
     evaluates what it did and looks for drift. 1 is how both are meant to run; more only holds the system back.
+    conversion_target: conversions a plan must expect of its ads, over what they brought on a day of the warm-up; 0 for none. A
+    target in store.yaml stands.
     """
 
     days: int
     warm_up_days: int = 84
     renew_days: int = 1
     judge_days: int = 1
+    conversion_target: float = CONVERSION_TARGET
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -92,6 +99,7 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
     with opened(past, store) as warehouse:
         built = run_days(warehouse, before, f"trial-{seed}", steps=steps_used(store))
         dispersion = dispersion_of(warehouse.reader(before[-1]), before[-1])
+        target = plan.conversion_target * ad_conversions_a_day(warehouse.reader(before[-1]), before)
     arms = {
         name: branch(shop, make, seed, folder / name, lived)
         for name in (COMMON, SYSTEM, *((ORACLE,) if isinstance(shop, KnowingShop) else ()), *WITHOUT.values())
@@ -101,13 +109,15 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
             shutil.copy2(past / "warehouse.duckdb", folder / name / "warehouse.duckdb")
     tell(f"seed {seed}: {len(before)} days lived and built in {sum(result.cpu_seconds for result in built):.0f} CPU seconds")
     days = days_between(before[-1] + timedelta(days=1), before[-1] + timedelta(days=plan.days))
-    return _live_arms(arms, days, plan, seed, dispersion, folder, tell)
+    return _live_arms(arms, days, plan, seed, dispersion, target, folder, tell)
 
 
 def _live_arms(
-    arms: dict[str, Shop], days: Sequence[date], plan: Plan, seed: int, dispersion: float, folder: Path, tell: Tell
+    arms: dict[str, Shop], days: Sequence[date], plan: Plan, seed: int, dispersion: float, target: float, folder: Path, tell: Tell
 ) -> Lived:
     store = store_of(folder / SYSTEM, plan.settings)
+    if not store.ad_planning.target_conversions:
+        store = store.model_copy(update={"ad_planning": store.ad_planning.model_copy(update={"target_conversions": target})})
     system = SystemDecisions()
     verdicts: list[dict[str, Any]] = []
     cpu: dict[str, float] = {}

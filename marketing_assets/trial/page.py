@@ -73,11 +73,13 @@ def tables_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
 
 
 def _opening(summary: Mapping[str, Any]) -> list[str]:
+    wanted = summary["conversion_target"]
+    aim = f", expecting {wanted:g} times the conversions a day that ads brought before" if wanted else ""
     return [
         f"{summary['shop']}: {summary['seeds']} seeds, {summary['days']} days each after {summary['warm_up_days']} days of common practice; "
         f"decisions renewed every {summary['renew_days']} day(s), judged every {summary['judge_days']}. "
         f"Intervals: {summary['level']:.0%}, bootstrap over seeds, arms paired.",
-        f"Plans refused by the system's own gate: {summary['refused_plans']}.",
+        f"Plans seek ad revenue within the budget{aim}. Refused by the system's own gate: {summary['refused_plans']}.",
     ]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from marketing_assets.compiled import texts_beside
 from marketing_assets.trial.figures import summarise
-from marketing_assets.trial.loop import Plan, live_seed
+from marketing_assets.trial.loop import CONVERSION_TARGET, Plan, live_seed
 from marketing_assets.trial.page import as_markdown, as_page
 from marketing_assets.trial.shops import SHOP, TrialError, shop_class
 from marketing_assets.warehouse import replace_file
@@ -38,6 +38,7 @@ def run_trial(
     warm_up_days: int = 84,
     renew_days: int = 1,
     judge_days: int = 1,
+    conversion_target: float = CONVERSION_TARGET,
     first_seed: int = 1,
     jobs: int = 1,
     settings: dict[str, Any] | None = None,
@@ -49,7 +50,7 @@ def run_trial(
     takes them.
     """
     shop_class(shop)  # a name that leads nowhere is told before anything is lived
-    plan = Plan(days, warm_up_days, renew_days, judge_days, settings or {})
+    plan = Plan(days, warm_up_days, renew_days, judge_days, conversion_target, settings or {})
     kind = {"shop": shop, **{name: value for name, value in asdict(plan).items() if name != "settings"}, "settings": repr(plan.settings)}
     (out / "seeds").mkdir(parents=True, exist_ok=True)
     done: dict[int, dict[str, Any]] = {}
