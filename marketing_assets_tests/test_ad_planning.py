@@ -563,6 +563,8 @@ def test_plan_rows_keep_the_promises_of_their_columns() -> None:
     scenarios = tables["ad_plan_scenarios"].sort("budget")
     assert scenarios["expected_revenue"].diff().drop_nulls().min() >= -1e-9  # type: ignore[operator]
     assert scenarios.filter("is_current")["budget"].to_list() == [2.0]
+    without = build_ad_plan(reader_over(history(), store, DAY), [DAY], shop(daily_budget=2.0, exploration_share=0.1, scenario_levels=())).tables
+    assert without["ad_plan_scenarios"].is_empty() and without["ad_plan"].equals(plan)
 
 
 def test_uncalibrated_rates_are_refused_with_the_reason() -> None:

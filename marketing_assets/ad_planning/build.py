@@ -423,9 +423,12 @@ def constraint_rows(day: date, model: Model, solution: Solution, x: Floats) -> p
 
 
 def scenario_rows(day: date, model: Model, solution: Solution, store: Store) -> pl.DataFrame:
-    """ad_plan_scenarios rows: the best plan at each level of the budget (of the plan's spend where there is none)."""
+    """ad_plan_scenarios rows: the best plan at each level of the budget (of the plan's spend where there is none), at none of it and at
+    all of it; nothing where no level is asked for."""
     cells, losses = model.cells, model.statement.losses
     schema = polars_schema("ad_plan_scenarios")
+    if not store.ad_planning.scenario_levels:
+        return pl.DataFrame(schema=schema)
     current = model.limits.budget
     base = current if current is not None else float(cells.cost @ solution.x)
     rows: list[dict[str, Any]] = []
