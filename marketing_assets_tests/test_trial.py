@@ -231,7 +231,7 @@ def test_the_true_plan_reaches_the_target_of_conversions() -> None:
     """By revenue the dear item gets every impression; the target takes from it just what conversions need."""
     cells = pl.DataFrame({
         "audience_id": ["unknown"] * 2, "creative_id": ["cheap", "dear"], "placement_id": ["p"] * 2, "hour": [9] * 2, "campaign_id": ["k"] * 2,
-        "item_id": ["a", "b"], "ctr": [0.02] * 2, "cvr": [0.1, 0.02], "available_impressions": [1000.0] * 2,
+        "item_id": ["a", "b"], "ctr": [0.02] * 2, "cvr": [0.1, 0.02], "available_impressions": [2000.0] * 2,
         "cost_per_impression": [0.01] * 2, "value_per_conversion": [3.0, 100.0],
     })  # fmt: skip
     limits = {"daily_budget": 10.0, "max_hourly_share": 1.0}
@@ -239,6 +239,9 @@ def test_the_true_plan_reaches_the_target_of_conversions() -> None:
     bound = true_plan(cells, None, _store().first_day, _store(ad_planning={**limits, "target_conversions": 1.2}))
     assert free.select("creative_id", "planned_impressions").rows() == [("dear", 1000.0)]
     assert bound.sort("creative_id")["planned_impressions"].to_list() == [500.0, 500.0]  # .0004 x + .002 y = 1.2, x + y = 1,000
+    # what cannot be reached with the money there is must not take more of it
+    beyond = true_plan(cells, None, _store().first_day, _store(ad_planning={**limits, "target_conversions": 3.0}))
+    assert float(beyond["planned_spend"].sum()) == pytest.approx(10.0) and beyond["creative_id"].to_list() == ["cheap"]
 
 
 def test_the_target_is_counted_from_what_ads_brought() -> None:

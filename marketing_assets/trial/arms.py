@@ -105,6 +105,7 @@ def true_plan(
         placement_share=settings.max_share_per_placement,
         campaign_share=settings.max_share_per_campaign,
         diminishing=settings.diminishing_returns,
+        weights=settings.relaxation_weights,
     )
     cells = Cells(frame, available_whole=settings.whole_impressions)
     model = Model(cells, limits)
