@@ -47,6 +47,7 @@ UNUSED_STEPS = ("service", "off_policy", "registry", "report")
 
 CONVERSION_TARGET = 2.0
 """Ads that bring the most revenue sell few dear things; a shop that wants customers as well asks for so many times the conversions."""
+
 Tell = Callable[[str], None]
 
 
