@@ -362,8 +362,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--days", type=int, default=60)
     made.add_argument("--renew-days", type=int, default=1, help="decide anew every so many days (default 1)")
     made.add_argument("--judge-days", type=int, default=1, help="evaluate and look for drift every so many days (default 1)")
-    made.add_argument("--conversion-target", type=float, default=2.0, metavar="TIMES",
-                      help="conversions a plan must expect of its ads, over what they brought a day before; 0: none (default 2)")
+    made.add_argument("--conversion-target", type=float, default=1.5, metavar="TIMES",
+                      help="conversions a plan must expect of its ads, over what they brought a day before; 0: none (default 1.5)")
     made.add_argument("--jobs", type=int, default=1, help="seeds lived side by side, about 1 GB each (default 1)")
     made.add_argument("--out", default="trial", metavar="FOLDER")
     return top
