@@ -34,7 +34,7 @@ from marketing_assets.trial.arms import (
     without_lists,
 )
 from marketing_assets.trial.figures import summarise
-from marketing_assets.trial.loop import opened, salted
+from marketing_assets.trial.loop import opened, salted, with_target
 from marketing_assets.trial.shops import branch, make_shop, shop_class, truth_of
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema, reader_over
 
@@ -253,6 +253,17 @@ def test_the_target_is_counted_from_what_ads_brought() -> None:
         "is_refunded": [False, False, False, True],
     })  # fmt: skip
     assert ad_conversions_a_day(reader_over({"attributed_conversions": credited}, store, days[-1]), days) == 0.75
+
+
+def test_a_shop_s_own_target_stands() -> None:
+    assert with_target(_store(), 3.0).ad_planning.target_conversions == 3.0
+    assert with_target(_store(ad_planning={"target_conversions": 0.8}), 3.0).ad_planning.target_conversions == 0.8
+
+
+@pytest.mark.parametrize("times", [-1.0, float("nan"), float("inf")])
+def test_a_target_that_is_none_is_refused(times: float, tmp_path: Path) -> None:
+    with pytest.raises(TrialError, match="conversion target"):
+        run_trial(TINY, 1, DAYS, tmp_path / "none", conversion_target=times)
 
 
 def test_each_seed_holds_out_people_of_its_own() -> None:

@@ -116,9 +116,7 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
 def _live_arms(
     arms: dict[str, Shop], days: Sequence[date], plan: Plan, seed: int, dispersion: float, target: float, folder: Path, tell: Tell
 ) -> Lived:
-    store = salted(store_of(folder / SYSTEM, plan.settings), seed)
-    if not store.ad_planning.target_conversions:
-        store = store.model_copy(update={"ad_planning": store.ad_planning.model_copy(update={"target_conversions": target})})
+    store = with_target(salted(store_of(folder / SYSTEM, plan.settings), seed), target)
     system = SystemDecisions()
     verdicts: list[dict[str, Any]] = []
     cpu: dict[str, float] = {}
@@ -222,6 +220,12 @@ def store_of(folder: Path, settings: Mapping[str, Any]) -> Store:
     store = load_store(folder / "store.yaml")
     planning = store.ad_planning.model_copy(update={"scenario_levels": ()})
     return store.model_copy(update={"threads": 1, "ad_planning": planning, **settings})
+
+
+def with_target(store: Store, conversions: float) -> Store:
+    """The same settings with plans that must expect so many conversions a day; a target the shop has of its own stands."""
+    own = store.ad_planning.target_conversions
+    return store.model_copy(update={"ad_planning": store.ad_planning.model_copy(update={"target_conversions": own or conversions})})
 
 
 def salted(store: Store, seed: int) -> Store:

@@ -46,10 +46,12 @@ def run_trial(
     """Run `seeds` seeds of `days` days and write trial.json, trial.md and trial.html into `out`. Returns the summary.
 
     A finished seed lies in out/seeds/<seed>.json and is not run again; seeds of another shop or other days there are an
-    error. jobs: seeds lived side by side, each in a process of its own. settings: sections of store.yaml to replace, as Store
+    error. conversion_target: as of Plan. jobs: seeds lived side by side, each in a process of its own. settings: sections of store.yaml to replace, as Store
     takes them.
     """
     shop_class(shop)  # a name that leads nowhere is told before anything is lived
+    if not 0 <= conversion_target < float("inf"):
+        raise TrialError(f"conversion target {conversion_target}: give it as times of what ads brought before, 0 for none")
     plan = Plan(days, warm_up_days, renew_days, judge_days, conversion_target, settings or {})
     kind = {"shop": shop, **{name: value for name, value in asdict(plan).items() if name != "settings"}, "settings": repr(plan.settings)}
     (out / "seeds").mkdir(parents=True, exist_ok=True)
