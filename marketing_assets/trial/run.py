@@ -46,8 +46,8 @@ def run_trial(
     """Run `seeds` seeds of `days` days and write trial.json, trial.md and trial.html into `out`. Returns the summary.
 
     A finished seed lies in out/seeds/<seed>.json and is not run again; seeds of another shop or other days there are an
-    error. conversion_target: as of Plan. jobs: seeds lived side by side, each in a process of its own. settings: sections of store.yaml to replace, as Store
-    takes them.
+    error. jobs: seeds lived side by side, each in a process of its own. settings: sections of store.yaml to replace, as Store
+    takes them. conversion_target: as of Plan; one below 0 or without end is an error.
     """
     shop_class(shop)  # a name that leads nowhere is told before anything is lived
     if not 0 <= conversion_target < float("inf"):
