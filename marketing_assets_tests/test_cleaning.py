@@ -444,6 +444,18 @@ def test_bots_are_flagged_by_what_they_do() -> None:
     assert flagged.height == 31 + 60  # the next day stands for itself
 
 
+def test_what_a_bot_did_on_its_day_is_a_bots_however_late_it_lands() -> None:
+    start = datetime(2026, 3, 1, 10)
+    rows = [event(start + timedelta(seconds=second), "fast", event_id=f"f{second}") for second in range(31)]
+    rows += [event(start + timedelta(minutes=day), "fast", event_id=f"late{day}", landed=day) for day in (1, 26, 27, 28)]
+    rows += [event(start + timedelta(days=1), "fast", event_id="next", landed=2), event(start, "other", event_id="o", landed=1)]
+    store = store_with(cleaning={"bot_events_per_day": 50})
+    days = [FIRST + timedelta(days=day) for day in range(29)]
+    for runs in ([days], [[day] for day in days], [days[:26], days[26:]]):
+        found = clean(store, {"events": rows}, runs)["clean_events"].filter(~pl.col("is_bot"))
+        assert set(found["event_id"]) == {"late28", "next", "o"}
+
+
 def test_identities_join_from_the_day_they_land() -> None:
     rows = [event("2026-03-01 10:00:00", "cookie", event_id=f"e{day}", landed=day) for day in range(4)]
     identities = [

@@ -28,10 +28,10 @@ from marketing_assets.trial.arms import (
     SystemDecisions,
     ad_conversions_a_day,
     for_day,
+    held_out_from_ads,
+    held_out_from_lists,
     true_orders,
     true_plan,
-    without_ads,
-    without_lists,
 )
 from marketing_assets.trial.figures import summarise
 from marketing_assets.trial.loop import opened, salted, with_target
@@ -88,7 +88,8 @@ def test_a_trial_reports_every_arm_and_leaves_only_its_files(finished: Path) -> 
     # the arms are the same shop up to what was decided: same sessions on the first day but for those ads brought
     first = {arm: days[0] for arm, days in seed["truth"].items()}
     assert first["common_practice"]["more"]["retail_sessions"] == first["oracle"]["more"]["retail_sessions"]
-    assert first["system_without_ads"]["ad_spend"] == 0 and first["system_without_ads"]["impressions"] == 0
+    # held out from ads, people see those for unknown people only
+    assert 0 < first["system_held_out_from_ads"]["impressions"] < first["system"]["impressions"]
     # what was decided once is ordered once, though lists and plan hold for two days
     ordered = [day["more"]["units_ordered"] for day in seed["truth"]["system"]]
     assert ordered[0] > 0 and ordered[1] == 0
@@ -276,19 +277,23 @@ def test_each_seed_holds_out_people_of_its_own() -> None:
         assert all(30 < len(ids) < 60 for ids in held) and len(held[0] & held[1]) < 10
 
 
-def test_taking_lists_or_ads_away_leaves_the_rest() -> None:
+def test_the_copies_hold_everyone_out_and_leave_the_rest() -> None:
     lists = pl.DataFrame({
         "user_id": ["u1", "u1", "u2", "u2", "unknown"], "rank": [1, 2, 1, 2, 1], "item_id": ["a", "b", "c", "d", "e"],
         "policy_id": ["learned", "learned", "popular", "popular", "popular"], "is_holdout": [False, False, True, True, False],
     })  # fmt: skip
+    audiences = pl.DataFrame({"user_id": ["u1", "u2"], "audience_id": ["new", "new"], "priority": [1, 1], "is_holdout": [False, True]})
     plan = pl.DataFrame(schema=polars_schema("ad_plan"))
-    decisions = Decisions(ad_plan=plan, recommendations=lists)
-    without = without_lists(decisions).recommendations
-    assert without is not None
+    decisions = Decisions(ad_plan=plan, audiences=audiences, recommendations=lists)
+    without = held_out_from_lists(decisions).recommendations
+    assert without is not None and held_out_from_lists(decisions).audiences is audiences
     assert without.filter(pl.col("user_id") == "u1").sort("rank")["item_id"].to_list() == ["c", "d"]
     assert without.filter(pl.col("user_id") == "unknown")["item_id"].to_list() == ["e"]
-    assert without_ads(decisions).recommendations is lists
-    assert without_ads(decisions).ad_plan is not None and for_day(None, _store().first_day) is None
+    held = held_out_from_ads(decisions)
+    assert held.audiences is not None and held.audiences["is_holdout"].to_list() == [True, True]
+    # the ads themselves stay: those for unknown people reach who is held out as well
+    assert held.ad_plan is plan and held.recommendations is lists
+    assert for_day(None, _store().first_day) is None
 
 
 def _store(**sections: Any) -> Store:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from marketing_assets.cleaning.duplicates import duplicates
 from marketing_assets.cleaning.identities import as_persons
-from marketing_assets.cleaning.sessions import sessions
+from marketing_assets.cleaning.sessions import days_to_wait, sessions
 from marketing_assets.cleaning.typed import mapped_columns, typed
-from marketing_assets.config import Store
+from marketing_assets.config import LATE_DAYS, Store
 from marketing_assets.schemas import TABLES
 from marketing_assets.sources.engine import Staging, rows_in
 
@@ -77,12 +77,8 @@ def clean_events(staging: Staging, raw: ir.Table, start: date, end: date, store:
     clean = clean.mutate(
         session_id=ibis.coalesce(clean.placed_session, clean.session_id), is_late=clean.placed_late.fill_null(False)
     )
-    bots = _bots(staging, users, store)
-    if bots is None:
-        clean = clean.mutate(is_bot=ibis.literal(False))
-    else:
-        clean = clean.left_join(bots, [clean.user_id == bots.bot_id, clean.landed_date == bots.bot_date])
-        clean = clean.mutate(is_bot=clean.bot_id.notnull())
+    bots = _of_bots(staging, users, published, start, store)
+    clean = clean.mutate(is_bot=ibis.literal(False) if bots is None else clean.position.isin(bots.position))
     matched = _refunded_purchases(staging, good, start, store)
     if matched is not None:
         clean = clean.left_join(matched, clean.position == matched.refund_position)
@@ -97,6 +93,27 @@ def clean_events(staging: Staging, raw: ir.Table, start: date, end: date, store:
         revenue=revenue.fill_null(0).cast(MONEY),
     )
     return Cleaned(clean.select(*TABLES["clean_events"].columns), refused)
+
+
+def _of_bots(staging: Staging, users: ir.Table, published: ir.Table, start: date, store: Store) -> ir.Table | None:
+    """position of events of programs: all that landed on a day they behave like one, and what comes late of the days those are from."""
+    import ibis
+
+    waits = days_to_wait(store)
+    since = ibis.literal(start - timedelta(days=LATE_DAYS), type="date")
+    known = published.filter(published.landed_date >= since, published.is_bot).select("user_id", "event_date", "landed_date")
+    known = staging.keep(known.distinct(), "known_bots")
+    bots = _bots(staging, users, store)
+    if bots is None and not rows_in(known):
+        return None
+    own = users.filter(ibis.literal(False)) if bots is None else users.semi_join(
+        bots, [users.user_id == bots.bot_id, users.landed_date == bots.bot_date]
+    )
+    theirs = known.union(own.select("user_id", "event_date", "landed_date")).group_by(bot_id="user_id", bot_day="event_date")
+    days = theirs.agg(bot_since=lambda t: t.landed_date.min())
+    joined = users.join(days, [users.user_id == days.bot_id, users.event_date == days.bot_day, users.landed_date > days.bot_since])
+    late = joined.filter(joined.event_date >= (joined.landed_date - ibis.interval(days=waits)).cast("date"))
+    return staging.keep(own.select("position").union(late.select("position"), distinct=True), "of_bots")
 
 
 def _bots(staging: Staging, users: ir.Table, store: Store) -> ir.Table | None:

@@ -33,8 +33,7 @@ def sessions(staging: Staging, rows: ir.Table, published: ir.Table, start: date,
     if not rows_in(rows.filter(rows.session_id.isnull()).limit(1)):
         return given_only
     gap = ibis.interval(minutes=store.cleaning.session_gap_minutes)
-    # older events are late whatever else is known, so that LATE_DAYS of history decide every other case
-    old_days = LATE_DAYS - 2 - store.cleaning.future_tolerance_days
+    old_days = days_to_wait(store)
     since, until = start - timedelta(days=LATE_DAYS - 1), start - timedelta(days=1)
     history = published.filter(
         published.landed_date.between(ibis.literal(since, type="date"), ibis.literal(until, type="date")),
@@ -87,6 +86,11 @@ def sessions(staging: Staging, rows: ir.Table, published: ir.Table, start: date,
         return result
     theirs = staging.keep(on_time.semi_join(late, "user_id").drop("position"), "on_time")
     return result.union(_late_sessions(staging, late, theirs.union(history.semi_join(late, "user_id")), gap))
+
+
+def days_to_wait(store: Store) -> int:
+    """Days between an event and its landing past which nothing else is asked about it, so that LATE_DAYS of history decide every other case."""
+    return LATE_DAYS - 2 - store.cleaning.future_tolerance_days
 
 
 def _carried(history: ir.Table, rows: ir.Table) -> ir.Table:

@@ -186,7 +186,7 @@ def stock_of(reader: Reader, day: date) -> pl.DataFrame:
     return reader.accepted("items", None, day).select(_STOCK)
 
 
-def without_lists(decisions: Decisions) -> Decisions:
+def held_out_from_lists(decisions: Decisions) -> Decisions:
     """The same decisions, but everyone sees what those held out from lists see."""
     lists = decisions.recommendations
     if lists is None:
@@ -200,6 +200,8 @@ def without_lists(decisions: Decisions) -> Decisions:
     return replace(decisions, recommendations=pl.concat([everyone.join(one.drop("user_id"), how="cross"), unknown]))
 
 
-def without_ads(decisions: Decisions) -> Decisions:
-    """The same decisions with no ad bought."""
-    return replace(decisions, ad_plan=pl.DataFrame(schema=polars_schema("ad_plan")))
+def held_out_from_ads(decisions: Decisions) -> Decisions:
+    """The same decisions, but nobody sees an ad meant for an audience. Who is seen under no id still sees those for unknown people."""
+    if decisions.audiences is None:
+        return decisions
+    return replace(decisions, audiences=decisions.audiences.with_columns(is_holdout=pl.lit(True)))

@@ -28,10 +28,10 @@ from marketing_assets.trial.arms import (
     daily_budgets_of,
     dispersion_of,
     for_day,
+    held_out_from_ads,
+    held_out_from_lists,
     oracle_decisions,
     stock_of,
-    without_ads,
-    without_lists,
 )
 from marketing_assets.trial.believed import believed_effects, believed_figures
 from marketing_assets.trial.repair import act_on_verdicts
@@ -39,8 +39,8 @@ from marketing_assets.trial.shops import MakeShop, branch, make_shop, truth_of
 from marketing_assets.warehouse import Warehouse, days_between
 
 COMMON, SYSTEM, ORACLE = "common_practice", "system", "oracle"
-WITHOUT = {"ads_holdout": "system_without_ads", "recommendations_holdout": "system_without_lists"}
-"""Experiment -> the copy of the shop that shows what would have been without what it measures."""
+HELD_OUT = {"ads_holdout": "system_held_out_from_ads", "recommendations_holdout": "system_held_out_from_lists"}
+"""Experiment -> the copy of the shop in which everyone is held out: what would have been without what it measures."""
 JUDGING_STEPS = ("evaluation", "drift")
 UNUSED_STEPS = ("service", "off_policy", "registry", "report")
 """Steps no decision and no figure of a trial rests on."""
@@ -103,9 +103,9 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
         target = plan.conversion_target * ad_conversions_a_day(warehouse.reader(before[-1]), before)
     arms = {
         name: branch(shop, make, seed, folder / name, lived)
-        for name in (COMMON, SYSTEM, *((ORACLE,) if isinstance(shop, KnowingShop) else ()), *WITHOUT.values())
+        for name in (COMMON, SYSTEM, *((ORACLE,) if isinstance(shop, KnowingShop) else ()), *HELD_OUT.values())
     }
-    for name in (SYSTEM, ORACLE, *WITHOUT.values()):
+    for name in (SYSTEM, ORACLE, *HELD_OUT.values()):
         if name in arms:
             shutil.copy2(past / "warehouse.duckdb", folder / name / "warehouse.duckdb")
     tell(f"seed {seed}: {len(before)} days lived and built in {sum(result.cpu_seconds for result in built):.0f} CPU seconds")
@@ -137,8 +137,8 @@ def _live_arms(
             today = _for_day(decided, day)
             arms[COMMON].live(day)
             arms[SYSTEM].live(day, today)
-            arms[WITHOUT["ads_holdout"]].live(day, without_ads(today))
-            arms[WITHOUT["recommendations_holdout"]].live(day, without_lists(today))
+            arms[HELD_OUT["ads_holdout"]].live(day, held_out_from_ads(today))
+            arms[HELD_OUT["recommendations_holdout"]].live(day, held_out_from_lists(today))
             oracle = arms.get(ORACLE)
             if isinstance(oracle, KnowingShop) and stock is not None:
                 known = stock.on(day - timedelta(days=1))
@@ -160,7 +160,7 @@ def _live_arms(
                 tell(f"seed {seed}: {number + 1} of {len(days)} days")
         figures = believed_figures(warehouse.reader(days[-1]), days, arms[SYSTEM])
         effects = []
-        for experiment, name in WITHOUT.items():
+        for experiment, name in HELD_OUT.items():
             other_store = store_of(folder / name, plan.settings)
             with opened(folder / name, other_store) as other:
                 run_days(other, days, run_id, steps=[step.name for step in steps_of(other_store) if step.group in ("sources", "cleaning")])
