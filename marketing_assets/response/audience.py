@@ -20,7 +20,23 @@ def with_audience(shown: ir.Table, entries: ir.Table, anchor: date) -> ir.Table:
     """`shown` with its audience_id filled: its own, else the user's first by priority as of the day before, else 'unknown'.
 
     shown: user_id, audience_id, impression_date and more. entries: audiences rows from `entries_since` on. anchor: the day
-    keyframes are counted from. An entry counts until the user's next one or the next keyframe, which names everyone still there.
+    keyframes are counted from.
+    """
+    return filled(shown, audiences_of(shown, entries, anchor))
+
+
+def filled(shown: ir.Table, found: ir.Table) -> ir.Table:
+    """`with_audience` by what `audiences_of` found."""
+    import ibis
+
+    joined = shown.left_join(found, ["user_id", "impression_date"])
+    return joined.mutate(audience_id=ibis.coalesce(joined.audience_id, joined.of_user, UNKNOWN_USER)).select(shown.columns)
+
+
+def audiences_of(shown: ir.Table, entries: ir.Table, anchor: date) -> ir.Table:
+    """user_id, impression_date, of_user: the audience of users on days they were shown something without one.
+
+    An entry counts until the user's next one or the next keyframe, which names everyone still there.
     """
     import ibis
 
@@ -33,12 +49,10 @@ def with_audience(shown: ir.Table, entries: ir.Table, anchor: date) -> ir.Table:
     keyframe = (start + (passed * KEYFRAME_DAYS).as_interval("D")).cast("date")
     named = first.mutate(until=ibis.least(ibis.coalesce(following, keyframe), keyframe))
     wanted = shown.filter(shown.audience_id.isnull(), shown.user_id.notnull()).select("user_id", "impression_date").distinct()
-    found = wanted.inner_join(
+    return wanted.inner_join(
         named,
         [wanted.user_id == named.user_id, wanted.impression_date > named.as_of_date, wanted.impression_date <= named.until],
     ).select("user_id", "impression_date", "of_user")
-    joined = shown.left_join(found, ["user_id", "impression_date"])
-    return joined.mutate(audience_id=ibis.coalesce(joined.audience_id, joined.of_user, UNKNOWN_USER)).select(shown.columns)
 
 
 def entries_since(reader: Reader, start: date) -> date:

@@ -18,7 +18,8 @@ import numpy.typing as npt
 import polars as pl
 
 from marketing_assets.config import UNKNOWN_USER
-from marketing_assets.response.audience import entries_since, with_audience
+from marketing_assets.response.audience import audiences_of, entries_since, filled
+from marketing_assets.sources.engine import Staging
 from marketing_assets.warehouse import Reader
 
 UNKNOWN_AUDIENCE = UNKNOWN_USER
@@ -87,9 +88,11 @@ def _impression_log(reader: Reader, start: date, end: date) -> Log:
     landed = landed.filter(landed.landed_date.between(start, end))
     entries = reader.table("audiences")
     entries = entries.filter(entries.as_of_date.between(entries_since(reader, start), end))
+    # looked up first: not knowing how few rows these are, the engine would join the long way round
+    found = Staging(reader, "response").keep(audiences_of(landed, entries, reader.store.anchor), "audiences")
 
     def keyed(rows: Any) -> Any:
-        rows = with_audience(rows, entries, reader.store.anchor)
+        rows = filled(rows, found)
         return rows.mutate(creative_id=ibis.coalesce(rows.creative_id, rows.item_id), position=ibis.coalesce(rows.position, 0))
 
     rows = keyed(landed)

@@ -114,7 +114,7 @@ class Staging:
 
 
 def release(reader: Reader) -> None:
-    """Drop every temporary table of sources and cleaning, once what was built from them is published."""
+    """Drop every temporary table of a step, once what was built from them is published."""
     Staging(reader, "")
 
 
