@@ -22,29 +22,33 @@ from marketing_assets.warehouse import Reader
 _TABLES = {"ads_holdout": "audiences", "recommendations_holdout": "recommendations"}
 
 
-def believed_effects(system: Reader, without: Reader, experiment: str, days: Sequence[date]) -> list[dict[str, Any]]:
+def believed_effects(system: Reader, copy: Reader, experiment: str, days: Sequence[date]) -> list[dict[str, Any]]:
     """Per metric and method: believed uplift per user with its interval, the true one, and whether the interval holds it.
 
-    system, without: readers of the system's own warehouse and of the copy's. The report of the newest day is the one judged.
+    system, copy: readers of the system's own warehouse and of the copy's. The report of the newest day is the one judged. Who is
+    held out is treated alike in both: how control_mean differs from control_mean_in_copy is what treating the others does to them,
+    by goods they find gone.
     """
     store, day = system.store, days[-1]
     said = system.window("experiment_report", day, day).filter(pl.col("experiment") == experiment)
     start = period_start(day, store)
     states = read_assignment(system, _TABLES[experiment], start, day)
     means = []
-    for reader in (system, without):
+    for reader in (system, copy):
         orders = read_orders(reader, start - timedelta(days=BEFORE_DAYS), day)
         rows = compare_day(Trial.of(states, orders, start), start, day, 0.5, experiment, store.evaluation.interval)
-        means.append({row["metric"]: row["treated_mean"] for row in rows if row["method"] == "plain"})
+        means.append({row["metric"]: row for row in rows if row["method"] == "plain"})
     result = []
     for row in said.iter_rows(named=True):
         if row["metric"] not in means[0] or row["metric"] not in means[1]:
             continue
-        truth = means[0][row["metric"]] - means[1][row["metric"]]
+        ours, without = (of[row["metric"]] for of in means)
+        truth = ours["treated_mean"] - without["treated_mean"]
         result.append({
             "experiment": experiment, "metric": row["metric"], "method": row["method"], "treated_users": row["treated_users"],
             "control_users": row["control_users"], "believed": row["uplift"], "low": row["uplift_low"], "high": row["uplift_high"],
-            "truth": truth, "treated_mean": means[0][row["metric"]], "is_covered": row["uplift_low"] <= truth <= row["uplift_high"],
+            "truth": truth, "treated_mean": ours["treated_mean"], "control_mean": ours["control_mean"],
+            "control_mean_in_copy": without["control_mean"], "is_covered": row["uplift_low"] <= truth <= row["uplift_high"],
         })  # fmt: skip
     return result
 
