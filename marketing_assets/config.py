@@ -217,6 +217,9 @@ class PlanSettings(Settings):
     daily_budget: Annotated[float, Field(ge=0)] | None = Field(100.0, description="null: no limit")
     monthly_budget: Annotated[float, Field(ge=0)] | None = None
     target_conversions: Annotated[float, Field(ge=0)] = 0.0
+    most_per_conversion: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="value given up at most for one more conversion of the target, which is missed where it costs more; null: no limit"
+    )
     value: Literal["conversions", "revenue", "margin"] = "revenue"
     frequency_cap: PositiveInt = Field(4, description="most impressions per user and day")
     exploration_share: Share = 0.05

@@ -18,6 +18,7 @@ from marketing_assets.ad_planning import Cells, Limits, Model, Override, build_a
 from marketing_assets.ad_planning import solve as solve_module
 from marketing_assets.ad_planning.build import TABLES
 from marketing_assets.ad_planning.constraints import all_blocks
+from marketing_assets.ad_planning.objective import repetition
 from marketing_assets.ad_planning.risk import probability_of_target
 from marketing_assets.ad_planning.rounding import whole_impressions
 from marketing_assets.ad_planning.solve import used
@@ -307,6 +308,39 @@ def test_whole_impressions_keep_what_a_person_set(seed: int) -> None:
     assert cells.value @ x >= 0.97 * (cells.value @ solution.x)
 
 
+@pytest.mark.parametrize("diminishing", [(), ((0.5, 0.6), (2.0, 0.2))])
+def test_a_target_is_missed_where_its_last_conversion_costs_too_much(diminishing: tuple[tuple[float, float], ...]) -> None:
+    """What is left is the plan of most value plus the worth of its conversions, whatever the target."""
+    dear = 0
+    for seed in range(12):
+        cells = random_cells(seed, creatives=4)
+        limits = Limits(budget=4.0, target=0.0, audience_users={"a0": 40.0, "a1": 60.0}, diminishing=diminishing)
+        target = 0.98 * solve_plan(Cells(cells.frame.with_columns(value_per_conversion=1.0)), limits).objective
+        kept = repetition(cells, limits)
+
+        def conversions(x: Any, cells: Cells = cells, kept: Any = kept) -> float:
+            return float(cells.conversions @ x) - kept.lost(x, kept.conversions_lost)
+
+        hard = solve_plan(cells, replace(limits, target=target))
+        assert not hard.is_relaxed
+        price = -float(next(d for d, b in zip(hard.duals, all_blocks(cells, replace(limits, target=target)), strict=True)
+                            if b.kind == "target_conversions")[0])  # fmt: skip
+        same = solve_plan(cells, replace(limits, target=target, most_per_conversion=1.01 * price + 1e-6))
+        assert same.objective == pytest.approx(hard.objective) and not same.is_relaxed and same.too_dear == 0
+        if price < 1e-6:
+            continue
+        most = 0.4 * price
+        soft = solve_plan(cells, replace(limits, target=target, most_per_conversion=most))
+        worth = Cells(cells.frame.with_columns(value_per_conversion=pl.col("value_per_conversion") + most))
+        best = solve_plan(worth, limits)
+        assert soft.objective + most * conversions(soft.x) == pytest.approx(best.objective, rel=1e-6)
+        assert soft.is_relaxed and soft.too_dear == pytest.approx(target - conversions(soft.x), rel=1e-5) and soft.too_dear > 0
+        assert soft.objective > hard.objective
+        assert soft.upper_bound >= soft.objective * (1 - 1e-9)
+        dear += 1
+    assert dear >= 5
+
+
 def test_probability_of_target() -> None:
     """Without uncertain rates conversions are Poisson: P(N >= 1 | mean 4) is about 0.98; the normal says 0.96."""
     cells = Cells(one_group([0.04], [0.01], [10]).with_columns(ctr_low="ctr", ctr_high="ctr", cvr_low="cvr", cvr_high="cvr"))
@@ -565,6 +599,24 @@ def test_plan_rows_keep_the_promises_of_their_columns() -> None:
     assert scenarios.filter("is_current")["budget"].to_list() == [2.0]
     without = build_ad_plan(reader_over(history(), store, DAY), [DAY], shop(daily_budget=2.0, exploration_share=0.1, scenario_levels=())).tables
     assert without["ad_plan_scenarios"].is_empty() and without["ad_plan"].equals(plan)
+
+
+def test_a_plan_says_what_of_its_target_was_too_dear() -> None:
+    def planned(**more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        store = shop(daily_budget=2.0, **more)
+        tables = build_ad_plan(reader_over(history(), store, DAY), [DAY], store).tables
+        limits = {row["constraint_name"]: row for row in tables["ad_plan_constraints"].to_dicts()}
+        return tables["ad_plan_runs"].row(0, named=True), limits.get("target_conversions", {})
+
+    free, _ = planned()
+    target = 0.95
+    run, limit = planned(target_conversions=target)
+    assert run["status"] == "optimal" and limit["shadow_price"] < -1.0
+    capped, given = planned(target_conversions=target, most_per_conversion=0.5)
+    assert capped["status"] == "relaxed" and f"{given['relaxation_needed']:.2f} conversions of the target are not sought" in capped["note"]
+    assert "no plan meets every limit" not in capped["note"] and -given["shadow_price"] <= 0.5 * (1 + 1e-6)
+    assert run["objective"] < capped["objective"] <= free["objective"] + 1e-6
+    assert capped["gap"] < 1e-6
 
 
 def test_uncalibrated_rates_are_refused_with_the_reason() -> None:

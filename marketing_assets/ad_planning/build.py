@@ -223,6 +223,7 @@ def limits_of(day: date, facts: Facts, reach: Reach, previous: pl.DataFrame, sto
         monthly_left=left,
         campaign_left=campaign_left,
         target=settings.target_conversions,
+        most_per_conversion=settings.most_per_conversion,
         frequency_cap=settings.frequency_cap,
         audience_users=reach.free,
         item_units={
@@ -461,14 +462,17 @@ def scenario_rows(day: date, model: Model, solution: Solution, store: Store) -> 
 def _notes(model: Model, solution: Solution, x: Floats, cells: Cells) -> list[str]:
     """What a person should know of the plan, in words."""
     notes = []
-    if solution.is_relaxed:
-        signs = {"<=": "+", ">=": "-"}
-        given = [
-            f"{name} {signs[block.sense]}{amount:.2f}"
-            for block, amounts in zip(model.statement.blocks, solution.relaxed, strict=True)
-            for name, amount in zip(block.names, amounts, strict=True)
-            if amount > 0
-        ]
+    if solution.too_dear > 0:
+        most = model.limits.most_per_conversion
+        notes.append(f"{solution.too_dear:.2f} conversions of the target are not sought: the last would cost more than {most} of value")
+    signs = {"<=": "+", ">=": "-"}
+    given = [
+        f"{name} {signs[block.sense]}{amount:.2f}"
+        for block, amounts in zip(model.statement.blocks, solution.relaxed, strict=True)
+        for name, amount in zip(block.names, amounts - (solution.too_dear if block.kind == "target_conversions" else 0.0), strict=True)
+        if amount > 1e-9
+    ]
+    if given:
         sense = {name: signs[block.sense] for block in model.statement.blocks for name in block.names}
         single = [f"{name} {sense[name]}{amount:.2f}" for name, amount in sorted(solution.alone.items()) if amount > 1e-9]
         notes.append(

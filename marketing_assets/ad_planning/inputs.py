@@ -62,7 +62,8 @@ class Override:
 class Limits:
     """The shop's limits for one day. None or an empty mapping: no such limit.
 
-    budget, monthly_left, campaign_left: money; target: conversions; audience_users: users who may be addressed, holdouts
+    budget, monthly_left, campaign_left: money; target: conversions; most_per_conversion: value given up for the last of them at most;
+    audience_users: users who may be addressed, holdouts
     taken off; item_units: sellable units; previous_spend: yesterday's plan by campaign; hourly, placement and campaign
     shares: of the budget, or of the day's spend where no budget is set.
     """
@@ -71,6 +72,7 @@ class Limits:
     monthly_left: float | None = None
     campaign_left: Mapping[str, float] = field(default_factory=dict)
     target: float = 0.0
+    most_per_conversion: float | None = None
     frequency_cap: int = 4
     audience_users: Mapping[str, float] = field(default_factory=dict)
     item_units: Mapping[str, float] = field(default_factory=dict)

@@ -81,7 +81,8 @@ def state_plan(cells: Cells, limits: Limits, constraints: Sequence[PlanConstrain
 class Solution:
     """A solved plan. x: impressions per cell; total: per group; duals: shadow price per block and row, in value per unit of
     the limit as it is written; upper_bound: value no feasible plan exceeds, from the duals; relaxed: per block, how far
-    each limit gave way; alone: constraint name -> relaxation that would do by itself."""
+    each limit gave way; alone: constraint name -> relaxation that would do by itself; too_dear: conversions of the target not
+    sought for what they cost."""
 
     x: Floats
     total: Floats
@@ -92,6 +93,7 @@ class Solution:
     alone: dict[str, float]
     solver: str
     is_relaxed: bool
+    too_dear: float = 0.0
 
 
 class Model:
@@ -247,7 +249,7 @@ class Model:
         relaxed = [np.zeros(len(block.names)) for block in self.statement.blocks]
         alone: dict[str, float] = {}
         if self._optimise():
-            return self._solution(relaxed, alone, is_relaxed=False)
+            return self._at_a_fair_price(self._solution(relaxed, alone, is_relaxed=False))
         smallest, alone = self._relax()
         # a hair more than the smallest, so that rounding does not close the door again; stated as part of it
         for hair in (1e-9, 1e-7, 1e-6):
@@ -261,7 +263,35 @@ class Model:
             self._solver.clearSolver()
         else:
             raise SolverFailed("ad plan: infeasible even as relaxed; a hard limit is contradictory, such as a negative one")
-        return self._solution(relaxed, alone, is_relaxed=any(amounts.any() for amounts in relaxed))
+        return self._at_a_fair_price(self._solution(relaxed, alone, is_relaxed=any(amounts.any() for amounts in relaxed)))
+
+    def _at_a_fair_price(self, solution: Solution) -> Solution:
+        """The solution, or where the last conversion of the target costs more than most_per_conversion, the best plan whose last costs that.
+
+        Value is concave in the target, so that this is the plan of most value plus most_per_conversion x conversions, whatever the
+        target (Everett 1963); the target gives way to what it expects.
+        """
+        import highspy
+
+        most, blocks = self.limits.most_per_conversion, self.statement.blocks
+        at = next((i for i, block in enumerate(blocks) if block.kind == "target_conversions"), None)
+        if most is None or at is None or -solution.duals[at][0] <= most * (1 + TOLERANCE):
+            return solution
+        row = self.block_starts[at]
+        counted = -self.rows[[row]].toarray().ravel()
+        self._set_bound(row, highspy.kHighsInf)
+        self._seek((self.cost - most * counted) / self.scale)
+        if not self._optimise():
+            raise SolverFailed("ad plan: infeasible without the target of conversions, though feasible with it")
+        expected = float(counted[self.held] @ np.asarray(self._solver.getSolution().col_value))
+        relaxed = [amounts.copy() for amounts in solution.relaxed]
+        missed = np.maximum(blocks[at].limit - expected * (1 - TOLERANCE), relaxed[at])
+        too_dear, relaxed[at] = float((missed - relaxed[at])[0]), missed
+        self._set_bound(row, float(self.original[row] + relaxed[at][0]))
+        self._seek(self.cost / self.scale)
+        if not self._optimise():
+            raise SolverFailed(f"ad plan: no plan expects the {expected:g} conversions that one was found to expect")
+        return replace(self._solution(relaxed, solution.alone, is_relaxed=True), too_dear=too_dear)
 
     def _relax(self) -> tuple[list[Floats], dict[str, float]]:
         """Smallest weighted relaxation: minimise sum of weight times slack over |limit|; and each named limit's by itself.

@@ -60,6 +60,16 @@ def limit_sentence(row: dict[str, Any], store: Store, words: Words) -> str:
     }[row["unit"]]
     limit = words.money(row["limit_value"]) if row["unit"] == "money" else words.number(row["limit_value"])
     kind = row["constraint_name"].partition(":")[0]
+    most = store.ad_planning.most_per_conversion
+    if kind == "target_conversions" and row["relaxation_needed"] > 0 and most is not None and price <= most * 1.001:
+        return words(
+            "{name} ({limit}): {by} of them are not sought, since the last would cost more than {most}.",
+            "{name}（{limit}）：其中 {by} 次未争取，因为最后一次的代价会超过 {most}。",
+            name=name,
+            limit=limit,
+            by=words.number(row["relaxation_needed"]),
+            most=worth(most, store, words),
+        )
     if row["relaxation_needed"] > 0:
         return words(
             "{name}: gave way by {by}, because no plan meets every limit.",

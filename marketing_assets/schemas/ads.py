@@ -76,7 +76,7 @@ class AdPlanConstraints(pa.DataFrameModel):
     used_value: float = column("how much of it the plan uses")
     shadow_price: float = column("change of the objective per extra unit of the limit")
     is_binding: bool = column("whether it holds the plan back")
-    relaxation_needed: float = column("how far it had to be relaxed for a plan to exist", ge=0)
+    relaxation_needed: float = column("how far it had to be relaxed for a plan to exist, or the target was not sought for what it costs", ge=0)
     relaxation_alone: float = column("how far it would have to be relaxed if nothing else were; null where not asked or no help", nullable=True, ge=0)
     unit: str = column("unit of the limit", isin=["money", "impressions", "conversions"])
     is_relaxable: bool = column("whether it may give way where no plan exists")

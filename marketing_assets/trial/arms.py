@@ -99,6 +99,7 @@ def true_plan(
         budget=settings.daily_budget,
         campaign_left=budgets or {},
         target=settings.target_conversions,
+        most_per_conversion=settings.most_per_conversion,
         frequency_cap=settings.frequency_cap,
         audience_users=_people(audiences),
         hourly_share=settings.max_hourly_share,
