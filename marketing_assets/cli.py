@@ -291,7 +291,7 @@ def trial(given: argparse.Namespace) -> int:
 
     run_trial(
         given.shop, given.seeds, given.days, Path(given.out), progress, renew_days=given.renew_days, judge_days=given.judge_days,
-        conversion_target=given.conversion_target, first_seed=given.first_seed, jobs=given.jobs,
+        conversion_target=given.conversion_target, conversion_worth=given.conversion_worth, first_seed=given.first_seed, jobs=given.jobs,
     )  # fmt: skip
     return 0
 
@@ -364,6 +364,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--judge-days", type=int, default=1, help="evaluate and look for drift every so many days (default 1)")
     made.add_argument("--conversion-target", type=float, default=1.5, metavar="TIMES",
                       help="conversions a plan must expect of its ads, over what they brought a day before; 0: none (default 1.5)")
+    made.add_argument("--conversion-worth", type=float, default=None, metavar="TIMES",
+                      help="value given up at most for one more of them, over what one brought before (default: no limit)")
     made.add_argument("--jobs", type=int, default=1, help="seeds lived side by side, about 1 GB each (default 1)")
     made.add_argument("--out", default="trial", metavar="FOLDER")
     return top

@@ -26,7 +26,7 @@ from marketing_assets.sample_shop import Decisions, KnowingShop, SampleShop
 from marketing_assets.trial import TrialError, act_on_verdicts, run_trial, verdicts_of
 from marketing_assets.trial.arms import (
     SystemDecisions,
-    ad_conversions_a_day,
+    ad_conversions,
     for_day,
     held_out_from_ads,
     held_out_from_lists,
@@ -34,7 +34,7 @@ from marketing_assets.trial.arms import (
     true_plan,
 )
 from marketing_assets.trial.figures import summarise
-from marketing_assets.trial.loop import opened, salted, with_target
+from marketing_assets.trial.loop import Plan, opened, salted, with_target
 from marketing_assets.trial.shops import branch, make_shop, shop_class, truth_of
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema, reader_over
 
@@ -251,20 +251,27 @@ def test_the_target_is_counted_from_what_ads_brought() -> None:
     days = days_between(store.first_day, store.first_day + timedelta(days=3))
     credited = pl.DataFrame({
         "landed_date": [days[0], days[1], days[3], days[3]], "impression_id": ["i", "j", "k", "i"],
-        "is_refunded": [False, False, False, True],
+        "conversion_value": [10.0, 20.0, 60.0, -10.0], "is_refunded": [False, False, False, True],
     })  # fmt: skip
-    assert ad_conversions_a_day(reader_over({"attributed_conversions": credited}, store, days[-1]), days) == 0.75
+    assert ad_conversions(reader_over({"attributed_conversions": credited}, store, days[-1]), days) == (0.75, 30.0)
+    assert ad_conversions(reader_over({}, store, days[-1]), days) == (0.0, 0.0)
 
 
 def test_a_shop_s_own_target_stands() -> None:
-    assert with_target(_store(), 3.0).ad_planning.target_conversions == 3.0
-    assert with_target(_store(ad_planning={"target_conversions": 0.8}), 3.0).ad_planning.target_conversions == 0.8
+    plan = Plan(DAYS, conversion_target=1.5, conversion_worth=0.5)
+    sought = with_target(_store(), plan, 2.0, 30.0).ad_planning
+    assert (sought.target_conversions, sought.most_per_conversion) == (3.0, 15.0)
+    assert with_target(_store(), replace(plan, conversion_worth=None), 2.0, 30.0).ad_planning.most_per_conversion is None
+    own = _store(ad_planning={"target_conversions": 0.8})
+    assert with_target(own, plan, 2.0, 30.0) == own
 
 
 @pytest.mark.parametrize("times", [-1.0, float("nan"), float("inf")])
 def test_a_target_that_is_none_is_refused(times: float, tmp_path: Path) -> None:
     with pytest.raises(TrialError, match="conversion target"):
         run_trial(TINY, 1, DAYS, tmp_path / "none", conversion_target=times)
+    with pytest.raises(TrialError, match="conversion worth"):
+        run_trial(TINY, 1, DAYS, tmp_path / "none", conversion_worth=times)
 
 
 def test_each_seed_holds_out_people_of_its_own() -> None:

@@ -176,10 +176,11 @@ def daily_budgets_of(reader: Reader, day: date) -> dict[str, float]:
     return {name: float(budget) for name, budget in daily.select("campaign_id", "budget").sort("campaign_id").iter_rows()}
 
 
-def ad_conversions_a_day(reader: Reader, days: Sequence[date]) -> float:
-    """Conversions credited to ads, those refunded later among them, a day of these."""
-    credited = reader.window("attributed_conversions", days[0], days[-1], ["is_refunded"])
-    return credited.filter(~pl.col("is_refunded")).height / len(days)
+def ad_conversions(reader: Reader, days: Sequence[date]) -> tuple[float, float]:
+    """Conversions credited to ads, those refunded later among them: how many a day of these, and what one brought (0 without any)."""
+    credited = reader.window("attributed_conversions", days[0], days[-1], ["conversion_value", "is_refunded"])
+    made = credited.filter(~pl.col("is_refunded"))["conversion_value"].cast(pl.Float64).fill_null(0.0)
+    return len(made) / len(days), float(made.sum()) / max(len(made), 1)
 
 
 def stock_of(reader: Reader, day: date) -> pl.DataFrame:

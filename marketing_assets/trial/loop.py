@@ -24,7 +24,7 @@ from marketing_assets.running import run_days, run_step
 from marketing_assets.sample_shop import Decisions, KnowingShop, Shop
 from marketing_assets.trial.arms import (
     SystemDecisions,
-    ad_conversions_a_day,
+    ad_conversions,
     daily_budgets_of,
     dispersion_of,
     for_day,
@@ -58,8 +58,8 @@ class Plan:
 
     renew_days: every so many days the system builds the days that landed and decides anew; judge_days: every so many it
     evaluates what it did and looks for drift. 1 is how both are meant to run; more only holds the system back.
-    conversion_target: conversions a plan must expect of its ads, over what they brought on a day of the warm-up; 0 for none. A
-    target in store.yaml stands.
+    conversion_target: conversions a plan must expect of its ads, over what they brought on a day of the warm-up; 0 for none.
+    conversion_worth: value given up at most for one more of them, over what one brought; None for no limit. A target in store.yaml stands.
     """
 
     days: int
@@ -67,6 +67,7 @@ class Plan:
     renew_days: int = 1
     judge_days: int = 1
     conversion_target: float = CONVERSION_TARGET
+    conversion_worth: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -100,7 +101,7 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
     with opened(past, store) as warehouse:
         built = run_days(warehouse, before, f"trial-{seed}", steps=steps_used(store))
         dispersion = dispersion_of(warehouse.reader(before[-1]), before[-1])
-        target = plan.conversion_target * ad_conversions_a_day(warehouse.reader(before[-1]), before)
+        brought = ad_conversions(warehouse.reader(before[-1]), before)
     arms = {
         name: branch(shop, make, seed, folder / name, lived)
         for name in (COMMON, SYSTEM, *((ORACLE,) if isinstance(shop, KnowingShop) else ()), *HELD_OUT.values())
@@ -110,13 +111,13 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
             shutil.copy2(past / "warehouse.duckdb", folder / name / "warehouse.duckdb")
     tell(f"seed {seed}: {len(before)} days lived and built in {sum(result.cpu_seconds for result in built):.0f} CPU seconds")
     days = days_between(before[-1] + timedelta(days=1), before[-1] + timedelta(days=plan.days))
-    return _live_arms(arms, days, plan, seed, dispersion, target, folder, tell)
+    return _live_arms(arms, days, plan, seed, dispersion, brought, folder, tell)
 
 
 def _live_arms(
-    arms: dict[str, Shop], days: Sequence[date], plan: Plan, seed: int, dispersion: float, target: float, folder: Path, tell: Tell
+    arms: dict[str, Shop], days: Sequence[date], plan: Plan, seed: int, dispersion: float, brought: tuple[float, float], folder: Path, tell: Tell
 ) -> Lived:
-    store = with_target(salted(store_of(folder / SYSTEM, plan.settings), seed), target)
+    store = with_target(salted(store_of(folder / SYSTEM, plan.settings), seed), plan, *brought)
     system = SystemDecisions()
     verdicts: list[dict[str, Any]] = []
     cpu: dict[str, float] = {}
@@ -222,10 +223,14 @@ def store_of(folder: Path, settings: Mapping[str, Any]) -> Store:
     return store.model_copy(update={"threads": 1, "ad_planning": planning, **settings})
 
 
-def with_target(store: Store, conversions: float) -> Store:
-    """The same settings with plans that must expect so many conversions a day; a target the shop has of its own stands."""
-    own = store.ad_planning.target_conversions
-    return store.model_copy(update={"ad_planning": store.ad_planning.model_copy(update={"target_conversions": own or conversions})})
+def with_target(store: Store, plan: Plan, conversions: float, value: float) -> Store:
+    """The same settings with the plan's target, where ads brought so many conversions a day of that value; a target the shop has of its
+    own stands as it is."""
+    if store.ad_planning.target_conversions:
+        return store
+    most = None if plan.conversion_worth is None else plan.conversion_worth * value
+    sought = {"target_conversions": plan.conversion_target * conversions, "most_per_conversion": most}
+    return store.model_copy(update={"ad_planning": store.ad_planning.model_copy(update=sought)})
 
 
 def salted(store: Store, seed: int) -> Store:

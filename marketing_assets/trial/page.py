@@ -75,6 +75,8 @@ def tables_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
 def _opening(summary: Mapping[str, Any]) -> list[str]:
     wanted = summary["conversion_target"]
     aim = f", expecting {wanted:g} times the conversions a day that ads brought before" if wanted else ""
+    if wanted and (worth := summary["conversion_worth"]) is not None:
+        aim += f" where the last costs no more than {worth:g} times what one brought"
     return [
         f"{summary['shop']}: {summary['seeds']} seeds, {summary['days']} days each after {summary['warm_up_days']} days of common practice; "
         f"decisions renewed every {summary['renew_days']} day(s), judged every {summary['judge_days']}. "

@@ -39,6 +39,7 @@ def run_trial(
     renew_days: int = 1,
     judge_days: int = 1,
     conversion_target: float = CONVERSION_TARGET,
+    conversion_worth: float | None = None,
     first_seed: int = 1,
     jobs: int = 1,
     settings: dict[str, Any] | None = None,
@@ -47,12 +48,14 @@ def run_trial(
 
     A finished seed lies in out/seeds/<seed>.json and is not run again; seeds of another shop or other days there are an
     error. jobs: seeds lived side by side, each in a process of its own. settings: sections of store.yaml to replace, as Store
-    takes them. conversion_target: as of Plan; one below 0 or without end is an error.
+    takes them. conversion_target, conversion_worth: as of Plan; one below 0 or without end is an error.
     """
     shop_class(shop)  # a name that leads nowhere is told before anything is lived
     if not 0 <= conversion_target < float("inf"):
         raise TrialError(f"conversion target {conversion_target}: give it as times of what ads brought before, 0 for none")
-    plan = Plan(days, warm_up_days, renew_days, judge_days, conversion_target, settings or {})
+    if conversion_worth is not None and not 0 <= conversion_worth < float("inf"):
+        raise TrialError(f"conversion worth {conversion_worth}: give it as times of what an ad's conversion brought before")
+    plan = Plan(days, warm_up_days, renew_days, judge_days, conversion_target, conversion_worth, settings or {})
     kind = {"shop": shop, **{name: value for name, value in asdict(plan).items() if name != "settings"}, "settings": repr(plan.settings)}
     (out / "seeds").mkdir(parents=True, exist_ok=True)
     done: dict[int, dict[str, Any]] = {}
