@@ -603,7 +603,7 @@ def test_plan_rows_keep_the_promises_of_their_columns() -> None:
 
 def test_a_plan_says_what_of_its_target_was_too_dear() -> None:
     def planned(**more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        store = shop(daily_budget=2.0, **more)
+        store = shop(**{"daily_budget": 2.0, **more})
         tables = build_ad_plan(reader_over(history(), store, DAY), [DAY], store).tables
         limits = {row["constraint_name"]: row for row in tables["ad_plan_constraints"].to_dicts()}
         return tables["ad_plan_runs"].row(0, named=True), limits.get("target_conversions", {})
@@ -617,6 +617,12 @@ def test_a_plan_says_what_of_its_target_was_too_dear() -> None:
     assert "no plan meets every limit" not in capped["note"] and -given["shadow_price"] <= 0.5 * (1 + 1e-6)
     assert run["objective"] < capped["objective"] <= free["objective"] + 1e-6
     assert capped["gap"] < 1e-6
+    # nor does another limit give way for one that is out of reach
+    small: dict[str, Any] = {"target_conversions": 0.95, "daily_budget": 0.5, "relaxation_weights": {"budget": 0.001}}
+    overspent, _ = planned(**small)
+    assert "budget +" in overspent["note"]
+    within, given = planned(**small, most_per_conversion=0.5)
+    assert "budget" not in within["note"] and "are not sought" in within["note"] and given["used_value"] < 0.95
 
 
 def test_uncalibrated_rates_are_refused_with_the_reason() -> None:

@@ -469,8 +469,8 @@ def _notes(model: Model, solution: Solution, x: Floats, cells: Cells) -> list[st
     given = [
         f"{name} {signs[block.sense]}{amount:.2f}"
         for block, amounts in zip(model.statement.blocks, solution.relaxed, strict=True)
-        for name, amount in zip(block.names, amounts - (solution.too_dear if block.kind == "target_conversions" else 0.0), strict=True)
-        if amount > 1e-9
+        for name, amount in zip(block.names, amounts, strict=True)
+        if amount > 0 and not (solution.too_dear > 0 and block.kind == "target_conversions")
     ]
     if given:
         sense = {name: signs[block.sense] for block in model.statement.blocks for name in block.names}

@@ -62,10 +62,9 @@ class Override:
 class Limits:
     """The shop's limits for one day. None or an empty mapping: no such limit.
 
-    budget, monthly_left, campaign_left: money; target: conversions; most_per_conversion: value given up for the last of them at most;
-    audience_users: users who may be addressed, holdouts
-    taken off; item_units: sellable units; previous_spend: yesterday's plan by campaign; hourly, placement and campaign
-    shares: of the budget, or of the day's spend where no budget is set.
+    budget, monthly_left, campaign_left: money; target: conversions; most_per_conversion: value given up for the last of them at
+    most; audience_users: users who may be addressed, holdouts taken off; item_units: sellable units; previous_spend: yesterday's
+    plan by campaign; hourly, placement and campaign shares: of the budget, or of the day's spend where no budget is set.
     """
 
     budget: float | None = None

@@ -248,8 +248,14 @@ class Model:
         """The best plan, or the best plan under the smallest weighted relaxation where there is none."""
         relaxed = [np.zeros(len(block.names)) for block in self.statement.blocks]
         alone: dict[str, float] = {}
-        if self._optimise():
-            return self._at_a_fair_price(self._solution(relaxed, alone, is_relaxed=False))
+        solution = self._solution(relaxed, alone, is_relaxed=False) if self._optimise() else None
+        most = self.limits.most_per_conversion
+        target = next((i for i, block in enumerate(self.statement.blocks) if block.kind == "target_conversions"), None)
+        if most is not None and target is not None and (solution is None or -solution.duals[target][0] > most * (1 + TOLERANCE)):
+            # out of reach or too dear: no other limit gives way for it
+            solution = self._worth(target, most)
+        if solution is not None:
+            return solution
         smallest, alone = self._relax()
         # a hair more than the smallest, so that rounding does not close the door again; stated as part of it
         for hair in (1e-9, 1e-7, 1e-6):
@@ -263,35 +269,31 @@ class Model:
             self._solver.clearSolver()
         else:
             raise SolverFailed("ad plan: infeasible even as relaxed; a hard limit is contradictory, such as a negative one")
-        return self._at_a_fair_price(self._solution(relaxed, alone, is_relaxed=any(amounts.any() for amounts in relaxed)))
+        return self._solution(relaxed, alone, is_relaxed=any(amounts.any() for amounts in relaxed))
 
-    def _at_a_fair_price(self, solution: Solution) -> Solution:
-        """The solution, or where the last conversion of the target costs more than most_per_conversion, the best plan whose last costs that.
+    def _worth(self, target: int, most: float) -> Solution | None:
+        """The best plan whose last conversion costs `most`; None where no plan meets the other limits. target: the place of its block.
 
-        Value is concave in the target, so that this is the plan of most value plus most_per_conversion x conversions, whatever the
-        target (Everett 1963); the target gives way to what it expects.
+        Value is concave in the target, so that this is the plan of most value plus most x conversions, whatever the target
+        (Everett 1963); the target gives way to what it expects.
         """
         import highspy
 
-        most, blocks = self.limits.most_per_conversion, self.statement.blocks
-        at = next((i for i, block in enumerate(blocks) if block.kind == "target_conversions"), None)
-        if most is None or at is None or -solution.duals[at][0] <= most * (1 + TOLERANCE):
-            return solution
-        row = self.block_starts[at]
+        row, relaxed = self.block_starts[target], [np.zeros(len(block.names)) for block in self.statement.blocks]
         counted = -self.rows[[row]].toarray().ravel()
         self._set_bound(row, highspy.kHighsInf)
         self._seek((self.cost - most * counted) / self.scale)
-        if not self._optimise():
-            raise SolverFailed("ad plan: infeasible without the target of conversions, though feasible with it")
-        expected = float(counted[self.held] @ np.asarray(self._solver.getSolution().col_value))
-        relaxed = [amounts.copy() for amounts in solution.relaxed]
-        missed = np.maximum(blocks[at].limit - expected * (1 - TOLERANCE), relaxed[at])
-        too_dear, relaxed[at] = float((missed - relaxed[at])[0]), missed
-        self._set_bound(row, float(self.original[row] + relaxed[at][0]))
+        is_feasible = self._optimise()
+        expected = float(counted[self.held] @ np.asarray(self._solver.getSolution().col_value)) if is_feasible else 0.0
+        if is_feasible:
+            relaxed[target] = np.maximum(self.statement.blocks[target].limit - expected * (1 - TOLERANCE), 0.0)
+        self._set_bound(row, float(self.original[row] + relaxed[target][0]))
         self._seek(self.cost / self.scale)
+        if not is_feasible:
+            return None
         if not self._optimise():
             raise SolverFailed(f"ad plan: no plan expects the {expected:g} conversions that one was found to expect")
-        return replace(self._solution(relaxed, solution.alone, is_relaxed=True), too_dear=too_dear)
+        return replace(self._solution(relaxed, {}, is_relaxed=True), too_dear=float(relaxed[target][0]))
 
     def _relax(self) -> tuple[list[Floats], dict[str, float]]:
         """Smallest weighted relaxation: minimise sum of weight times slack over |limit|; and each named limit's by itself.
