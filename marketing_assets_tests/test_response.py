@@ -19,7 +19,7 @@ from marketing_assets.response import build_response, calibration_verdict, fit_b
 from marketing_assets.response.build import _offered
 from marketing_assets.response.calibration import log_loss, normalised_entropy
 from marketing_assets.response.changes import Change, changes_of
-from marketing_assets.response.statistics import ANY_PLACEMENT, maturity_curve, read_log
+from marketing_assets.response.statistics import ANY_PLACEMENT, in_order, maturity_curve, read_log
 from marketing_assets.response.supply import expected_cost, forecast_supply, placement_prices
 from marketing_assets.warehouse import polars_schema, reader_over
 
@@ -280,6 +280,21 @@ def test_shrunken_rates_keep_the_total_and_ignore_row_order(seed: int) -> None:
     order = rng.permutation(n)
     again = fit_effects(events[order], exposure[order], {name: index[order] for name, index in codes.items()}, levels, 0.05, 1.0)
     assert again.effects["b"] == pytest.approx(fit.effects["b"], rel=1e-9)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(
+        st.tuples(st.dates(FIRST, date(2026, 3, 1)), st.none() | st.sampled_from(["", "b", "B", "Ä", "ab"]), st.none() | st.integers(-3, 3)),
+        max_size=40, unique=True,
+    ),
+    far=st.sampled_from([0, 2**61]),
+)
+def test_a_log_s_order_is_that_of_its_keys(rows: list[tuple[date, str | None, int | None]], far: int) -> None:
+    """Also where a key has so many values that no one number could say all of them."""
+    frame = pl.DataFrame([(*row, 7) for row in rows], schema={"day": pl.Date, "name": pl.String, "hour": pl.Int64, "clicks": pl.Int64}, orient="row")
+    frame = frame.with_columns(pl.when(pl.col("hour") > 2).then(pl.col("hour") + far).otherwise("hour").alias("hour"))
+    assert_frame_equal(in_order(frame, ["day", "name", "hour"]), frame.sort("day", "name", "hour"))
 
 
 def test_maturity_curve_by_chain_ladder() -> None:

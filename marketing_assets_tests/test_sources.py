@@ -416,6 +416,11 @@ def test_an_expression_that_fails_names_file_and_remedy(tmp_path: Path) -> None:
     refused(store_at(tmp_path, {"files": "{date}.csv", "columns": columns}), "2026-03-01.csv", "cheap", "TRY_CAST")
 
 
+def test_a_condition_that_is_neither_true_nor_false(tmp_path: Path) -> None:
+    csv_file(tmp_path, HEADER + GOOD)
+    refused(store_at(tmp_path, {"files": "{date}.csv", "where": "what", "columns": COLUMNS}), "2026-03-01.csv", "view", "TRY_CAST")
+
+
 @pytest.mark.parametrize(
     "text",
     [

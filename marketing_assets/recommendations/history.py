@@ -21,6 +21,7 @@ import polars as pl
 from marketing_assets.config import ACTIVE_DAYS
 from marketing_assets.features.identities import moves
 from marketing_assets.features.running import day_literal
+from marketing_assets.sources.engine import Staging
 
 if TYPE_CHECKING:
     from marketing_assets.warehouse import Reader
@@ -93,8 +94,6 @@ def read_history(reader: Reader, items: pl.Series, start: date, days: Sequence[d
 
     items: ids of the catalogue; others are left aside. users: a frame with user_id, or None for everyone's.
     """
-    import ibis
-
     events = reader.table("clean_events")
     since = start - timedelta(days=HISTORY_DAYS - 1)
     ours = events.filter(
@@ -107,7 +106,7 @@ def read_history(reader: Reader, items: pl.Series, start: date, days: Sequence[d
     )
     moved = moves(reader, days)
     if users is not None:
-        wanted = ibis.memtable(users.select("user_id").unique().to_arrow())
+        wanted = Staging(reader, "history").keep(users.select("user_id").unique(), "users")
         if moved is not None:
             former = moved.semi_join(wanted.select(to_user_id="user_id"), "to_user_id").select("user_id")
             wanted = wanted.union(former, distinct=True)

@@ -114,10 +114,33 @@ def _impression_log(reader: Reader, start: date, end: date) -> Log:
         conversions=ibis.ifelse(paid.is_refunded, 0, 1).sum(), conversion_value=paid.conversion_value.sum()
     )
     return Log(
-        reader.frame(shown).cast(pl.Schema(SHOWN_SCHEMA)).select(SHOWN_SCHEMA.keys()).sort(KEYS),
-        reader.frame(converted).cast(pl.Schema(CONVERTED_SCHEMA)).select(CONVERTED_SCHEMA.keys()).sort(*KEYS, "credited_date"),
+        in_order(reader.frame(shown).cast(pl.Schema(SHOWN_SCHEMA)).select(SHOWN_SCHEMA.keys()), KEYS),
+        in_order(reader.frame(converted).cast(pl.Schema(CONVERTED_SCHEMA)).select(CONVERTED_SCHEMA.keys()), (*KEYS, "credited_date")),
         "ad_log",
     )
+
+
+def in_order(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
+    """rows.sort(keys) where no two rows have the same keys: texts, days and whole numbers of few values each.
+
+    One number stands for all keys of a row, so that numbers are sorted and no texts: three times as fast on a log.
+    """
+    place, places = np.zeros(rows.height, dtype=np.int64), 1
+    for name in keys:
+        column = rows[name]
+        if column.dtype == pl.String:
+            levels = column.drop_nulls().unique().sort()
+            codes, size = column.cast(pl.Enum(levels)).to_physical(), len(levels)
+        else:
+            codes = column.to_physical()
+            lowest: Any = codes.min() or 0
+            highest: Any = codes.max() or 0
+            codes, size = codes - lowest, highest - lowest + 1
+        places *= size + 1
+        if places >= 1 << 63:
+            return rows.sort(keys)
+        place = place * (size + 1) + (codes.cast(pl.Int64) + 1).fill_null(0).to_numpy()
+    return rows[np.argsort(place, kind="stable")]
 
 
 def _report_log(reader: Reader, start: date, end: date) -> Log:

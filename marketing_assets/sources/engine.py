@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
@@ -86,20 +88,25 @@ class Staging:
         self.counts[what] = self.counts.get(what, 0) + 1
         return f"{self.prefix}{what}_{self.counts[what]}"
 
-    def keep(self, rows: Any, what: str) -> ir.Table:
+    def keep(self, rows: pl.DataFrame | ir.Table, what: str) -> ir.Table:
         """Compute an expression (or take a frame) once and hold its rows."""
+        import ibis
         import ibis.expr.operations as ops
-        import ibis.expr.types as ir
 
-        name = self.name(what)
-        if not isinstance(rows, ir.Table):
-            return self.reader.ibis.create_table(name, rows, temp=True)
         from marketing_assets.compiled import compiled
 
-        self.reader.connection.execute(f"CREATE TEMPORARY TABLE {name} AS {compiled(rows)}")
-        # the expression knows its columns; asking the database for them takes longer than most of these queries
+        name, connection = self.name(what), self.reader.connection
+        if isinstance(rows, pl.DataFrame):
+            schema = ibis.Schema.from_polars(rows.schema)
+            connection.register("incoming", rows.to_arrow())
+            connection.execute(f"CREATE TEMPORARY TABLE {name} AS SELECT * FROM incoming")
+            connection.unregister("incoming")
+        else:
+            # the expression knows its columns; asking the database for them takes longer than most of these queries
+            schema = rows.schema()
+            connection.execute(f"CREATE TEMPORARY TABLE {name} AS {compiled(rows)}")
         place = ops.Namespace(catalog="temp", database="main")
-        kept: ir.Table = ops.DatabaseTable(name=name, schema=rows.schema(), source=self.reader.ibis, namespace=place).to_expr()
+        kept: ir.Table = ops.DatabaseTable(name=name, schema=schema, source=self.reader.ibis, namespace=place).to_expr()
         return kept
 
     def drop(self, name: str) -> None:

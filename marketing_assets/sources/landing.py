@@ -178,13 +178,16 @@ def _read_group(
 ) -> list[Piece]:
     """Files of one header: their good rows, and their lines that could not be read."""
     import ibis
+    import ibis.expr.operations as ops
 
     view, rejects = staging.name("view"), staging.name("rejects")
-    names = ", ".join(dict.fromkeys(file.file.name for file in files[:3])) + (", ..." if len(files) > 3 else "")
+    listed = ", ".join(dict.fromkeys(file.file.name for file in files[:3])) + (", ..." if len(files) > 3 else "")
     try:
         landing, columns, carried = _view(staging, source, block, mapping, number, header, files, view, rejects)
-        query = selection(mapping, source, columns, files[0].file.name, "landing", carried)
-        mapped = landing.alias("landing").sql(query, dialect="duckdb")
+        query, names = selection(mapping, source, columns, files[0].file.name, "landing", carried)
+        types = {**{name: landing[name].type() for name in carried}, **dict.fromkeys(names, "string"), KEPT: "boolean"}
+        # its columns are known; asking the engine for them takes longer than reading a small file
+        mapped = ops.SQLStringView(parent=landing.alias("landing").op(), query=query, schema=ibis.schema(types)).to_expr()
         if block.format == "json":
             problem = (
                 ibis.literal("expected a JSON object, found ") + mapped.landing_kind + ": " + mapped.landing_text.left(TEXT_LIMIT)
@@ -197,7 +200,7 @@ def _read_group(
             staged = staging.keep(mapped, "rows")
     except (duckdb.Error, ibis.IbisError) as error:
         raise SourceError(
-            f"sources.{source}: files {names} could not be read as store.yaml says: {_first_lines(error)} "
+            f"sources.{source}: files {listed} could not be read as store.yaml says: {_first_lines(error)} "
             "Expressions that may fail on a value need TRY_CAST or try_strptime."
         ) from error
     broken = None
@@ -312,11 +315,10 @@ def _first_lines(error: Exception) -> str:
 
 def _unread_lines(staging: Staging, rejects: str, files: Sequence[Ready], block: SourceBlock, number: int) -> pl.DataFrame:
     """landing_file, landing_hash, landing_line, source_error of every line the reader refused or the copy left out."""
-    reader = staging.reader
-    errors = reader.ibis.table(rejects, database=("temp", "main"))
-    scans = reader.ibis.table(f"{rejects}_scan", database=("temp", "main")).select("scan_id", "file_id", "file_path").distinct()
-    joined = errors.join(scans, ["scan_id", "file_id"])
-    found = reader.frame(joined.select("file_path", "line", "csv_line", "error_type", "error_message"))
+    found = staging.reader.connection.execute(
+        f"""SELECT file_path, line, csv_line, error_type::VARCHAR AS error_type, error_message FROM {rejects}
+            JOIN (SELECT DISTINCT scan_id, file_id, file_path FROM {rejects}_scan) USING (scan_id, file_id)"""
+    ).pl()
     for name in (rejects, f"{rejects}_scan"):
         staging.drop(name)
     by_path = {str(file.path): int(file.path.name[:6]) for file in files}

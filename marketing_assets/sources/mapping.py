@@ -123,8 +123,10 @@ def mapping_of(store: Store, source: str, block: SourceBlock) -> Mapping:
     return Mapping(parsed, where, EVERY in block.columns)
 
 
-def selection(mapping: Mapping, source: str, found: Sequence[str], file_name: str, relation: str, carried: Sequence[str]) -> str:
-    """The query that maps a relation with these columns; `carried` ones come along as they are.
+def selection(
+    mapping: Mapping, source: str, found: Sequence[str], file_name: str, relation: str, carried: Sequence[str]
+) -> tuple[str, list[str]]:
+    """The query that maps a relation with these columns, and the contract columns it gives, as texts; `carried` ones come along as they are.
 
     KEPT tells whether the row is this table's; where the condition cannot be decided it is, so that no row is lost to every
     table. The rows are not filtered yet, because their place in the file is still to be taken. Raises SourceError
@@ -149,10 +151,11 @@ def selection(mapping: Mapping, source: str, found: Sequence[str], file_name: st
     mapped = [sge.alias_(sge.Cast(this=expression, to=text), name, quoted=True) for name, expression in chosen.items()]
     condition: sge.Expr = sge.true()
     if mapping.where:
-        condition = sge.Coalesce(this=sge.Paren(this=_named(mapping.where, by_lower)), expressions=[sge.true()])
+        decided = sge.Cast(this=sge.Paren(this=_named(mapping.where, by_lower)), to=sge.DataType.build("boolean"))
+        condition = sge.Coalesce(this=decided, expressions=[sge.true()])
     kept_rows = sge.alias_(condition, KEPT, quoted=True)
     query = sge.Select().select(*columns, *mapped, kept_rows).from_(sge.to_identifier(relation, quoted=True))
-    return query.sql(dialect="duckdb")
+    return query.sql(dialect="duckdb"), list(chosen)
 
 
 def _named(expression: Expression, by_lower: dict[str, str]) -> sge.Expr:
