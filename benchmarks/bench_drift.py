@@ -21,9 +21,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from datetime import date, timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from marketing_assets.intervals import mean_interval, normal_quantile, wilson  # noqa: E402
-from marketing_assets.trial.run import end_with_parent  # noqa: E402
+from marketing_assets.trial.run import processes  # noqa: E402
 
 QUIET_FROM = 42
 FOUND_WITHIN = 3
@@ -74,7 +73,7 @@ def main() -> None:
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     missing = [seed for seed in seeds if not (given.out / f"{seed}.json").exists()]
     began = time.perf_counter()
-    with ProcessPoolExecutor(max(min(given.jobs, len(missing)), 1), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+    with processes(max(min(given.jobs, len(missing)), 1)) as pool:
         asked = {pool.submit(to_file, seed, given, kinds): seed for seed in missing}
         for future in as_completed(asked):
             print(f"seed {asked[future]}: {future.result():.0f} CPU seconds", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from polars.testing import assert_frame_equal
 
 from marketing_assets.assignment import salted_share
 from marketing_assets.config import REPOSITORY_ROOT, Store
@@ -34,7 +36,7 @@ from marketing_assets.trial.arms import (
     true_plan,
 )
 from marketing_assets.trial.figures import summarise
-from marketing_assets.trial.loop import Plan, opened, salted, with_target
+from marketing_assets.trial.loop import Plan, opened, salted, store_of, told_of_people, with_target
 from marketing_assets.trial.shops import branch, make_shop, shop_class, truth_of
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema, reader_over
 
@@ -330,6 +332,26 @@ def _seed(number: int, common: float, system: float, oracle: float) -> dict[str,
         "high": 0.2, "truth": 0.1, "treated_mean": 0.5, "control_users": 40,
     }]  # fmt: skip
     return {"seed": number, "truth": truth, "effects": effects, "figures": [], "verdicts": [], "refused_days": []}
+
+
+def test_a_copy_told_of_people_alone_says_the_same_of_them(tmp_path: Path) -> None:
+    """Ads, conversions, goods and campaigns change nothing about who did what, people with two ids among them."""
+    shop = SampleShop(tmp_path, 5, size="tiny")
+    days = days_between(shop.first_day, shop.first_day + timedelta(days=4))
+    for day in days:
+        shop.live(day)
+    with gzip.open(tmp_path / "landing" / "identities" / f"{days[2]}.csv.gz", "wt") as file:
+        file.write("from_user_id,user_id\nu000011,u000039\n")
+    whole = store_of(tmp_path, QUICK)
+    said = []
+    for store, name in ((whole, "whole"), (told_of_people(whole), "people")):
+        (tmp_path / name).mkdir()
+        with opened(tmp_path / name, store) as warehouse:
+            run_days(warehouse, days, "test", steps=[step.name for step in steps_of(store) if step.group in ("sources", "cleaning")])
+            said.append(warehouse.reader(days[-1]).window("clean_events", days[0], days[-1]))
+    assert_frame_equal(*said)
+    assert "u000011" not in said[0].filter(pl.col("landed_date") >= days[2])["user_id"]
+    assert len(steps_of(told_of_people(whole))) < len(steps_of(whole))
 
 
 def test_lifts_and_shares_by_hand() -> None:

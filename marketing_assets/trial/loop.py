@@ -162,9 +162,8 @@ def _live_arms(
         figures = believed_figures(warehouse.reader(days[-1]), days, arms[SYSTEM])
         effects = []
         for experiment, name in HELD_OUT.items():
-            other_store = store_of(folder / name, plan.settings)
-            with opened(folder / name, other_store) as other:
-                run_days(other, days, run_id, steps=[step.name for step in steps_of(other_store) if step.group in ("sources", "cleaning")])
+            with opened(folder / name, told_of_people(store_of(folder / name, plan.settings))) as other:
+                run_days(other, days, run_id, steps=[step.name for step in steps_of(other.store) if step.group in ("sources", "cleaning")])
                 effects += believed_effects(warehouse.reader(days[-1]), other.reader(days[-1]), experiment, days)
         if stock is not None:
             stock.close()
@@ -231,6 +230,11 @@ def with_target(store: Store, plan: Plan, conversions: float, value: float) -> S
     most = None if plan.conversion_worth is None else plan.conversion_worth * value
     sought = {"target_conversions": plan.conversion_target * conversions, "most_per_conversion": most}
     return store.model_copy(update={"ad_planning": store.ad_planning.model_copy(update=sought)})
+
+
+def told_of_people(store: Store) -> Store:
+    """The same settings where nothing but what people did is read: all that a copy is asked for."""
+    return store.model_copy(update={"sources": {name: store.sources[name] for name in ("events", "identities") if name in store.sources}})
 
 
 def salted(store: Store, seed: int) -> Store:

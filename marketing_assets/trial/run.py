@@ -11,8 +11,9 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -76,14 +77,29 @@ def run_trial(
         for seed in missing:
             finished(seed, _one_seed(shop, seed, plan, kind, out, tell))
     else:
-        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        with processes(min(jobs, len(missing))) as pool:
             asked = {pool.submit(_one_seed, shop, seed, plan, kind, out, _told): seed for seed in missing}
             for future in as_completed(asked):
                 finished(asked[future], future.result())
     return _write([done[seed] for seed in sorted(done)], kind, out)
 
 
-def end_with_parent() -> None:
+@contextmanager
+def processes(count: int) -> Iterator[ProcessPoolExecutor]:
+    """A pool of processes for seeds. Each ends with this one, and gives Polars one thread, as a seed's settings give everything else: it
+    asks its environment once, when it is imported."""
+    threads = "POLARS_MAX_THREADS"
+    is_own = threads not in os.environ
+    os.environ.setdefault(threads, "1")
+    try:
+        with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
+            yield pool
+    finally:
+        if is_own:
+            del os.environ[threads]
+
+
+def _end_with_parent() -> None:
     """A process that lives seeds ends when the one that asked for them does, however it was ended; its seed is run again next time."""
     parent = parent_process()
     assert parent is not None, "started by a pool"
