@@ -364,11 +364,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--judge-days", type=int, default=1, help="evaluate and look for drift every so many days (default 1)")
     made.add_argument("--conversion-target", type=float, default=1.5, metavar="TIMES",
                       help="conversions a plan must expect of its ads, over what they brought a day before; 0: none (default 1.5)")
-    made.add_argument("--conversion-worth", type=float, default=None, metavar="TIMES",
-                      help="value given up at most for one more of them, over what one brought before (default: no limit)")
+    made.add_argument("--conversion-worth", type=_times_or_none, default=0.5, metavar="TIMES",
+                      help="value given up at most for one more of them, over what one brought before; none: no limit (default 0.5)")
     made.add_argument("--jobs", type=int, default=1, help="seeds lived side by side, about 1 GB each (default 1)")
     made.add_argument("--out", default="trial", metavar="FOLDER")
     return top
+
+
+def _times_or_none(text: str) -> float | None:
+    try:
+        return None if text == "none" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"a number or 'none' is needed, found {text!r}") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,6 +20,7 @@ import yaml
 from polars.testing import assert_frame_equal
 
 from marketing_assets.assignment import salted_share
+from marketing_assets.cli import parser
 from marketing_assets.config import REPOSITORY_ROOT, Store
 from marketing_assets.control import Verdict, read_requests, request_file, request_refit, request_verdict, stopped_by
 from marketing_assets.pipeline import steps_of, steps_to_remake
@@ -266,6 +267,12 @@ def test_a_shop_s_own_target_stands() -> None:
     assert with_target(_store(), replace(plan, conversion_worth=None), 2.0, 30.0).ad_planning.most_per_conversion is None
     own = _store(ad_planning={"target_conversions": 0.8})
     assert with_target(own, plan, 2.0, 30.0) == own
+
+
+def test_the_command_asks_for_what_the_function_does() -> None:
+    given = parser().parse_args(["trial"])
+    assert (given.conversion_target, given.conversion_worth) == (Plan(DAYS).conversion_target, Plan(DAYS).conversion_worth) == (1.5, 0.5)
+    assert parser().parse_args(["trial", "--conversion-worth", "none"]).conversion_worth is None
 
 
 @pytest.mark.parametrize("times", [-1.0, float("nan"), float("inf")])

@@ -48,6 +48,9 @@ UNUSED_STEPS = ("service", "off_policy", "registry", "report")
 CONVERSION_TARGET = 1.5
 """Ads that bring the most revenue sell few dear things; a shop that wants customers as well asks for so many times the conversions.
 The more it asks for the more revenue goes."""
+CONVERSION_WORTH = 0.5
+"""What the last conversion of the target may cost, over what one brings: where few dear things bring most, a target at any price costs
+more than the customers can be worth."""
 
 Tell = Callable[[str], None]
 
@@ -67,7 +70,7 @@ class Plan:
     renew_days: int = 1
     judge_days: int = 1
     conversion_target: float = CONVERSION_TARGET
-    conversion_worth: float | None = None
+    conversion_worth: float | None = CONVERSION_WORTH
     settings: dict[str, Any] = field(default_factory=dict)
 
 

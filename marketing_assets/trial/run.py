@@ -21,7 +21,7 @@ from typing import Any
 
 from marketing_assets.compiled import texts_beside
 from marketing_assets.trial.figures import summarise
-from marketing_assets.trial.loop import CONVERSION_TARGET, Plan, live_seed
+from marketing_assets.trial.loop import CONVERSION_TARGET, CONVERSION_WORTH, Plan, live_seed
 from marketing_assets.trial.page import as_markdown, as_page
 from marketing_assets.trial.shops import SHOP, TrialError, shop_class
 from marketing_assets.warehouse import replace_file
@@ -40,7 +40,7 @@ def run_trial(
     renew_days: int = 1,
     judge_days: int = 1,
     conversion_target: float = CONVERSION_TARGET,
-    conversion_worth: float | None = None,
+    conversion_worth: float | None = CONVERSION_WORTH,
     first_seed: int = 1,
     jobs: int = 1,
     settings: dict[str, Any] | None = None,
