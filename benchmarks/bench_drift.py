@@ -102,6 +102,7 @@ def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str
     from marketing_assets.trial.loop import opened, steps_used, store_of
     from marketing_assets.warehouse import days_between
 
+    began, cpu = time.perf_counter(), time.process_time()
     shop = TrialShop(folder / "past", seed)
     before = days_between(shop.first_day, shop.first_day + timedelta(days=history - 1))
     for day in before:
@@ -109,10 +110,11 @@ def one_seed(seed: int, history: int, after: int, seen: int, kinds: Sequence[str
     store = store_of(folder / "past", {})
     with opened(folder / "past", store) as warehouse:
         run_days(warehouse, before, "bench", steps=steps_used(store))
+        spent = [(time.perf_counter() - began) / history, (time.process_time() - cpu) / history]
         quiet = first_verdicts(warehouse.reader(before[-1]), before[QUIET_FROM:])
     result: dict[str, Any] = {
         "seed": seed, "quiet_days": max(0, history - QUIET_FROM), "after": after,
-        "false": [[row["cause"], row["metrics"]] for row in quiet], "kinds": {},
+        "false": [[row["cause"], row["metrics"]] for row in quiet], "kinds": {}, "seconds_per_day": spent,
     }  # fmt: skip
     start = before[-1] + timedelta(days=1)
     for kind in kinds:
@@ -246,6 +248,8 @@ def tell(done: Sequence[dict[str, Any]]) -> None:
             if kind in seed["kinds"]:
                 quiet += seed["after"]
                 false += [cause for _, cause, *_ in seed["kinds"][kind]["verdicts"]]
+    wall, cpu = np.mean([seed["seconds_per_day"] for seed in done], axis=0)
+    print(f"a shop-day of history {wall:.2f} s in a process of its own, {cpu:.2f} CPU s")
     causes = ", ".join(sorted(false)) or "none"
     low, high = (quiet / count if count else float("inf") for count in reversed(poisson_interval(len(false))))
     print(f"quiet days {quiet}, false verdicts {len(false)} ({causes}):")

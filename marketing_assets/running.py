@@ -240,7 +240,7 @@ def run_step(warehouse: Warehouse, step: Step, days: Sequence[date], run_id: str
         warehouse.write_staged()
     if step.name == "drift":
         warehouse.copy_verdict()
-    if step.source is not None or step.name in ("cleaning", "response"):
+    if step.source is not None or step.name in ("cleaning", "response", "recommendations"):
         from marketing_assets.sources import release
 
         release(warehouse.reader(days[-1]))
