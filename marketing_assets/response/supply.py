@@ -74,9 +74,8 @@ def creatives_of(day: date, inventory: Inventory, shown: pl.DataFrame) -> pl.Dat
     """Creatives that may run on day + 1: creative_id, campaign_id, item_id. inventory: as known on `day`; where it has no
     creatives, those seen in the log."""
     tomorrow = day + timedelta(days=1)
-    seen = shown.group_by("creative_id").agg(pl.col("campaign_id", "item_id").max()).sort("creative_id")
     if inventory.creatives.is_empty():
-        return seen
+        return shown.group_by("creative_id").agg(pl.col("campaign_id", "item_id").max()).sort("creative_id")
     running = inventory.creatives.filter(_is_running(tomorrow))
     closed = inventory.campaigns.filter(~_is_running(tomorrow)).select("campaign_id")
     running = running.join(closed, on="campaign_id", how="anti")
