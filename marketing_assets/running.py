@@ -240,10 +240,9 @@ def run_step(warehouse: Warehouse, step: Step, days: Sequence[date], run_id: str
         warehouse.write_staged()
     if step.name == "drift":
         warehouse.copy_verdict()
-    if step.source is not None or step.name in ("cleaning", "response", "recommendations"):
-        from marketing_assets.sources import release
+    from marketing_assets.sources import release
 
-        release(warehouse.reader(days[-1]))
+    release(warehouse.reader(days[-1]))
     seconds, spent = time.perf_counter() - began, time.process_time() - cpu
     total = sum(sum(by_day.values()) for by_day in rows.values())
     note = "" if not degraded else "; empty: " + ", ".join(f"{table} ({why})" for table, why in sorted(degraded.items()))

@@ -38,6 +38,7 @@ from marketing_assets.trial.arms import (
 )
 from marketing_assets.trial.figures import summarise
 from marketing_assets.trial.loop import Plan, opened, salted, store_of, told_of_people, with_target
+from marketing_assets.trial.run import processes
 from marketing_assets.trial.shops import branch, make_shop, shop_class, truth_of
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema, reader_over
 
@@ -116,6 +117,13 @@ def test_seeds_live_side_by_side_and_come_out_as_alone(tmp_path: Path) -> None:
     run_trial(TINY, 1, 1, tmp_path / "alone", told.append, warm_up_days=2, first_seed=2, settings=QUICK)
     one, other = (json.loads((tmp_path / name / "seeds" / "2.json").read_text()) for name in ("both", "alone"))
     assert one["truth"] == other["truth"] and one["figures"] == other["figures"]
+
+
+def test_a_seed_s_process_gives_polars_one_thread() -> None:
+    before = os.environ.get("POLARS_MAX_THREADS")
+    with processes(1) as pool:
+        assert pool.submit(pl.thread_pool_size).result() == int(before or 1)
+    assert os.environ.get("POLARS_MAX_THREADS") == before
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="children are found in /proc")
@@ -356,6 +364,8 @@ def test_a_copy_told_of_people_alone_says_the_same_of_them(tmp_path: Path) -> No
         with opened(tmp_path / name, store) as warehouse:
             run_days(warehouse, days, "test", steps=[step.name for step in steps_of(store) if step.group in ("sources", "cleaning")])
             said.append(warehouse.reader(days[-1]).window("clean_events", days[0], days[-1]))
+            left = warehouse.connection.execute("SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall()
+            assert not left, "a step's temporary tables are gone with it"
     assert_frame_equal(*said)
     assert "u000011" not in said[0].filter(pl.col("landed_date") >= days[2])["user_id"]
     assert len(steps_of(told_of_people(whole))) < len(steps_of(whole))

@@ -91,7 +91,6 @@ class Staging:
     def keep(self, rows: pl.DataFrame | ir.Table, what: str) -> ir.Table:
         """Compute an expression (or take a frame) once and hold its rows."""
         import ibis
-        import ibis.expr.operations as ops
 
         from marketing_assets.compiled import compiled
 
@@ -102,12 +101,18 @@ class Staging:
             connection.execute(f"CREATE TEMPORARY TABLE {name} AS SELECT * FROM incoming")
             connection.unregister("incoming")
         else:
-            # the expression knows its columns; asking the database for them takes longer than most of these queries
             schema = rows.schema()
             connection.execute(f"CREATE TEMPORARY TABLE {name} AS {compiled(rows)}")
+        return self.table(name, schema)
+
+    def table(self, name: str, schema: Any) -> ir.Table:
+        """A temporary table whose columns are known: asking the engine for them takes longer than most queries here."""
+        import ibis
+        import ibis.expr.operations as ops
+
         place = ops.Namespace(catalog="temp", database="main")
-        kept: ir.Table = ops.DatabaseTable(name=name, schema=schema, source=self.reader.ibis, namespace=place).to_expr()
-        return kept
+        found: ir.Table = ops.DatabaseTable(name=name, schema=ibis.schema(schema), source=self.reader.ibis, namespace=place).to_expr()
+        return found
 
     def drop(self, name: str) -> None:
         import contextlib

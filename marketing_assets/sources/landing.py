@@ -45,6 +45,11 @@ _PIECE = 1 << 40
 """Positions of the rows of one piece start at a multiple of this."""
 _ID = {"events": "event_id", "impressions": "impression_id"}
 """Inputs whose rows need an id, and the column that may give it."""
+_REJECTS = {
+    "scan_id": "uint64", "file_id": "uint64", "line": "uint64", "csv_line": "string", "error_type": "string", "error_message": "string"
+}
+_SCANS = {"scan_id": "uint64", "file_id": "uint64", "file_path": "string"}
+"""Columns of the engine's two tables of refused lines, as far as they are read."""
 _HINTS = {
     "INVALID ENCODING": "not valid UTF-8; if the whole file is in another encoding, set 'encoding'",
     "LINE SIZE OVER MAXIMUM": f"longer than {MAX_LINE_BYTES} bytes",
@@ -315,10 +320,10 @@ def _first_lines(error: Exception) -> str:
 
 def _unread_lines(staging: Staging, rejects: str, files: Sequence[Ready], block: SourceBlock, number: int) -> pl.DataFrame:
     """landing_file, landing_hash, landing_line, source_error of every line the reader refused or the copy left out."""
-    found = staging.reader.connection.execute(
-        f"""SELECT file_path, line, csv_line, error_type::VARCHAR AS error_type, error_message FROM {rejects}
-            JOIN (SELECT DISTINCT scan_id, file_id, file_path FROM {rejects}_scan) USING (scan_id, file_id)"""
-    ).pl()
+    errors = staging.table(rejects, _REJECTS)
+    scans = staging.table(f"{rejects}_scan", _SCANS).distinct()
+    joined = errors.join(scans, ["scan_id", "file_id"])
+    found = staging.reader.frame(joined.select("file_path", "line", "csv_line", "error_type", "error_message"))
     for name in (rejects, f"{rejects}_scan"):
         staging.drop(name)
     by_path = {str(file.path): int(file.path.name[:6]) for file in files}
