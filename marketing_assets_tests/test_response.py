@@ -20,7 +20,7 @@ from marketing_assets.response.build import _offered
 from marketing_assets.response.calibration import log_loss, normalised_entropy
 from marketing_assets.response.changes import Change, changes_of
 from marketing_assets.response.statistics import ANY_PLACEMENT, in_order, maturity_curve, read_log
-from marketing_assets.response.supply import expected_cost, forecast_supply, placement_prices
+from marketing_assets.response.supply import Seen, ShownLog, expected_cost, forecast_supply, placement_prices
 from marketing_assets.warehouse import polars_schema, reader_over
 
 FIRST = date(2026, 1, 1)
@@ -319,6 +319,12 @@ def test_late_conversions_do_not_look_like_a_fall(truth: Truth) -> None:
 # --- supply, price, sources -------------------------------------------------------------------------------------------
 
 
+def _seen(day: date, rows: list[dict[str, Any]]) -> Seen | None:
+    """What rows of a log say of supply by `day`."""
+    shown = pl.DataFrame(rows)
+    return ShownLog(shown, shown, np.arange(shown.height)).on(day, slice(None))
+
+
 def test_supply_follows_the_weekday_and_stops_at_capacity() -> None:
     """Mondays bring 200, other days 100; three weeks seen, tomorrow is a Monday; search holds only 60."""
     monday = date(2026, 1, 5)
@@ -345,7 +351,7 @@ def test_supply_follows_the_weekday_and_stops_at_capacity() -> None:
         {"placement_id": ["home", "search"], "hour": [10, 10], "capacity": [None, 60]},
         schema={"placement_id": pl.String, "hour": pl.Int64, "capacity": pl.Int64},
     )
-    supply = forecast_supply(monday + timedelta(days=20), pl.DataFrame(rows), prices)
+    supply = forecast_supply(monday + timedelta(days=20), _seen(monday + timedelta(days=20), rows), prices)
     assert dict(supply.select("placement_id", "available_impressions").iter_rows()) == pytest.approx(
         {"home": 200.0, "search": 60.0}
     )
@@ -362,7 +368,7 @@ def test_supply_goes_to_the_audiences_people_are_in_now() -> None:
                 moment = {"landed_date": day, "impression_date": day, "audience_id": audience, "hour": hour}
                 rows.append({**row, **moment, "impressions": int(400 * part * count / 100)})
     nothing = pl.DataFrame(schema={"placement_id": pl.String, "hour": pl.Int64, "capacity": pl.Int64})
-    supply = forecast_supply(FIRST + timedelta(days=69), pl.DataFrame(rows), nothing)
+    supply = forecast_supply(FIRST + timedelta(days=69), _seen(FIRST + timedelta(days=69), rows), nothing)
     found = {(name, hour): count for name, _, hour, count in supply.iter_rows()}
     assert found == pytest.approx({("new", 9): 10.0, ("new", 20): 30.0, ("regular", 9): 90.0, ("regular", 20): 270.0})
 
@@ -386,9 +392,9 @@ def test_supply_is_not_forgotten_while_a_plan_buys() -> None:
         {"audience_id": ["a", "b"], "placement_id": ["p", "p"], "hour": [10, 10], "available_impressions": [100.0, 50.0]}
     )
     nothing = pl.DataFrame(schema={"placement_id": pl.String, "hour": pl.Int64, "capacity": pl.Int64})
-    supply = forecast_supply(FIRST, pl.DataFrame([row]), nothing, previous)
+    supply = forecast_supply(FIRST, _seen(FIRST, [row]), nothing, previous)
     assert supply["available_impressions"].to_list() == pytest.approx([96.5, 48.25])
-    free = forecast_supply(FIRST, pl.DataFrame([{**row, "planned": 0}]), nothing, previous)
+    free = forecast_supply(FIRST, _seen(FIRST, [{**row, "planned": 0}]), nothing, previous)
     assert free["available_impressions"].to_list() == pytest.approx([10.0])
 
 

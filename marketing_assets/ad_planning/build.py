@@ -29,7 +29,7 @@ from marketing_assets.ad_planning.rounding import whole_impressions
 from marketing_assets.ad_planning.solve import Model, Solution, used, without_overrides
 from marketing_assets.config import ACTIVE_DAYS, GATE_DAYS, PLAN_DAYS, Store
 from marketing_assets.response.calibration import calibration_verdict
-from marketing_assets.response.supply import known_by, read_landed
+from marketing_assets.response.supply import AsKnown, read_landed
 from marketing_assets.warehouse import Built, Reader, polars_schema
 
 TABLES = (
@@ -45,11 +45,11 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Facts:
-    """What the window's days need beside the rates, read once: spend by landed day, campaigns (see read_landed), overrides, stock,
+    """What the window's days need beside the rates, read once: spend by landed day, campaigns, overrides, stock,
     what came of plans."""
 
     spend: pl.DataFrame
-    campaigns: pl.DataFrame
+    campaigns: AsKnown
     overrides: pl.DataFrame
     stock: pl.DataFrame
     calibration: pl.DataFrame
@@ -106,13 +106,8 @@ def read_facts(reader: Reader, days: Sequence[date]) -> Facts:
     """Read once for the window what every day needs."""
     end = days[-1]
     campaigns = read_landed(reader, "campaigns", days)
-    whole = (
-        campaigns.filter(~pl.col("budget_period").fill_null("total").is_in(["day", "daily", "month", "monthly"]))
-        if campaigns.height
-        else campaigns
-    )
     start = days[0].replace(day=1)
-    if whole.height:
+    if not campaigns.rows["budget_period"].fill_null("total").is_in(["day", "daily", "month", "monthly"]).all():
         start = min(start, days[0] - timedelta(days=ACTIVE_DAYS))
     stock = reader.window("inventory_plan", days[0], end, ["as_of_date", "item_id", "location_id", "sellable_units"])
     return Facts(
@@ -203,7 +198,7 @@ def limits_of(day: date, facts: Facts, reach: Reach, previous: pl.DataFrame, sto
     campaign_left = {}
     # no further back than a day by itself would look, so that a range gives the same
     of_whole = spent.filter(pl.col("landed_date") >= day - timedelta(days=ACTIVE_DAYS))
-    for row in known_by(day, "campaigns", facts.campaigns).filter(pl.col("budget").is_not_null()).to_dicts():
+    for row in facts.campaigns.on(day).filter(pl.col("budget").is_not_null()).to_dicts():
         period = row["budget_period"] or "total"
         amount = float(row["budget"])
         ours = of_whole.filter(pl.col("campaign_id") == row["campaign_id"])

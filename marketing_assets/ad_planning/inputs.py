@@ -14,14 +14,12 @@ import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
 
-from marketing_assets.response.statistics import UNKNOWN_AUDIENCE
+from marketing_assets.response.statistics import GROUP, UNKNOWN_AUDIENCE
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-GROUP = ("audience_id", "placement_id", "hour")
-"""Creatives compete for the impressions of one audience in one placement and hour."""
 DIGITS = 12
 """Significant digits of every coefficient: results do not hang on the last bits of what was summed upstream."""
 

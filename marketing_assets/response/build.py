@@ -19,11 +19,12 @@ import polars as pl
 from scipy.special import ndtri
 
 from marketing_assets.config import Store
-from marketing_assets.response.calibration import HOUR_BLOCK, pooled_ratio, score_yesterday
+from marketing_assets.response.calibration import HOUR_BLOCK, pooled_ratio, score_rates
 from marketing_assets.response.changes import Change, Changes, Outcome, read_changes
 from marketing_assets.response.shrinkage import MAXIMUM_RATE, Effects, fit_effects
 from marketing_assets.response.statistics import (
     CELL,
+    EPOCH,
     LATER_DAYS,
     UNKNOWN_AUDIENCE,
     Flags,
@@ -31,17 +32,21 @@ from marketing_assets.response.statistics import (
     Integers,
     Log,
     code,
+    code_of,
+    day_numbers,
     maturity_curve,
     read_log,
     totals,
 )
 from marketing_assets.response.supply import (
     WEEK,
+    AsKnown,
     Inventory,
+    Seen,
+    ShownLog,
     creatives_of,
     expected_cost,
     forecast_supply,
-    mean_costs,
     on_offer,
     placement_prices,
 )
@@ -96,20 +101,23 @@ def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
         from marketing_assets.response.learned import LearnedResponse
 
         history = LearnedResponse(reader, days, store, pooled)
-    rates_of, scores = [], []
-    metrics: dict[date, dict[str, float]] = {}
+    rates_of = []
     for day in days:
-        scores.append(score_yesterday(log, previous, day))
         statistics = pooled.on(day)
         if history is not None:
             history.refit(day, statistics)
-        rates = rates_on(day, statistics, inventory.on(day), items, store, history, offered.get(day - timedelta(days=WEEK)))
+        cells = plan_cells(day, statistics, pooled.seen(day), inventory, store, offered.get(day - timedelta(days=WEEK)))
+        rates = rates_on(day, statistics, cells, items, store, history)
         rates_of.append(rates)
-        previous, offered[day] = rates, on_offer(rates)
-        ratio = pooled_ratio(scores[-1].filter(pl.col("segment_type") == "all").to_dicts())
-        metrics[day] = {"cells": float(rates.height), **({} if ratio is None else {"calibration_ratio": ratio})}
+        offered[day] = on_offer(rates)
+    scores = score_rates(log, pl.concat([previous, *rates_of]), days)
+    ratios = {row["as_of_date"]: ratio for row in scores.filter(pl.col("segment_type") == "all").to_dicts() if (ratio := pooled_ratio(row))}
+    metrics = {
+        day: {"cells": float(rates.height), **({"calibration_ratio": ratios[day]} if day in ratios else {})}
+        for day, rates in zip(days, rates_of, strict=True)
+    }
     return Built(
-        tables={"response_rates": pl.concat(rates_of), "response_calibration": pl.concat(scores)},
+        tables={"response_rates": pl.concat(rates_of), "response_calibration": scores},
         models=[] if history is None else history.models,
         metrics={"response_rates": metrics},
     )
@@ -168,7 +176,7 @@ class Day:
 class Pool:
     """The window's log, coded once; `on(day)` sums what had landed by it."""
 
-    def __init__(self, log: Log, store: Store, changes: Changes, items: pl.DataFrame) -> None:
+    def __init__(self, log: Log, store: Store, changes: Changes, items: AsKnown) -> None:
         self.log, self.store, self.changes, self.items = log, store, changes, items
         shown, converted = log.shown, log.converted
         keys = [*CELL, "position"]
@@ -191,15 +199,16 @@ class Pool:
         index = self.cells.select(keys).with_row_index("row")
         self.shown_cell = _lookup(shown, index, keys)
         self.converted_cell = _lookup(converted, index, keys)
-        self.landed = _day_numbers(shown, "landed_date")
+        self.landed = day_numbers(shown, "landed_date")
         self.impressions = shown["impressions"].to_numpy().astype(float)
         self.clicks = shown["clicks"].to_numpy().astype(float)
-        self.converted_landed = _day_numbers(converted, "landed_date")
-        self.credited = _day_numbers(converted, "credited_date")
+        self.converted_landed = day_numbers(converted, "landed_date")
+        self.credited = day_numbers(converted, "credited_date")
         self.conversions = converted["conversions"].to_numpy().astype(float)
 
-        self.shown_date = _day_numbers(shown, "impression_date")
-        self.converted_date = _day_numbers(converted, "impression_date")
+        self.supply = ShownLog(shown, self.cells, self.shown_cell)
+        self.shown_date = self.supply.date
+        self.converted_date = day_numbers(converted, "impression_date")
 
     def _earlier_levels(self) -> dict[tuple[str, str, date], int]:
         """(factor, level, since) -> the code of that level before `since`, added after the levels the log has."""
@@ -244,9 +253,11 @@ class Pool:
         kept = np.flatnonzero(impressions > 0)
         values = (
             self.log.converted[credit]
+            .lazy()
             .group_by("creative_id")
             .agg(pl.col("conversions").sum(), pl.col("conversion_value").sum())
             .sort("creative_id")
+            .collect()
         )
         return Day(
             day,
@@ -264,6 +275,11 @@ class Pool:
             {key: codes[kept] for key, codes in before.items()},
             tuple(self.changes.on(known)),
         )
+
+    def seen(self, day: date) -> Seen | None:
+        """What the log of the last history_days says of supply."""
+        since = (day - EPOCH).days - self.store.response.history_days + 1
+        return self.supply.on(day, slice(*np.searchsorted(self.landed, [since, (day - EPOCH).days + 1])))
 
     def _teaches(self, shown: Integers, cell: Integers, known: date, apart: tuple[Outcome, date] | None) -> Flags:
         """Which rows (day shown, cell) count: none of silent days, and none of what `apart` leaves out."""
@@ -312,12 +328,7 @@ class Pool:
         return cells[first], place[: rows.size], place[rows.size :], split
 
 
-EPOCH = date(1970, 1, 1)
 ITEMS = {"as_of_date": pl.Date, "item_id": pl.String, "unit_price": pl.Float64, "unit_cost": pl.Float64}
-
-
-def _day_numbers(frame: pl.DataFrame, column: str) -> Integers:
-    return frame[column].cast(pl.Int32).to_numpy().astype(np.int64)
 
 
 def _lookup(frame: pl.DataFrame, index: pl.DataFrame, keys: list[str]) -> Integers:
@@ -329,32 +340,28 @@ def _lookup(frame: pl.DataFrame, index: pl.DataFrame, keys: list[str]) -> Intege
     )
 
 
-def read_items(reader: Reader, days: Sequence[date], log: Log, inventory: Inventory) -> pl.DataFrame:
-    """Entries of the items advertised: as_of_date, item_id, unit_price, unit_cost, from the keyframe before the window on."""
-    wanted = pl.concat([log.shown["item_id"], inventory.creatives["item_id"]]).drop_nulls().unique().sort().to_list()
-    if not wanted:
-        return pl.DataFrame(schema=ITEMS)
-    table = reader.table("items")
-    rows = table.filter(table.as_of_date.between(reader.keyframe_before(days[0]), days[-1]), table.item_id.isin(wanted))
-    return reader.frame(rows.select(list(ITEMS))).cast(pl.Schema(ITEMS)).sort("as_of_date", "item_id")
+def read_items(reader: Reader, days: Sequence[date], log: Log, inventory: Inventory) -> AsKnown:
+    """Each item advertised as its newest entry by a day has it: item_id, unit_price, unit_cost. Read from the keyframe before the window."""
+    wanted = pl.concat([log.shown["item_id"], inventory.creatives.rows["item_id"]]).drop_nulls().unique().sort().to_list()
+    entries = pl.DataFrame(schema=ITEMS)
+    if wanted:
+        table = reader.table("items")
+        rows = table.filter(table.as_of_date.between(reader.keyframe_before(days[0]), days[-1]), table.item_id.isin(wanted))
+        entries = reader.frame(rows.select(list(ITEMS))).cast(pl.Schema(ITEMS)).sort("as_of_date", "item_id")
+    return AsKnown(entries, "as_of_date", lambda rows: rows.unique("item_id", keep="last", maintain_order=True).drop("as_of_date"))
 
 
-def as_known(day: date, items: pl.DataFrame) -> pl.DataFrame:
-    """Each item's newest entry of `read_items` by a day."""
-    return items.filter(pl.col("as_of_date") <= day).unique("item_id", keep="last", maintain_order=True).drop("as_of_date")
-
-
-def dearness(day: date, cells: pl.DataFrame, items: pl.DataFrame) -> Floats:
+def dearness(day: date, cells: pl.DataFrame, items: AsKnown) -> Floats:
     """Logarithm of each cell's item price over the median of the items advertised so far; 0 where it is not known.
 
     cells: item_id. People look at dear things and buy cheap ones, so that a creative's conversion rate follows its price.
     """
-    known = as_known(day, items).filter(pl.col("unit_price") > 0)
+    known = items.on(day).filter(pl.col("unit_price") > 0)
     if known.is_empty():
         return np.zeros(cells.height)
-    usual = float(np.median(np.log(known["unit_price"].to_numpy())))
-    prices = cells.select("item_id").join(known, on="item_id", how="left", maintain_order="left")["unit_price"]
-    return np.asarray(np.nan_to_num(np.log(prices.to_numpy().astype(float)) - usual))
+    logarithm = np.log(known["unit_price"].to_numpy())
+    at = code_of(cells["item_id"], known["item_id"].to_list())
+    return np.where(at >= 0, logarithm[at] - float(np.median(logarithm)), 0.0)
 
 
 def fit_clicks(statistics: Day, store: Store) -> Effects:
@@ -368,44 +375,37 @@ def fit_conversions(statistics: Day, store: Store) -> Effects:
 
 
 def plan_cells(
-    day: date, statistics: Day, inventory: Inventory, store: Store, last_week: pl.DataFrame | None = None
+    day: date, statistics: Day, seen: Seen | None, inventory: Inventory, store: Store, last_week: pl.DataFrame | None = None
 ) -> pl.DataFrame:
     """Cells that could be served tomorrow: CELL, campaign_id, item_id, available_impressions, pricing, price, paid.
 
-    inventory: as known on `day`. last_week: on_offer of a week before.
+    seen: what the log says of supply. last_week: on_offer of a week before.
     """
-    seen = statistics.shown
-    creatives = creatives_of(day, inventory, seen)
-    prices = placement_prices(day, inventory.placements)
-    supply = forecast_supply(day, seen, prices, last_week)
-    known = (
-        {audience.audience_id for audience in store.profiles.audiences} | {UNKNOWN_AUDIENCE} | set(seen["audience_id"].unique())
-    )
-    supply = supply.filter(pl.col("audience_id").is_in(sorted(known)))
-    cells = supply.join(creatives, how="cross")
-    if statistics.evidence == "ad_reports" and not seen.is_empty():
-        served = seen.select("creative_id", "placement_id").unique()
+    shown = statistics.shown
+    prices = placement_prices(day, inventory.placements.on(day))
+    known = {audience.audience_id for audience in store.profiles.audiences} | {UNKNOWN_AUDIENCE}
+    if seen is not None:
+        known |= set(seen.groups["audience_id"])
+    supply = forecast_supply(day, seen, prices, last_week).lazy().filter(pl.col("audience_id").is_in(sorted(known)))
+    cells = supply.join(creatives_of(day, inventory, shown), how="cross")
+    if statistics.evidence == "ad_reports" and not shown.is_empty():
+        served = shown.lazy().select("creative_id", "placement_id").unique()
         cells = cells.join(served, on=["creative_id", "placement_id"], how="semi")
+    if seen is None:
+        cells = cells.with_columns(paid=pl.lit(None, pl.Float64))
+    else:
+        cells = cells.join(seen.placements.lazy(), on="placement_id", how="left")
     return (
-        cells.join(prices.drop("capacity"), on=["placement_id", "hour"], how="left")
-        .join(mean_costs(seen), on="placement_id", how="left")
+        cells.join(prices.lazy().drop("capacity"), on=["placement_id", "hour"], how="left")
         .with_columns(pl.col("price").cast(pl.Float64))
         .sort(CELL)
+        .collect()
     )
 
 
-def rates_on(
-    day: date,
-    statistics: Day,
-    inventory: Inventory,
-    items: pl.DataFrame,
-    store: Store,
-    learned: Any = None,
-    last_week: pl.DataFrame | None = None,
-) -> pl.DataFrame:
-    """response_rates rows of one day."""
+def rates_on(day: date, statistics: Day, cells: pl.DataFrame, items: AsKnown, store: Store, learned: Any = None) -> pl.DataFrame:
+    """response_rates rows of one day. cells: see `plan_cells`."""
     schema = polars_schema("response_rates")
-    cells = plan_cells(day, statistics, inventory, store, last_week)
     if cells.is_empty():
         return pl.DataFrame(schema=schema)
     codes = cell_codes(cells, statistics)
@@ -422,7 +422,7 @@ def rates_on(
     z = float(ndtri(0.5 + store.response.interval / 2))
     values = conversion_values(day, cells, statistics, items, store)
     evidence = statistics.evidence if statistics.impressions.sum() > 0 else "prior"
-    frame = cells.with_columns(
+    frame = cells.lazy().with_columns(
         as_of_date=pl.lit(day),
         ctr=pl.Series(ctr),
         cvr=pl.Series(cvr),
@@ -435,7 +435,7 @@ def rates_on(
     ).with_columns(
         cost_per_impression=expected_cost(pl.col("pricing"), pl.col("price"), pl.col("paid"), pl.col("ctr"), pl.col("cvr"))
     )
-    return frame.select(pl.col(name).cast(kind) for name, kind in schema.items())
+    return frame.select(pl.col(name).cast(kind) for name, kind in schema.items()).collect()
 
 
 def _at(values: Floats, codes: Integers) -> Floats:
@@ -469,7 +469,7 @@ def slot_effect(clicks: Effects, statistics: Day) -> Floats:
     return np.where(total > 0, weighted / np.maximum(total, 1.0), 1.0)
 
 
-def conversion_values(day: date, cells: pl.DataFrame, statistics: Day, items: pl.DataFrame, store: Store) -> Floats:
+def conversion_values(day: date, cells: pl.DataFrame, statistics: Day, items: AsKnown, store: Store) -> Floats:
     """Expected value of one conversion of each cell, of the kind store.ad_planning.value names.
 
     Revenue: a creative's mean conversion value, shrunk to what the item's price suggests (a line through all creatives'
@@ -478,14 +478,14 @@ def conversion_values(day: date, cells: pl.DataFrame, statistics: Day, items: pl
     """
     if store.ad_planning.value == "conversions":
         return np.ones(cells.height)
-    known = as_known(day, items)
     creatives = (
-        cells.select("creative_id", "item_id")
+        cells.lazy()
+        .select("creative_id", "item_id")
         .unique()
+        .join(items.on(day).lazy(), on="item_id", how="left")
+        .join(statistics.values.lazy(), on="creative_id", how="left")
         .sort("creative_id")
-        .join(known, on="item_id", how="left")
-        .join(statistics.values, on="creative_id", how="left")
-        .sort("creative_id")
+        .collect()
     )
     n = creatives["conversions"].fill_null(0).to_numpy().astype(float)
     total = creatives["conversion_value"].fill_null(0.0).to_numpy().astype(float)
@@ -511,10 +511,4 @@ def conversion_values(day: date, cells: pl.DataFrame, statistics: Day, items: pl
         share = np.where((prices > 0) & np.isfinite(costs), 1 - costs / np.where(prices > 0, prices, 1.0), np.nan)
         usual_share = float(np.nanmean(share)) if np.isfinite(share).any() else 1.0
         value = value * np.where(np.isfinite(share), share, usual_share)
-    table = creatives.select("creative_id").with_columns(value=pl.Series(value))
-    return (
-        cells.select("creative_id")
-        .join(table, on="creative_id", how="left", maintain_order="left")["value"]
-        .to_numpy()
-        .astype(float)
-    )
+    return value[code_of(cells["creative_id"], creatives["creative_id"].to_list())]

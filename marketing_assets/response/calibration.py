@@ -5,7 +5,7 @@ What belongs here: predicted against observed, by placement and hour block. What
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -25,19 +25,20 @@ SHIFT_EVENTS = 300.0
 SUMS = ("impressions", "clicks", "predicted_clicks", "log_loss", "conversions", "predicted_conversions")
 
 
-def score_yesterday(log: Log, rates: pl.DataFrame, day: date) -> pl.DataFrame:
-    """response_calibration rows of `day`: what the rates issued the day before said of what `day` brought.
+def score_rates(log: Log, rates: pl.DataFrame, days: Sequence[date]) -> pl.DataFrame:
+    """response_calibration rows of a window: what the rates issued the day before each of `days` said of what that day brought.
 
-    rates: response_rates of day - 1. Only impressions that landed on and were shown on `day` count, the rates' own target.
-    Conversions are those credited on `day`, against those the clicks of `day` should bring sooner or later: equal on
+    rates: response_rates. Only impressions that landed on and were shown on a day count, the rates' own target.
+    Conversions are those credited on it, against those the clicks of the day should bring sooner or later: equal on
     average while traffic is steady. One row in all, per placement and per block of hours.
     """
     schema = polars_schema("response_calibration")
-    if rates.is_empty():
-        return pl.DataFrame(schema=schema)
-    keys = list(CELL)
-    shown = log.shown.filter(pl.col("landed_date") == day, pl.col("impression_date") == day, pl.col("hour") >= 0)
-    cells = shown.group_by(keys).agg(pl.col("impressions", "clicks").sum()).join(rates.select(*keys, "ctr", "cvr"), on=keys)
+    keys = ["as_of_date", *CELL]
+    issued = rates.lazy().select(pl.col("as_of_date").dt.offset_by("1d"), *CELL, "ctr", "cvr")
+    shown = log.shown.lazy().filter(
+        pl.col("landed_date").is_between(days[0], days[-1]), pl.col("impression_date") == pl.col("landed_date"), pl.col("hour") >= 0
+    )
+    cells = shown.rename({"impression_date": "as_of_date"}).group_by(keys).agg(pl.col("impressions", "clicks").sum()).join(issued, on=keys)
     ctr = pl.col("ctr").clip(1e-9, 1 - 1e-9)
     scored = cells.with_columns(
         predicted_clicks=pl.col("impressions") * ctr,
@@ -46,30 +47,28 @@ def score_yesterday(log: Log, rates: pl.DataFrame, day: date) -> pl.DataFrame:
         conversions=pl.lit(0.0),
     )
     credited = (
-        log.converted.filter(pl.col("credited_date") == day, pl.col("hour") >= 0)
+        log.converted.lazy()
+        .filter(pl.col("credited_date").is_between(days[0], days[-1]), pl.col("hour") >= 0)
+        .rename({"credited_date": "as_of_date"})
         .group_by(keys)
         .agg(conversions=pl.col("conversions").sum().cast(pl.Float64))
-        .join(rates.select(keys), on=keys)
+        .join(issued.select(keys), on=keys)
     )
     both = (
         pl.concat([scored.select(*keys, *(pl.col(name).cast(pl.Float64) for name in SUMS)), credited], how="diagonal")
         .with_columns(pl.col(SUMS).fill_null(0.0))
         .sort(keys)
+        .collect()
     )
-    if both.is_empty():
-        return pl.DataFrame(schema=schema)
     segments = {"all": pl.lit("all"), "placement": pl.col("placement_id"), "hour_block": hour_block("hour")}
     parts = [
-        both.group_by(segment=expression, maintain_order=True).agg(pl.col(SUMS).sum()).with_columns(segment_type=pl.lit(kind))
+        both.group_by("as_of_date", segment=expression, maintain_order=True)
+        .agg(pl.col(SUMS).sum())
+        .with_columns(segment_type=pl.lit(kind))
         for kind, expression in segments.items()
     ]
-    rows = pl.concat(parts).with_columns(
-        as_of_date=pl.lit(day),
-        impressions=pl.col("impressions").cast(pl.Int64),
-        clicks=pl.col("clicks").cast(pl.Int64),
-        conversions=pl.col("conversions").cast(pl.Int64),
-    )
-    return rows.select(pl.col(name).cast(kind) for name, kind in schema.items()).sort("segment_type", "segment")
+    rows = pl.concat(parts).select(pl.col(name).cast(kind) for name, kind in schema.items())
+    return rows.sort("as_of_date", "segment_type", "segment")
 
 
 def hour_block(column: str) -> pl.Expr:
@@ -170,7 +169,6 @@ def normalised_entropy(probability: Floats, events: Floats, exposure: Floats) ->
     return log_loss(probability, events, exposure) / log_loss(np.full(len(events), base), events, exposure)
 
 
-def pooled_ratio(rows: Sequence[dict[str, Any]]) -> float | None:
-    """Predicted over observed clicks of response_calibration rows; None without clicks."""
-    observed = sum(float(row["clicks"]) for row in rows)
-    return sum(float(row["predicted_clicks"]) for row in rows) / observed if observed else None
+def pooled_ratio(row: Mapping[str, Any]) -> float | None:
+    """Predicted over observed clicks of a response_calibration row; None without clicks."""
+    return float(row["predicted_clicks"]) / float(row["clicks"]) if row["clicks"] else None

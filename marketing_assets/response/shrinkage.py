@@ -97,6 +97,7 @@ def fit_effects(
     strength = dict.fromkeys(codes, STRONGEST)
     variances = {name: np.zeros(levels[name]) for name in codes}
     usable = {name: np.flatnonzero(index >= 0) for name, index in codes.items()}
+    seen = {name: totals(index[usable[name]], events[usable[name]], levels[name]) for name, index in codes.items()}
     slope, slope_precision = 0.0, 1.0 / SLOPE_SD**2
     for sweep in range(SWEEPS):
         moved = 0.0
@@ -113,7 +114,7 @@ def fit_effects(
             whole = rows.size == index.size
             where = index if whole else index[rows]
             without = (expected if whole else expected[rows]) / effects[name][where]
-            observed: Floats = totals(where, events if whole else events[rows], levels[name])
+            observed = seen[name]
             mean: Floats = totals(where, without, levels[name])
             if sweep < SWEEPS - 2:
                 strength[name] = _strength(observed, mean)

@@ -27,6 +27,9 @@ UNKNOWN_AUDIENCE = UNKNOWN_USER
 ANY_PLACEMENT = "all"
 """placement_id where a report does not name one."""
 CELL = ("audience_id", "creative_id", "placement_id", "hour")
+GROUP = ("audience_id", "placement_id", "hour")
+"""Creatives compete for the impressions of one audience in one placement and hour."""
+EPOCH = date(1970, 1, 1)
 LATER_DAYS = 7
 """Days before a fit that trained models are scored on."""
 KEYS = ("landed_date", "impression_date", *CELL, "position")
@@ -188,20 +191,25 @@ def _report_log(reader: Reader, start: date, end: date) -> Log:
 
 
 def code(frame: pl.DataFrame, names: Sequence[str], levels: dict[str, list[Any]]) -> dict[str, Integers]:
-    """Codes of each column against given levels; -1 where a value is none of them."""
-    result = {}
-    for name in names:
-        table = pl.DataFrame(
-            {name: levels[name], "code": np.arange(len(levels[name]))}, schema={name: frame.schema[name], "code": pl.Int64}
-        )
-        result[name] = (
-            frame.select(name)
-            .join(table, on=name, how="left", maintain_order="left", nulls_equal=True)["code"]
-            .fill_null(-1)
-            .to_numpy()
-            .astype(np.int64)
-        )
-    return result
+    """Codes of each column against given levels: see `code_of`."""
+    return {name: code_of(frame[name], levels[name]) for name in names}
+
+
+def code_of(column: pl.Series, levels: Sequence[Any]) -> Integers:
+    """The place of each value among levels, none of them twice and numbers in order; -1 where it is none of them."""
+    if column.dtype == pl.String:
+        return column.cast(pl.Enum(levels), strict=False).to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+    known = np.asarray(levels, dtype=np.int64)
+    if not known.size:
+        return np.full(len(column), -1, dtype=np.int64)
+    values = column.cast(pl.Int64).fill_null(int(known[0]) - 1).to_numpy()
+    place = np.minimum(np.searchsorted(known, values), known.size - 1)
+    return np.where(known[place] == values, place, -1).astype(np.int64)
+
+
+def day_numbers(frame: pl.DataFrame, column: str) -> Integers:
+    """Days since EPOCH."""
+    return frame[column].cast(pl.Int32).to_numpy().astype(np.int64)
 
 
 def totals(index: Integers, weights: Floats, size: int) -> Floats:
