@@ -171,11 +171,12 @@ def audience_reach(reader: Reader, day: date) -> Reach:
     """Count users by their first audience by priority, as of `day`."""
     log = reader.log_as_of("audiences", day, ["user_id", "audience_id", "priority", "is_holdout"])
     first = (
-        log.filter(pl.col("audience_id").is_not_null())
+        log.lazy()
+        .filter(pl.col("audience_id").is_not_null())
         .sort("user_id", "priority", "audience_id")
         .unique("user_id", keep="first", maintain_order=True)
     )
-    sums = first.group_by("audience_id").agg(users=pl.len(), free=(~pl.col("is_holdout")).sum()).sort("audience_id")
+    sums = first.group_by("audience_id").agg(users=pl.len(), free=(~pl.col("is_holdout")).sum()).sort("audience_id").collect()
     return Reach(
         {row["audience_id"]: float(row["users"]) for row in sums.to_dicts()},
         {row["audience_id"]: float(row["free"]) for row in sums.to_dicts()},

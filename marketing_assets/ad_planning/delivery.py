@@ -72,7 +72,7 @@ class Deliveries:
 def planned_groups(plan: pl.DataFrame) -> pl.DataFrame:
     """as_of_date, plan_id, GROUP, planned of ad_plan rows."""
     key = ["as_of_date", "plan_id", *GROUP]
-    return plan.group_by(key).agg(planned=pl.col("planned_impressions").sum()).sort(key)
+    return plan.lazy().group_by(key).agg(planned=pl.col("planned_impressions").sum()).sort(key).collect()
 
 
 def as_delivered(
@@ -87,13 +87,15 @@ def as_delivered(
     if not factor:
         return rates
     found = pl.col("available_impressions") * pl.col("audience_id").replace_strict(factor, default=1.0, return_dtype=pl.Float64)
-    groups = rates.group_by(GROUP).agg(pl.col("available_impressions").max())
+    groups = rates.lazy().group_by(GROUP).agg(pl.col("available_impressions").max())
     hour = ["placement_id", "hour"]
     scale = groups.group_by(hour).agg(scale=(pl.col("available_impressions").sum() / found.sum()).clip(0, 1))
     return (
-        rates.join(scale, on=hour, how="left", maintain_order="left")
+        rates.lazy()
+        .join(scale, on=hour, how="left", maintain_order="left")
         .with_columns(available_impressions=found * pl.col("scale"))
         .drop("scale")
+        .collect()
     )
 
 
@@ -102,11 +104,12 @@ def supply_factors(
 ) -> dict[str, float]:
     """Audience -> how many times the forecast of `rates` was on offer on the days of `delivered`, of audiences plans bought."""
     # a placement in which nothing at all was bought under a plan is bought by other means: it says nothing
-    carried_out = delivered.select("impression_date", "plan_id", "placement_id").unique()
-    offered = rates.group_by(GROUP).agg(pl.col("available_impressions").max())
+    carried_out = delivered.lazy().select("impression_date", "plan_id", "placement_id").unique()
+    offered = rates.lazy().group_by(GROUP).agg(pl.col("available_impressions").max())
     rows = (
-        planned.join(carried_out, on=["plan_id", "placement_id"])
-        .join(delivered, on=["impression_date", "plan_id", *GROUP], how="left")
+        planned.lazy()
+        .join(carried_out, on=["plan_id", "placement_id"])
+        .join(delivered.lazy(), on=["impression_date", "plan_id", *GROUP], how="left")
         .join(offered, on=GROUP)
         .with_columns(
             pl.col("delivered").fill_null(0).cast(pl.Float64),
@@ -115,6 +118,7 @@ def supply_factors(
         )
         .filter(pl.col("expected") > 0)
         .sort("audience_id", "impression_date", "plan_id", *GROUP[1:])
+        .collect()
     )
     if rows.is_empty():
         return {}

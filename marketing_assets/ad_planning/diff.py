@@ -29,15 +29,15 @@ def plan_difference(
     if previous.is_empty() and plan.is_empty():
         return pl.DataFrame(schema=schema)
 
-    def totals(frame: pl.DataFrame, suffix: str) -> pl.DataFrame:
-        return frame.group_by(CELL).agg(
+    def totals(frame: pl.DataFrame, suffix: str) -> pl.LazyFrame:
+        return frame.lazy().group_by(CELL).agg(
             pl.col("planned_impressions").sum().alias(f"impressions{suffix}"),
             pl.col("planned_spend").sum().alias(f"spend{suffix}"),
         )
 
-    def inputs(frame: pl.DataFrame, suffix: str) -> pl.DataFrame:
+    def inputs(frame: pl.DataFrame, suffix: str) -> pl.LazyFrame:
         weight = pl.col("available_impressions")
-        return frame.group_by(CELL).agg(
+        return frame.lazy().group_by(CELL).agg(
             ((pl.col("ctr") * pl.col("cvr") * pl.col("value_per_conversion") * weight).sum() / weight.sum()).alias(
                 f"worth{suffix}"
             ),
@@ -76,7 +76,7 @@ def plan_difference(
         reason=reason,
         input_change=largest,
     )
-    return rows.select(pl.col(name).cast(kind) for name, kind in schema.items())
+    return rows.select(pl.col(name).cast(kind) for name, kind in schema.items()).collect()
 
 
 def _relative(name: str) -> pl.Expr:

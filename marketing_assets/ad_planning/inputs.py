@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 import scipy.sparse as sp
 
-from marketing_assets.response.statistics import GROUP, UNKNOWN_AUDIENCE
+from marketing_assets.response.statistics import GROUP, UNKNOWN_AUDIENCE, code_of
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -125,12 +125,15 @@ class Cells:
     @cached_property
     def group(self) -> Integers:
         """Group of each cell, numbered in order of the group's key."""
-        return self.frame.select(pl.struct(GROUP).rank("dense").cast(pl.Int64) - 1).to_series().to_numpy().astype(np.int64)
+        numbered = self.groups.lazy().select(GROUP).with_row_index("group")
+        found = self.frame.lazy().select(GROUP).join(numbered, on=GROUP, how="left", maintain_order="left").select("group").collect()
+        return found["group"].to_numpy().astype(np.int64)
 
     @cached_property
     def groups(self) -> pl.DataFrame:
         """GROUP, available_impressions and creatives (number of cells), one row per group, in order."""
-        return self.frame.group_by(GROUP).agg(pl.col("available_impressions").max(), creatives=pl.len()).sort(GROUP)
+        grouped = self.frame.lazy().group_by(GROUP).agg(pl.col("available_impressions").max(), creatives=pl.len())
+        return grouped.sort(GROUP).collect()
 
     @cached_property
     def available(self) -> Floats:
@@ -146,12 +149,8 @@ class Cells:
 
     def by(self, column: str) -> tuple[list[object], Integers]:
         """Levels of a column in order and each cell's index; -1 for null."""
-        levels = self.frame[column].drop_nulls().unique().sort().to_list()
-        table = pl.DataFrame(
-            {column: levels, "index": range(len(levels))}, schema={column: self.frame.schema[column], "index": pl.Int64}
-        )
-        index = self.frame.select(column).join(table, on=column, how="left", maintain_order="left")["index"].fill_null(-1)
-        return levels, index.to_numpy().astype(np.int64)
+        levels = self.frame[column].unique().drop_nulls().sort().to_list()
+        return levels, code_of(self.frame[column], levels)
 
 
 def indicator(index: Integers, rows: int, weights: Floats | None = None) -> sp.csr_array:

@@ -25,16 +25,18 @@ def campaign_proposals(
     creative brings. The newest catalogue entry by `day` names the category.
     """
     schema = polars_schema("campaign_proposals")
+    offered = rates.lazy()
     known = (
-        items.filter(pl.col("as_of_date") <= day)
+        items.lazy()
+        .filter(pl.col("as_of_date") <= day)
         .unique("item_id", keep="last", maintain_order=True)
         .select("item_id", "category")
     )
-    rows = rates.join(known, on="item_id", how="left").with_columns(
+    rows = offered.join(known, on="item_id", how="left").with_columns(
         subject_type=pl.when(pl.col("category").is_not_null()).then(pl.lit("category")).otherwise(pl.lit("item")),
         subject=pl.coalesce("category", "item_id", "creative_id"),
     )
-    sizes = pl.DataFrame(
+    sizes = pl.LazyFrame(
         {"audience_id": list(users), "users": list(users.values())}, schema={"audience_id": pl.String, "users": pl.Float64}
     )
     weight = pl.col("available_impressions")
@@ -42,10 +44,10 @@ def campaign_proposals(
     def mean(name: str) -> pl.Expr:
         return (pl.col(name) * weight).sum() / weight.sum()
 
-    every = rates.join(sizes, on="audience_id").with_columns(rate=pl.col("ctr") * pl.col("cvr"))
+    every = offered.join(sizes, on="audience_id").with_columns(rate=pl.col("ctr") * pl.col("cvr"))
     usual = every.group_by("audience_id").agg(usual=mean("rate"))
     supply = (
-        rates.select("audience_id", "placement_id", "hour", "available_impressions")
+        offered.select("audience_id", "placement_id", "hour", "available_impressions")
         .unique()
         .group_by("audience_id")
         .agg(offered=pl.col("available_impressions").sum())
@@ -85,4 +87,4 @@ def campaign_proposals(
         ["subject_type", "subject"], keep="first", maintain_order=True
     )
     ranked = best.sort(pl.col("net") * -1, "subject_type", "subject").head(store.ad_planning.proposals)
-    return ranked.select(pl.col(name).cast(kind) for name, kind in schema.items())
+    return ranked.select(pl.col(name).cast(kind) for name, kind in schema.items()).collect()
