@@ -65,13 +65,17 @@ def poisson_weights(generator: np.random.Generator, replicates: int, clusters: i
     return weights
 
 
-def cluster_weights(clusters: pl.Series, replicates: int, seed: int) -> npt.NDArray[np.uint8]:
+def cluster_starts(clusters: pl.Series, seed: int) -> npt.NDArray[np.uint64]:
+    """Where each cluster's weights start: a hash of its name and the seed."""
+    names = clusters.cast(pl.String).fill_null("")
+    return (salted_share(names, f"bootstrap-{seed}").to_numpy() * 2.0**53).astype(np.uint64) << np.uint64(11)
+
+
+def cluster_weights(start: npt.NDArray[np.uint64], replicates: int) -> npt.NDArray[np.uint8]:
     """Poisson(1) bootstrap weights of each cluster, clusters x replicates: the same for a cluster wherever it is met.
 
-    16 bits a weight from SplitMix64 (Steele, Lea and Flood 2014), started at a hash of the cluster's name and the seed.
+    start: of `cluster_starts`. 16 bits a weight from SplitMix64 (Steele, Lea and Flood 2014).
     """
-    names = clusters.cast(pl.String).fill_null("")
-    start = (salted_share(names, f"bootstrap-{seed}").to_numpy() * 2.0**53).astype(np.uint64) << np.uint64(11)
     steps = np.arange((replicates + 3) // 4, dtype=np.uint64)
     mixed = scattered(start[:, None] + steps[None, :] * np.uint64(0x9E3779B97F4A7C15))
     weights: npt.NDArray[np.uint8] = _poisson_table()[np.ascontiguousarray(mixed).astype("<u8").view("<u2")[:, :replicates]]
@@ -94,6 +98,9 @@ def _resampled(
     distinct = clusters.unique().sort()
     numbers = pl.DataFrame({"name": distinct}).with_row_index("number")
     number = pl.DataFrame({"name": clusters}).join(numbers, on="name", nulls_equal=True, maintain_order="left")["number"].to_numpy()
+    is_asked = np.bincount(number[np.repeat(np.isin(np.arange(counts.size), chosen), counts)], minlength=distinct.len()) > 0
+    start = np.zeros(distinct.len(), dtype=np.uint64)
+    start[is_asked] = cluster_starts(distinct.filter(pl.Series(is_asked)), seed)
     position = 0
     while position < chosen.size:
         upto = int(np.searchsorted(np.cumsum(counts[chosen[position:]]), _ROWS_AT_ONCE, side="right"))
@@ -104,7 +111,7 @@ def _resampled(
         of_rows = number[rows]
         is_met = np.bincount(of_rows, minlength=distinct.len()) > 0
         column = (np.cumsum(is_met) - 1)[of_rows]
-        weights = cluster_weights(distinct.filter(pl.Series(is_met)), replicates, seed).astype(np.float64)
+        weights = cluster_weights(start[is_met], replicates).astype(np.float64)
         shape = (part.size, weights.shape[0])
         found = []
         for of in values:
@@ -166,7 +173,10 @@ def clustered_sums(
     if not counted.all():
         keep = pl.Series(counted)
         cell, cluster, num, den = cell.filter(keep), cluster.filter(keep), num[counted], den[counted]
-    cells, at, counts = np.unique(cell.to_numpy(), return_inverse=True, return_counts=True)
+    number = cell.to_numpy()
+    first = np.flatnonzero(np.concatenate([np.ones(min(number.size, 1), dtype=bool), number[1:] != number[:-1]]))
+    cells, counts = number[first], np.diff(first, append=number.size)
+    at = np.repeat(np.arange(counts.size), counts)
     numerator, denominator = (np.bincount(at, of, counts.size).astype(np.float64) for of in (num, den))
     z = normal_quantile(level)
     low = np.full(counts.size, np.nan)
