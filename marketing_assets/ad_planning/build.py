@@ -27,10 +27,10 @@ from marketing_assets.ad_planning.proposals import campaign_proposals
 from marketing_assets.ad_planning.risk import probability_of_target
 from marketing_assets.ad_planning.rounding import whole_impressions
 from marketing_assets.ad_planning.solve import Model, Solution, used, without_overrides
-from marketing_assets.config import ACTIVE_DAYS, GATE_DAYS, PLAN_DAYS, Store
+from marketing_assets.config import ACTIVE_DAYS, GATE_DAYS, KEYFRAME_DAYS, PLAN_DAYS, Store
 from marketing_assets.response.calibration import calibration_verdict
 from marketing_assets.response.supply import AsKnown, read_landed
-from marketing_assets.warehouse import Built, Reader, polars_schema
+from marketing_assets.warehouse import Built, Reader, days_between, polars_schema
 
 TABLES = (
     "ad_plan",
@@ -55,6 +55,7 @@ class Facts:
     calibration: pl.DataFrame
     items: pl.DataFrame
     deliveries: Deliveries
+    reach: dict[date, Reach]
 
 
 def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
@@ -73,9 +74,11 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
     planned = planned_groups(reader.window("ad_plan", days[0] - timedelta(days=PLAN_DAYS), before, PLANNED))
     parts: dict[str, list[pl.DataFrame]] = {name: [pl.DataFrame(schema=polars_schema(name))] for name in TABLES}
     metrics: dict[date, dict[str, float]] = {}
+    plans, offered = [previous], []
     for day in days:
         if day in by_day and facts is not None:
-            made = plan_day(reader, day, by_day[day], by_day.get(day - timedelta(days=1)), previous, planned, facts, store)
+            made, found = plan_day(reader, day, by_day[day], previous, planned, facts, store)
+            offered += found
         else:
             made = {
                 "ad_plan_runs": _runs(day, status="no_inputs", note="no response rates: nothing is known of tomorrow's cells")
@@ -84,6 +87,7 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
             parts[name].append(frame)
         previous = made.get("ad_plan", pl.DataFrame(schema=polars_schema("ad_plan")))
         planned = pl.concat([planned, planned_groups(previous)])
+        plans.append(previous)
         run = made["ad_plan_runs"].row(0, named=True)
         metrics[day] = {
             "cells": float(previous.height),
@@ -91,6 +95,11 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
             "expected_conversions": float(previous["expected_conversions"].sum()),
             "solver_seconds": float(run["seconds"]),
         }
+    if offered and facts is not None:
+        behind = pl.concat(offered)
+        parts["plan_diff"].append(plan_difference(pl.concat(plans), behind, rates))
+        free = {day: reach.free for day, reach in facts.reach.items()}
+        parts["campaign_proposals"].append(campaign_proposals(behind, facts.items, free, store))
     sources = ("impressions", "ad_reports", "placements")
     degraded = (
         {}
@@ -121,6 +130,7 @@ def read_facts(reader: Reader, days: Sequence[date]) -> Facts:
         calibration=reader.window("response_calibration", days[0] - timedelta(days=GATE_DAYS), end),
         items=_categories(reader, days),
         deliveries=Deliveries.read(reader, days),
+        reach=audience_reach(reader, days),
     )
 
 
@@ -167,20 +177,34 @@ class Reach:
         return {name: self.free.get(name, 0.0) / users for name, users in self.users.items() if users > 0}
 
 
-def audience_reach(reader: Reader, day: date) -> Reach:
-    """Count users by their first audience by priority, as of `day`."""
-    log = reader.log_as_of("audiences", day, ["user_id", "audience_id", "priority", "is_holdout"])
-    first = (
+def audience_reach(reader: Reader, days: Sequence[date]) -> dict[date, Reach]:
+    """Users by their first audience by priority, as of each of `days`: see `Reader.log_as_of`, of all days in one go."""
+    start, store = reader.keyframe_before(days[0]), reader.store
+    dates = days_between(start, days[-1])
+    keyframe = [store.cadence_day_before(day, KEYFRAME_DAYS) + timedelta(days=KEYFRAME_DAYS) for day in dates]
+    log = reader.window("audiences", start, days[-1], ["as_of_date", "user_id", "audience_id", "priority", "is_holdout"])
+    entry = ["user_id", "as_of_date"]
+    stated = (
         log.lazy()
+        .sort(*entry, pl.col("audience_id").is_null(), "priority", "audience_id")
+        .unique(entry, keep="first", maintain_order=True)
+        .join(pl.LazyFrame({"as_of_date": dates, "keyframe": keyframe}), on="as_of_date", how="left", maintain_order="left")
+        .with_columns(until=pl.min_horizontal(pl.col("as_of_date").shift(-1).over("user_id"), "keyframe"), free=~pl.col("is_holdout"))
         .filter(pl.col("audience_id").is_not_null())
-        .sort("user_id", "priority", "audience_id")
-        .unique("user_id", keep="first", maintain_order=True)
     )
-    sums = first.group_by("audience_id").agg(users=pl.len(), free=(~pl.col("is_holdout")).sum()).sort("audience_id").collect()
-    return Reach(
-        {row["audience_id"]: float(row["users"]) for row in sums.to_dicts()},
-        {row["audience_id"]: float(row["free"]) for row in sums.to_dicts()},
-    )
+    counts = [
+        stated.select("audience_id", pl.col(when).alias("day"), users=pl.lit(sign, pl.Int64), free=pl.col("free").cast(pl.Int64) * sign)
+        for when, sign in (("as_of_date", 1), ("until", -1))
+    ]
+    moved = pl.concat(counts).group_by("audience_id", "day").agg(pl.col("users", "free").sum()).sort("audience_id", "day").collect()
+    reach = {day: Reach({}, {}) for day in days}
+    for part in moved.partition_by("audience_id", maintain_order=True):
+        users, free = part["users"].cum_sum().to_list(), part["free"].cum_sum().to_list()
+        at = (part["day"].search_sorted(pl.Series(days), side="right").cast(pl.Int64) - 1).to_list()
+        for day, place in zip(days, at, strict=True):
+            if place >= 0 and users[place]:
+                reach[day].users[part["audience_id"][0]], reach[day].free[part["audience_id"][0]] = float(users[place]), float(free[place])
+    return reach
 
 
 def limits_of(day: date, facts: Facts, reach: Reach, previous: pl.DataFrame, store: Store) -> Limits:
@@ -266,33 +290,26 @@ def plan_day(
     reader: Reader,
     day: date,
     rates: pl.DataFrame,
-    rates_before: pl.DataFrame | None,
     previous: pl.DataFrame,
     planned: pl.DataFrame,
     facts: Facts,
     store: Store,
-) -> dict[str, pl.DataFrame]:
-    """Every table's rows of one day."""
+) -> tuple[dict[str, pl.DataFrame], list[pl.DataFrame]]:
+    """The tables' rows of one day that need no other day's, and the rates its plan rests on, where there is one."""
     started = time.perf_counter()
     settings = store.ad_planning
     verdict = calibration_verdict(facts.calibration.filter(pl.col("as_of_date") <= day), day, store.response)
     if not verdict.is_calibrated:
         note = "response rates do not meet what happened, so no plan rests on them: " + "; ".join(verdict.reasons)
-        return {"ad_plan_runs": _runs(day, status="refused", note=note, seconds=time.perf_counter() - started)}
-    reach = audience_reach(reader, day)
+        return {"ad_plan_runs": _runs(day, status="refused", note=note, seconds=time.perf_counter() - started)}, []
+    reach = facts.reach[day]
     lately = planned.filter(pl.col("as_of_date") >= day - timedelta(days=PLAN_DAYS))
     rates = as_delivered(rates, lately, facts.deliveries.on(day), reach.free_share)
     limits = limits_of(day, facts, reach, previous, store)
     cells = _cells(rates, limits, reach, store)
     if cells is None:
-        return {
-            "ad_plan_runs": _runs(
-                day,
-                status="no_inputs",
-                note="no cell is on offer tomorrow, or all are excluded",
-                seconds=time.perf_counter() - started,
-            )
-        }
+        note = "no cell is on offer tomorrow, or all are excluded"
+        return {"ad_plan_runs": _runs(day, status="no_inputs", note=note, seconds=time.perf_counter() - started)}, []
     model = Model(cells, limits)
     solution = model.solve()
     x = solution.x
@@ -322,13 +339,11 @@ def plan_day(
         seconds=time.perf_counter() - started,
     )
     made = {"ad_plan": plan, "ad_plan_constraints": constraints, "ad_plan_scenarios": scenarios, "ad_plan_runs": run}
-    made["plan_diff"] = plan_difference(day, plan, previous, rates, rates_before)
-    made["campaign_proposals"] = campaign_proposals(day, rates, facts.items, reach.free, store)
     if settings.user_level_placements:
         from marketing_assets.ad_planning.user_rows import user_plan_rows
 
         made["user_ad_plan"] = user_plan_rows(reader, day, rates, store)
-    return made
+    return made, [rates]
 
 
 def _cells(rates: pl.DataFrame, limits: Limits, reach: Reach, store: Store) -> Cells | None:

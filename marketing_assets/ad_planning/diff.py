@@ -5,8 +5,6 @@ What belongs here: comparing two plans and the rates behind them. What does not:
 
 from __future__ import annotations
 
-from datetime import date
-
 import polars as pl
 
 from marketing_assets.warehouse import polars_schema
@@ -16,28 +14,24 @@ SMALLEST_CHANGE = 0.05
 """Changes of an input below this share are not called a reason."""
 
 
-def plan_difference(
-    day: date, plan: pl.DataFrame, previous: pl.DataFrame, rates: pl.DataFrame, rates_before: pl.DataFrame | None
-) -> pl.DataFrame:
+def plan_difference(plans: pl.DataFrame, rates: pl.DataFrame, issued: pl.DataFrame) -> pl.DataFrame:
     """plan_diff rows: audience, creative and placement whose impressions changed, with the input that moved most.
 
-    Hours are summed: an hour's shift within a placement is no change of plan. Reasons: 'new' or 'gone' (the cell was or is
+    plans: ad_plan rows of a window and of the day before it; rates: those that the plans of the window rest on, of the days
+    compared; issued: response_rates from the day before the window on. Hours are summed: an hour's shift within a placement is no
+    change of plan. Reasons: 'new' or 'gone' (the cell was or is
     no longer on offer), 'value' (p q v), 'price' or 'supply' where that input changed most and by more than
     SMALLEST_CHANGE, else 'competition': other cells changed, and the budget went there.
     """
     schema = polars_schema("plan_diff")
-    if previous.is_empty() and plan.is_empty():
-        return pl.DataFrame(schema=schema)
-
-    def totals(frame: pl.DataFrame, suffix: str) -> pl.LazyFrame:
-        return frame.lazy().group_by(CELL).agg(
-            pl.col("planned_impressions").sum().alias(f"impressions{suffix}"),
-            pl.col("planned_spend").sum().alias(f"spend{suffix}"),
-        )
+    key = ["as_of_date", *CELL]
+    a_day_on = pl.col("as_of_date").dt.offset_by("1d")
+    total = plans.lazy().group_by(key).agg(impressions=pl.col("planned_impressions").sum(), spend=pl.col("planned_spend").sum())
+    before = total.select(a_day_on, *CELL, impressions_before="impressions", spend_before="spend")
 
     def inputs(frame: pl.DataFrame, suffix: str) -> pl.LazyFrame:
         weight = pl.col("available_impressions")
-        return frame.lazy().group_by(CELL).agg(
+        return frame.lazy().group_by(key).agg(
             ((pl.col("ctr") * pl.col("cvr") * pl.col("value_per_conversion") * weight).sum() / weight.sum()).alias(
                 f"worth{suffix}"
             ),
@@ -45,13 +39,14 @@ def plan_difference(
             weight.sum().alias(f"supply{suffix}"),
         )
 
-    rates_before = rates.clear() if rates_before is None else rates_before
     both = (
-        totals(plan, "")
-        .join(totals(previous, "_before"), on=CELL, how="full", coalesce=True)
+        total.join(before, on=key, how="full", coalesce=True)
+        .join(rates.lazy().select("as_of_date").unique(), on="as_of_date", how="semi")
         .with_columns(pl.col("impressions", "spend", "impressions_before", "spend_before").fill_null(0.0))
+        .join(inputs(rates, ""), on=key, how="left")
+        .join(inputs(issued, "_before").with_columns(a_day_on), on=key, how="left")
+        .sort(key)
     )
-    both = both.join(inputs(rates, ""), on=CELL, how="left").join(inputs(rates_before, "_before"), on=CELL, how="left").sort(CELL)
     changes = [_relative(name) for name in ("worth", "price", "supply")]
     moved = both.with_columns(*changes)
     largest = pl.max_horizontal("worth_change", "price_change", "supply_change")
@@ -69,8 +64,7 @@ def plan_difference(
         .otherwise(pl.lit("supply"))
     )
     rows = moved.filter((pl.col("impressions") - pl.col("impressions_before")).abs() > 1e-6).with_columns(
-        as_of_date=pl.lit(day),
-        plan_id=pl.lit(f"plan-{day}"),
+        plan_id=pl.concat_str(pl.lit("plan-"), pl.col("as_of_date").cast(pl.String)),
         impressions_change=pl.col("impressions") - pl.col("impressions_before"),
         spend_change=pl.col("spend") - pl.col("spend_before"),
         reason=reason,
