@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 
 from marketing_assets.ad_planning import Cells, Limits, Model, Override, build_ad_plan, solve_plan, user_level, user_prices
 from marketing_assets.ad_planning import solve as solve_module
-from marketing_assets.ad_planning.build import TABLES
+from marketing_assets.ad_planning.build import TABLES, audience_reach
 from marketing_assets.ad_planning.constraints import all_blocks
 from marketing_assets.ad_planning.objective import repetition
 from marketing_assets.ad_planning.risk import probability_of_target
@@ -24,7 +24,7 @@ from marketing_assets.ad_planning.rounding import whole_impressions
 from marketing_assets.ad_planning.solve import used
 from marketing_assets.ad_planning.user_level import solve_users
 from marketing_assets.ad_planning.user_problem import Prices, UserProblem, upper_bound
-from marketing_assets.config import Store
+from marketing_assets.config import KEYFRAME_DAYS, Store
 from marketing_assets.warehouse import polars_schema, reader_over
 
 DAY = date(2026, 3, 10)
@@ -623,6 +623,33 @@ def test_a_plan_says_what_of_its_target_was_too_dear() -> None:
     assert "budget +" in overspent["note"]
     within, given = planned(**small, most_per_conversion=0.5)
     assert "budget" not in within["note"] and "are not sought" in within["note"] and given["used_value"] < 0.95
+
+
+def test_reach_of_a_window_is_what_the_log_says_each_day() -> None:
+    """Users change audiences, leave them, belong to two at once, and are stated anew, or no more, on keyframes."""
+    rng, store = np.random.default_rng(5), shop()
+    days = [DAY + timedelta(days=number) for number in range(70)]
+    users = np.arange(40)
+    rows = []
+    for number, day in enumerate(days):
+        is_keyframe = number == 0 or store.is_cadence_day(day, KEYFRAME_DAYS)
+        users = users[rng.random(users.size) < 0.9] if is_keyframe else users
+        for user in users if is_keyframe else users[rng.random(users.size) < 0.1]:
+            chosen = rng.choice(3, size=rng.integers(0, 3), replace=False)
+            for priority, audience in enumerate(chosen):
+                rows.append((day, f"u{user:03}", f"a{audience}", int(priority), bool(user % 5 == 0), day))
+            if not chosen.size:
+                rows.append((day, f"u{user:03}", None, None, bool(user % 5 == 0), day))
+    log = pl.DataFrame(rows, schema=["as_of_date", "user_id", "audience_id", "priority", "is_holdout", "issued_date"], orient="row")
+    log = log.select(pl.col(name).cast(kind) for name, kind in polars_schema("audiences").items())
+    reader = reader_over({"audiences": log}, store, days[-1])
+    found = audience_reach(reader, days[20:])
+    for day in days[20:]:
+        stated = reader.log_as_of("audiences", day).filter(pl.col("audience_id").is_not_null()).sort("user_id", "priority")
+        first = stated.unique("user_id", keep="first", maintain_order=True)
+        assert found[day].users == {name: float(count) for name, count in first["audience_id"].value_counts().iter_rows()}
+        free = first.filter(~pl.col("is_holdout"))["audience_id"].value_counts()
+        assert {name: count for name, count in found[day].free.items() if count} == {name: float(count) for name, count in free.iter_rows()}
 
 
 def test_uncalibrated_rates_are_refused_with_the_reason() -> None:

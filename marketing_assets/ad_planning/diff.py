@@ -19,9 +19,8 @@ def plan_difference(plans: pl.DataFrame, rates: pl.DataFrame, issued: pl.DataFra
 
     plans: ad_plan rows of a window and of the day before it; rates: those that the plans of the window rest on, of the days
     compared; issued: response_rates from the day before the window on. Hours are summed: an hour's shift within a placement is no
-    change of plan. Reasons: 'new' or 'gone' (the cell was or is
-    no longer on offer), 'value' (p q v), 'price' or 'supply' where that input changed most and by more than
-    SMALLEST_CHANGE, else 'competition': other cells changed, and the budget went there.
+    change of plan. Reasons: 'new' or 'gone' (the cell was or is no longer on offer), 'value' (p q v), 'price' or 'supply' where
+    that input changed most and by more than SMALLEST_CHANGE, else 'competition': other cells changed, and the budget went there.
     """
     schema = polars_schema("plan_diff")
     key = ["as_of_date", *CELL]
