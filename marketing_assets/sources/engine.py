@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+import duckdb
 import polars as pl
 
 if TYPE_CHECKING:
@@ -71,6 +73,10 @@ def json_kind(text: Any) -> Any:
     return ibis.ifelse(is_valid(text), kind(text), ibis.null("string"))
 
 
+_HELD: WeakKeyDictionary[duckdb.DuckDBPyConnection, dict[str, None]] = WeakKeyDictionary()
+"""Temporary tables by connection: asking the engine which there are takes longer than most of them took to make."""
+
+
 class Staging:
     """Temporary tables of one computation, under a common prefix. Making a new one drops what its last use left."""
 
@@ -78,15 +84,16 @@ class Staging:
         self.reader = reader
         self.prefix = f"staged_{prefix}_" if prefix else "staged_"
         self.counts: dict[str, int] = {}
-        found = reader.connection.execute("SELECT table_name FROM information_schema.tables WHERE table_catalog = 'temp'").fetchall()
-        for (name,) in found:
-            if name.startswith(self.prefix):
-                self.drop(name)
+        self.held = _HELD.setdefault(reader.connection, {})
+        for name in [name for name in self.held if name.startswith(self.prefix)]:
+            self.drop(name)
 
     def name(self, what: str) -> str:
         # counted by kind, so that one table more or less changes no other's name and no compiled text that names it
         self.counts[what] = self.counts.get(what, 0) + 1
-        return f"{self.prefix}{what}_{self.counts[what]}"
+        found = f"{self.prefix}{what}_{self.counts[what]}"
+        self.held[found] = None
+        return found
 
     def keep(self, rows: pl.DataFrame | ir.Table, what: str) -> ir.Table:
         """Compute an expression (or take a frame) once and hold its rows."""
@@ -117,8 +124,7 @@ class Staging:
     def drop(self, name: str) -> None:
         import contextlib
 
-        import duckdb
-
+        del self.held[name]
         for kind in ("TABLE", "VIEW"):
             with contextlib.suppress(duckdb.CatalogException):
                 self.reader.connection.execute(f"DROP {kind} IF EXISTS {name}")

@@ -185,7 +185,7 @@ def _read_group(
     import ibis
     import ibis.expr.operations as ops
 
-    view, rejects = staging.name("view"), staging.name("rejects")
+    view, rejects = staging.name("view"), (staging.name("rejects"), staging.name("scans"))
     listed = ", ".join(dict.fromkeys(file.file.name for file in files[:3])) + (", ..." if len(files) > 3 else "")
     try:
         landing, columns, carried = _view(staging, source, block, mapping, number, header, files, view, rejects)
@@ -234,7 +234,7 @@ def _view(
     header: tuple[str, ...],
     files: Sequence[Ready],
     view: str,
-    rejects: str,
+    rejects: tuple[str, str],
 ) -> tuple[ir.Table, Sequence[str], list[str]]:
     """Files as a table with landing_file and landing_hash; the columns expressions may use; the columns to carry along."""
     import ibis
@@ -261,8 +261,8 @@ def _view(
             escape='"' if is_csv else "",
             max_line_size=MAX_LINE_BYTES + 100,
             store_rejects=True,
-            rejects_table=rejects,
-            rejects_scan=f"{rejects}_scan",
+            rejects_table=rejects[0],
+            rejects_scan=rejects[1],
         )
     file_number = landing.landing_path.right(len(f"000000.{block.format}")).left(6).cast("int32")
     content = {name: landing[name] for name in own}
@@ -318,13 +318,13 @@ def _first_lines(error: Exception) -> str:
     return " ".join(str(error).split("\n")[:3])[:600]
 
 
-def _unread_lines(staging: Staging, rejects: str, files: Sequence[Ready], block: SourceBlock, number: int) -> pl.DataFrame:
+def _unread_lines(staging: Staging, rejects: tuple[str, str], files: Sequence[Ready], block: SourceBlock, number: int) -> pl.DataFrame:
     """landing_file, landing_hash, landing_line, source_error of every line the reader refused or the copy left out."""
-    errors = staging.table(rejects, _REJECTS)
-    scans = staging.table(f"{rejects}_scan", _SCANS).distinct()
+    errors = staging.table(rejects[0], _REJECTS)
+    scans = staging.table(rejects[1], _SCANS).distinct()
     joined = errors.join(scans, ["scan_id", "file_id"])
     found = staging.reader.frame(joined.select("file_path", "line", "csv_line", "error_type", "error_message"))
-    for name in (rejects, f"{rejects}_scan"):
+    for name in rejects:
         staging.drop(name)
     by_path = {str(file.path): int(file.path.name[:6]) for file in files}
     rows = (

@@ -308,10 +308,11 @@ class Warehouse:
             return
         frame = pl.DataFrame([vars(self.ledger[key]) for key in self._undo], schema=LEDGER_SCHEMA, orient="row")
         self.connection.register("incoming", frame.to_arrow())
-        self.connection.execute(
-            "DELETE FROM partition_ledger USING incoming WHERE partition_ledger.table_name = incoming.table_name "
-            "AND partition_ledger.partition_date = incoming.partition_date"
-        )
+        if any(before is not None for before in self._undo.values()):
+            self.connection.execute(
+                "DELETE FROM partition_ledger USING incoming WHERE partition_ledger.table_name = incoming.table_name "
+                "AND partition_ledger.partition_date = incoming.partition_date"
+            )
         self.connection.execute("INSERT INTO partition_ledger BY NAME SELECT * FROM incoming")
         self.connection.unregister("incoming")
 
