@@ -43,6 +43,13 @@ TABLES = (
 )
 
 
+BEHIND = (
+    "as_of_date", "audience_id", "creative_id", "placement_id", "hour", "item_id", "available_impressions", "ctr", "cvr",
+    "value_per_conversion", "cost_per_impression",
+)  # fmt: skip
+"""Columns of the rates behind a plan that are kept until the window's plans are compared."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What the window's days need beside the rates, read once: spend by landed day, campaigns, overrides, stock,
@@ -343,7 +350,7 @@ def plan_day(
         from marketing_assets.ad_planning.user_rows import user_plan_rows
 
         made["user_ad_plan"] = user_plan_rows(reader, day, rates, store)
-    return made, [rates]
+    return made, [rates.select(BEHIND)]
 
 
 def _cells(rates: pl.DataFrame, limits: Limits, reach: Reach, store: Store) -> Cells | None:
