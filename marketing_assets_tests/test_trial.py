@@ -26,7 +26,7 @@ from marketing_assets.control import Verdict, read_requests, request_file, reque
 from marketing_assets.pipeline import steps_of, steps_to_remake
 from marketing_assets.running import run_days
 from marketing_assets.sample_shop import Decisions, KnowingShop, SampleShop
-from marketing_assets.trial import TrialError, act_on_verdicts, run_trial, verdicts_of
+from marketing_assets.trial import TrialError, act_on_verdicts, loop, run_trial, verdicts_of
 from marketing_assets.trial.arms import (
     SystemDecisions,
     ad_conversions,
@@ -266,6 +266,18 @@ def test_the_target_is_counted_from_what_ads_brought() -> None:
     })  # fmt: skip
     assert ad_conversions(reader_over({"attributed_conversions": credited}, store, days[-1]), days) == (0.75, 30.0)
     assert ad_conversions(reader_over({}, store, days[-1]), days) == (0.0, 0.0)
+
+
+def test_the_system_s_plans_seek_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From what ads brought in the warm-up to the limits of the plans that were carried out."""
+    monkeypatch.setattr(loop, "ad_conversions", lambda reader, days: (0.02, 30.0))
+    settings = {**QUICK, "ad_planning": _store(ad_planning={"daily_budget": 10.0}).ad_planning}
+    plan = Plan(1, warm_up_days=4, conversion_target=1.5, conversion_worth=0.5, settings=settings)
+    loop.live_seed(shop_class(TINY), 1, plan, tmp_path, lambda text: None)
+    with opened(tmp_path / loop.SYSTEM, store_of(tmp_path / loop.SYSTEM, settings)) as warehouse:
+        newest = max(day for table, day in warehouse.ledger if table == "ad_plan_constraints")
+        limits = warehouse.reader(newest).window("ad_plan_constraints", newest, newest)
+    assert limits.filter(pl.col("constraint_name") == "target_conversions")["limit_value"].to_list() == pytest.approx([0.03])
 
 
 def test_a_shop_s_own_target_stands() -> None:
