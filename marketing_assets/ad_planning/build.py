@@ -27,10 +27,11 @@ from marketing_assets.ad_planning.proposals import campaign_proposals
 from marketing_assets.ad_planning.risk import probability_of_target
 from marketing_assets.ad_planning.rounding import whole_impressions
 from marketing_assets.ad_planning.solve import Model, Solution, used, without_overrides
-from marketing_assets.config import ACTIVE_DAYS, GATE_DAYS, KEYFRAME_DAYS, PLAN_DAYS, Store
+from marketing_assets.config import ACTIVE_DAYS, GATE_DAYS, PLAN_DAYS, Store
+from marketing_assets.response.audience import named_until
 from marketing_assets.response.calibration import calibration_verdict
 from marketing_assets.response.supply import AsKnown, read_landed
-from marketing_assets.warehouse import Built, Reader, days_between, polars_schema
+from marketing_assets.warehouse import Built, Reader, polars_schema
 
 TABLES = (
     "ad_plan",
@@ -41,7 +42,6 @@ TABLES = (
     "campaign_proposals",
     "user_ad_plan",
 )
-
 
 BEHIND = (
     "as_of_date", "audience_id", "creative_id", "placement_id", "hour", "item_id", "available_impressions", "ctr", "cvr",
@@ -84,8 +84,9 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
     plans, offered = [previous], []
     for day in days:
         if day in by_day and facts is not None:
-            made, found = plan_day(reader, day, by_day[day], previous, planned, facts, store)
-            offered += found
+            made, behind = plan_day(reader, day, by_day[day], previous, planned, facts, store)
+            if behind is not None:
+                offered.append(behind)
         else:
             made = {
                 "ad_plan_runs": _runs(day, status="no_inputs", note="no response rates: nothing is known of tomorrow's cells")
@@ -103,10 +104,10 @@ def build_ad_plan(reader: Reader, days: Sequence[date], store: Store) -> Built:
             "solver_seconds": float(run["seconds"]),
         }
     if offered and facts is not None:
-        behind = pl.concat(offered)
-        parts["plan_diff"].append(plan_difference(pl.concat(plans), behind, rates))
+        every = pl.concat(offered)
+        parts["plan_diff"].append(plan_difference(pl.concat(plans), every, rates))
         free = {day: reach.free for day, reach in facts.reach.items()}
-        parts["campaign_proposals"].append(campaign_proposals(behind, facts.items, free, store))
+        parts["campaign_proposals"].append(campaign_proposals(every, facts.items, free, store))
     sources = ("impressions", "ad_reports", "placements")
     degraded = (
         {}
@@ -185,32 +186,22 @@ class Reach:
 
 
 def audience_reach(reader: Reader, days: Sequence[date]) -> dict[date, Reach]:
-    """Users by their first audience by priority, as of each of `days`: see `Reader.log_as_of`, of all days in one go."""
-    start, store = reader.keyframe_before(days[0]), reader.store
-    dates = days_between(start, days[-1])
-    keyframe = [store.cadence_day_before(day, KEYFRAME_DAYS) + timedelta(days=KEYFRAME_DAYS) for day in dates]
-    log = reader.window("audiences", start, days[-1], ["as_of_date", "user_id", "audience_id", "priority", "is_holdout"])
-    entry = ["user_id", "as_of_date"]
-    stated = (
-        log.lazy()
-        .sort(*entry, pl.col("audience_id").is_null(), "priority", "audience_id")
-        .unique(entry, keep="first", maintain_order=True)
-        .join(pl.LazyFrame({"as_of_date": dates, "keyframe": keyframe}), on="as_of_date", how="left", maintain_order="left")
-        .with_columns(until=pl.min_horizontal(pl.col("as_of_date").shift(-1).over("user_id"), "keyframe"), free=~pl.col("is_holdout"))
-        .filter(pl.col("audience_id").is_not_null())
-    )
-    counts = [
-        stated.select("audience_id", pl.col(when).alias("day"), users=pl.lit(sign, pl.Int64), free=pl.col("free").cast(pl.Int64) * sign)
-        for when, sign in (("as_of_date", 1), ("until", -1))
-    ]
-    moved = pl.concat(counts).group_by("audience_id", "day").agg(pl.col("users", "free").sum()).sort("audience_id", "day").collect()
+    """Users by their first audience by priority, as of each of `days`: those named by then less those whose entry ended."""
+    log = reader.table("audiences")
+    named = named_until(log.filter(log.as_of_date.between(reader.keyframe_before(days[0]), days[-1])), reader.store.anchor)
+    named = named.filter(named.of_user.notnull())
+    moves = []
+    for when, sign in ((named.as_of_date, 1), (named.until, -1)):
+        counts = reader.frame(named.group_by("of_user", day=when).agg(users=named.count(), free=(~named.is_holdout).sum()))
+        moves.append(counts.select("of_user", "day", pl.col("users", "free") * sign))
+    moved = pl.concat(moves).group_by("of_user", "day").agg(pl.col("users", "free").sum()).sort("of_user", "day")
     reach = {day: Reach({}, {}) for day in days}
-    for part in moved.partition_by("audience_id", maintain_order=True):
-        users, free = part["users"].cum_sum().to_list(), part["free"].cum_sum().to_list()
-        at = (part["day"].search_sorted(pl.Series(days), side="right").cast(pl.Int64) - 1).to_list()
+    for (audience,), part in moved.partition_by("of_user", maintain_order=True, as_dict=True).items():
+        users, free = part["users"].cum_sum(), part["free"].cum_sum()
+        at = part["day"].search_sorted(pl.Series(days), side="right").cast(pl.Int64) - 1
         for day, place in zip(days, at, strict=True):
             if place >= 0 and users[place]:
-                reach[day].users[part["audience_id"][0]], reach[day].free[part["audience_id"][0]] = float(users[place]), float(free[place])
+                reach[day].users[audience], reach[day].free[audience] = float(users[place]), float(free[place])
     return reach
 
 
@@ -301,14 +292,14 @@ def plan_day(
     planned: pl.DataFrame,
     facts: Facts,
     store: Store,
-) -> tuple[dict[str, pl.DataFrame], list[pl.DataFrame]]:
+) -> tuple[dict[str, pl.DataFrame], pl.DataFrame | None]:
     """The tables' rows of one day that need no other day's, and the rates its plan rests on, where there is one."""
     started = time.perf_counter()
     settings = store.ad_planning
     verdict = calibration_verdict(facts.calibration.filter(pl.col("as_of_date") <= day), day, store.response)
     if not verdict.is_calibrated:
         note = "response rates do not meet what happened, so no plan rests on them: " + "; ".join(verdict.reasons)
-        return {"ad_plan_runs": _runs(day, status="refused", note=note, seconds=time.perf_counter() - started)}, []
+        return {"ad_plan_runs": _runs(day, status="refused", note=note, seconds=time.perf_counter() - started)}, None
     reach = facts.reach[day]
     lately = planned.filter(pl.col("as_of_date") >= day - timedelta(days=PLAN_DAYS))
     rates = as_delivered(rates, lately, facts.deliveries.on(day), reach.free_share)
@@ -316,7 +307,7 @@ def plan_day(
     cells = _cells(rates, limits, reach, store)
     if cells is None:
         note = "no cell is on offer tomorrow, or all are excluded"
-        return {"ad_plan_runs": _runs(day, status="no_inputs", note=note, seconds=time.perf_counter() - started)}, []
+        return {"ad_plan_runs": _runs(day, status="no_inputs", note=note, seconds=time.perf_counter() - started)}, None
     model = Model(cells, limits)
     solution = model.solve()
     x = solution.x
@@ -350,7 +341,7 @@ def plan_day(
         from marketing_assets.ad_planning.user_rows import user_plan_rows
 
         made["user_ad_plan"] = user_plan_rows(reader, day, rates, store)
-    return made, [rates.select(BEHIND)]
+    return made, rates.select(BEHIND)
 
 
 def _cells(rates: pl.DataFrame, limits: Limits, reach: Reach, store: Store) -> Cells | None:

@@ -34,25 +34,31 @@ def filled(shown: ir.Table, found: ir.Table) -> ir.Table:
 
 
 def audiences_of(shown: ir.Table, entries: ir.Table, anchor: date) -> ir.Table:
-    """user_id, impression_date, of_user: the audience of users on days they were shown something without one.
+    """user_id, impression_date, of_user: the audience of users on days they were shown something without one."""
+    named = named_until(entries, anchor)
+    wanted = shown.filter(shown.audience_id.isnull(), shown.user_id.notnull()).select("user_id", "impression_date").distinct()
+    return wanted.inner_join(
+        named,
+        [wanted.user_id == named.user_id, wanted.impression_date > named.as_of_date, wanted.impression_date <= named.until],
+    ).select("user_id", "impression_date", "of_user")
+
+
+def named_until(entries: ir.Table, anchor: date) -> ir.Table:
+    """user_id, as_of_date, until, of_user (null: in none), is_holdout: a user's first audience by priority from an entry on.
 
     An entry counts until the user's next one or the next keyframe, which names everyone still there.
     """
     import ibis
 
     first = entries.group_by("as_of_date", "user_id").agg(
-        of_user=entries.audience_id.first(order_by=[entries.priority, entries.audience_id], include_null=True)
+        of_user=entries.audience_id.first(order_by=[entries.priority, entries.audience_id], include_null=True),
+        is_holdout=entries.is_holdout.any(),
     )
     following = first.as_of_date.lead().over(group_by=first.user_id, order_by=first.as_of_date)
     start = ibis.literal(anchor)
     passed = ibis.greatest((first.as_of_date.delta(start, unit="day") / KEYFRAME_DAYS).floor() + 1, 0).cast("int64")
     keyframe = (start + (passed * KEYFRAME_DAYS).as_interval("D")).cast("date")
-    named = first.mutate(until=ibis.least(ibis.coalesce(following, keyframe), keyframe))
-    wanted = shown.filter(shown.audience_id.isnull(), shown.user_id.notnull()).select("user_id", "impression_date").distinct()
-    return wanted.inner_join(
-        named,
-        [wanted.user_id == named.user_id, wanted.impression_date > named.as_of_date, wanted.impression_date <= named.until],
-    ).select("user_id", "impression_date", "of_user")
+    return first.mutate(until=ibis.least(ibis.coalesce(following, keyframe), keyframe))
 
 
 def entries_since(reader: Reader, start: date) -> date:

@@ -19,7 +19,7 @@ import polars as pl
 from scipy.special import ndtri
 
 from marketing_assets.config import Store
-from marketing_assets.response.calibration import HOUR_BLOCK, pooled_ratio, score_rates
+from marketing_assets.response.calibration import HOUR_BLOCK, score_rates
 from marketing_assets.response.changes import Change, Changes, Outcome, read_changes
 from marketing_assets.response.shrinkage import MAXIMUM_RATE, Effects, fit_effects
 from marketing_assets.response.statistics import (
@@ -111,7 +111,8 @@ def build_response(reader: Reader, days: Sequence[date], store: Store) -> Built:
         rates_of.append(rates)
         offered[day] = on_offer(rates)
     scores = score_rates(log, pl.concat([previous, *rates_of]), days)
-    ratios = {row["as_of_date"]: ratio for row in scores.filter(pl.col("segment_type") == "all").to_dicts() if (ratio := pooled_ratio(row))}
+    scored = scores.filter(pl.col("segment_type") == "all", pl.col("clicks") > 0)
+    ratios = dict(scored.select("as_of_date", pl.col("predicted_clicks") / pl.col("clicks")).iter_rows())
     metrics = {
         day: {"cells": float(rates.height), **({"calibration_ratio": ratios[day]} if day in ratios else {})}
         for day, rates in zip(days, rates_of, strict=True)
@@ -200,14 +201,13 @@ class Pool:
         self.shown_cell = _lookup(shown, index, keys)
         self.converted_cell = _lookup(converted, index, keys)
         self.landed = day_numbers(shown, "landed_date")
-        self.impressions = shown["impressions"].to_numpy().astype(float)
         self.clicks = shown["clicks"].to_numpy().astype(float)
         self.converted_landed = day_numbers(converted, "landed_date")
         self.credited = day_numbers(converted, "credited_date")
         self.conversions = converted["conversions"].to_numpy().astype(float)
 
         self.supply = ShownLog(shown, self.cells, self.shown_cell)
-        self.shown_date = self.supply.date
+        self.shown_date, self.impressions = self.supply.date, self.supply.impressions
         self.converted_date = day_numbers(converted, "impression_date")
 
     def _earlier_levels(self) -> dict[tuple[str, str, date], int]:

@@ -5,10 +5,9 @@ What belongs here: predicted against observed, by placement and hour block. What
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -167,8 +166,3 @@ def normalised_entropy(probability: Floats, events: Floats, exposure: Floats) ->
     if not 0 < base < 1:
         return float("nan")
     return log_loss(probability, events, exposure) / log_loss(np.full(len(events), base), events, exposure)
-
-
-def pooled_ratio(row: Mapping[str, Any]) -> float | None:
-    """Predicted over observed clicks of a response_calibration row; None without clicks."""
-    return float(row["predicted_clicks"]) / float(row["clicks"]) if row["clicks"] else None

@@ -173,10 +173,11 @@ class ShownLog:
             recent=pl.Series(totals(group, count * (when > newest - MIX_DAYS), self.groups.height)),
         )
         paid = totals(placement, self.spend[rows], places) / np.maximum(totals(placement, count, places), 1.0)
+        is_seen = np.bincount(placement, minlength=places) > 0
         return Seen(
             groups.filter(pl.Series(np.bincount(group, minlength=self.groups.height) > 0)),
-            self.placements.with_columns(paid=pl.Series(paid)).filter(pl.Series(np.bincount(placement, minlength=places) > 0)),
-            by_day[np.bincount(placement, minlength=places) > 0],
+            self.placements.with_columns(paid=pl.Series(paid)).filter(pl.Series(is_seen)),
+            by_day[is_seen],
             EPOCH + timedelta(days=first),
             EPOCH + timedelta(days=newest),
             float(self.planned[rows][lately].sum()) * 2 > float(count[lately].sum()),
@@ -262,7 +263,7 @@ def _expected(day: date, seen: Seen) -> Floats:
 
 def on_offer(rates: pl.DataFrame) -> pl.DataFrame:
     """as_of_date, audience_id, placement_id, hour, available_impressions of response_rates rows: every creative has the same on offer."""
-    return rates.group_by("as_of_date", "audience_id", "placement_id", "hour").agg(pl.col("available_impressions").max())
+    return rates.group_by("as_of_date", *GROUP).agg(pl.col("available_impressions").max())
 
 
 def _not_forgotten(offered: pl.LazyFrame, last_week: pl.LazyFrame) -> pl.LazyFrame:
