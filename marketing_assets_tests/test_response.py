@@ -524,6 +524,44 @@ def test_audience_comes_from_the_log_of_the_day_before() -> None:
     assert dict(log.shown.select("audience_id", "impressions").iter_rows()) == {"first": 1, "unknown": 2}
 
 
+def test_a_log_that_goes_on_is_the_log_read_at_once(truth: Truth) -> None:
+    """Night by night one connection reads its new day alone, whatever was credited to the days before; a day built anew is read anew."""
+    users = pl.Series([f"u{number % 60}" for number in range(truth.impressions.height)])
+    unnamed = pl.Series(np.random.default_rng(3).random(truth.impressions.height) < 0.5)
+    shown = truth.impressions.with_columns(
+        user_id=users, audience_id=pl.when(unnamed).then(None).otherwise(pl.col("audience_id")),
+        impression_date=pl.col("impression_date") - pl.duration(days=pl.int_range(pl.len()) % 3 // 2),  # a third lands a day late
+    )  # fmt: skip
+    named = pl.DataFrame([
+        {"as_of_date": FIRST + timedelta(days=day), "user_id": f"u{number}", "audience_id": f"a{(number + day) % 3}", "priority": 1,
+         "is_holdout": False, "issued_date": FIRST + timedelta(days=day)}
+        for day in range(0, 12, 4) for number in range(60)
+    ])  # fmt: skip
+    frames = {"clean_impressions": shown, "attributed_conversions": truth.conversions, "audiences": named}
+    last = FIRST + timedelta(days=12)
+    reader = reader_over(frames, shop(), last)
+    ledger = "INSERT INTO partition_ledger SELECT unnest(?), ?, 1, ?, '', '', '', '', now(), NULL"
+    for number in range(13):
+        reader.connection.execute(ledger, [list(frames), FIRST + timedelta(days=number), f"h{number}"])
+
+    def assert_same(start: date, end: date) -> None:
+        got, wanted = read_log(reader, start, end), read_log(reader_over(frames, shop(), last), start, end)
+        assert_frame_equal(got.shown, wanted.shown)
+        assert_frame_equal(got.converted, wanted.converted)
+        assert got.converted.height
+
+    for number in range(6, 12):
+        assert_same(FIRST + timedelta(days=max(0, number - 8)), FIRST + timedelta(days=number))
+    assert_same(FIRST + timedelta(days=3), FIRST + timedelta(days=11))  # the same night again
+    reader.connection.execute("UPDATE clean_impressions SET is_clicked = true WHERE landed_date = ?", [FIRST + timedelta(days=5)])
+    before = read_log(reader, FIRST + timedelta(days=3), last)
+    reader.connection.execute(
+        "UPDATE partition_ledger SET content_hash = 'new' WHERE table_name = 'clean_impressions' AND partition_date = ?", [FIRST + timedelta(days=5)]
+    )
+    after = read_log(reader, FIRST + timedelta(days=3), last)
+    assert after.shown["clicks"].sum() > before.shown["clicks"].sum() + 1000, "only the ledger tells that a day was built anew"
+
+
 # --- changes and silences ---------------------------------------------------------------------------------------------
 
 

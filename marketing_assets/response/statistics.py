@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -85,20 +87,67 @@ def read_log(reader: Reader, start: date, end: date) -> Log:
 
 
 def _impression_log(reader: Reader, start: date, end: date) -> Log:
+    """Landed days do not change once they are built: of those this connection read last, only what they have been credited since is asked
+    for. A night reads its own day then, wherever one process builds many."""
+    known = _READ.get(reader.connection)
+    kept = None if known is None else known.of(reader, start, end)
+    since = start if kept is None else kept.end + timedelta(days=1)
+    log = _landed(reader, start, since, end)
+    if kept is not None:
+        shown, converted = (rows.filter(pl.col("landed_date") >= start) for rows in (kept.log.shown, kept.log.converted))
+        log = Log(  # days that landed later come after all others in the order of shown
+            pl.concat([shown, log.shown], rechunk=True), in_order(pl.concat([converted, log.converted]), (*KEYS, "credited_date")), log.evidence
+        )
+    _READ[reader.connection] = _Read(start, end, reader.contents(_LOGGED, reader.store.first_day, end), log)
+    return log
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a connection's ad log last, and what the ledger said then of all that a landed day rests on."""
+
+    start: date
+    end: date
+    contents: str | None
+    log: Log
+
+    def of(self, reader: Reader, start: date, end: date) -> _Read | None:
+        """Itself where [start, end] goes on from it and nothing it rests on was built anew."""
+        if self.contents is None or not self.start <= start <= self.end <= end:
+            return None
+        return self if reader.contents(_LOGGED, reader.store.first_day, self.end) == self.contents else None
+
+
+_READ: WeakKeyDictionary[duckdb.DuckDBPyConnection, _Read] = WeakKeyDictionary()
+_LOGGED = ("clean_impressions", "attributed_conversions", "audiences")
+
+
+def _landed(reader: Reader, start: date, since: date, end: date) -> Log:
+    """What landed or was credited in [since, end], of impressions landed in [start, end]."""
     import ibis
 
     landed = reader.table("clean_impressions")
     landed = landed.filter(landed.landed_date.between(start, end))
+    credited = reader.table("attributed_conversions")
+    credited = credited.filter(credited.landed_date.between(since, end)).select(
+        "impression_id", "conversion_value", "is_refunded", credited_date=credited.landed_date
+    )
+    # few impressions convert: they are picked out before anything is looked up for them
+    converting = landed.semi_join(credited, "impression_id")
     entries = reader.table("audiences")
     entries = entries.filter(entries.as_of_date.between(entries_since(reader, start), end))
+    fresh, asked = landed, landed
+    if since > start:
+        fresh = landed.filter(landed.landed_date >= since)
+        asked = fresh.union(converting)
     # looked up first: not knowing how few rows these are, the engine would join the long way round
-    found = Staging(reader, "response").keep(audiences_of(landed, entries, reader.store.anchor), "audiences")
+    found = Staging(reader, "response").keep(audiences_of(asked, entries, reader.store.anchor), "audiences")
 
     def keyed(rows: Any) -> Any:
         rows = filled(rows, found)
         return rows.mutate(creative_id=ibis.coalesce(rows.creative_id, rows.item_id), position=ibis.coalesce(rows.position, 0))
 
-    rows = keyed(landed)
+    rows = keyed(fresh)
     shown = rows.group_by(list(KEYS)).agg(
         campaign_id=rows.campaign_id.max(),
         item_id=rows.item_id.max(),
@@ -107,12 +156,7 @@ def _impression_log(reader: Reader, start: date, end: date) -> Log:
         spend=ibis.coalesce(rows.spend, 0).sum(),
         planned=rows.plan_id.notnull().sum(),
     )
-    credited = reader.table("attributed_conversions")
-    credited = credited.filter(credited.landed_date.between(start, end)).select(
-        "impression_id", "conversion_value", "is_refunded", credited_date=credited.landed_date
-    )
-    # few impressions convert: they are picked out before anything is looked up for them
-    paid = credited.inner_join(keyed(landed.semi_join(credited, "impression_id")).select("impression_id", *KEYS), "impression_id")
+    paid = credited.inner_join(keyed(converting).select("impression_id", *KEYS), "impression_id")
     converted = paid.group_by([*KEYS, "credited_date"]).agg(
         conversions=ibis.ifelse(paid.is_refunded, 0, 1).sum(), conversion_value=paid.conversion_value.sum()
     )

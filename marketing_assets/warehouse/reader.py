@@ -5,6 +5,7 @@ What belongs here: windows, logs and issues as of a day. What does not: writing 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -28,29 +29,43 @@ def days_between(start: date, end: date) -> list[date]:
     return [start + timedelta(days=offset) for offset in range((end - start).days + 1)]
 
 
+class Engine:
+    """Ibis over one connection, made when first asked for, and the published tables as it names them."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self._tables: dict[str, ir.Table] = {}
+
+    @functools.cached_property
+    def ibis(self) -> Any:
+        return engine().duckdb.from_connection(self.connection)
+
+    def table(self, name: str) -> ir.Table:
+        if name not in self._tables:
+            self._tables[name] = declared(self.ibis, name)
+        return self._tables[name]
+
+
 class Reader:
     """The door to data for concept functions: published tables up to the newest day of the window, nothing later.
 
     Frames come sorted by the table's key, so that no result depends on the order of rows on disk.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, store: Store, last_day: date) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, store: Store, last_day: date, engine: Engine | None = None) -> None:
         self.connection = connection
         self.store = store
         self.last_day = last_day
-        self._ibis: Any = None
+        self._engine = engine or Engine(connection)
 
     @property
     def ibis(self) -> Any:
         """The Ibis backend over the same connection and transaction."""
-        if self._ibis is None:
-            ibis = engine()
-            self._ibis = ibis.duckdb.from_connection(self.connection)
-        return self._ibis
+        return self._engine.ibis
 
     def table(self, name: str, place: str | None = None) -> ir.Table:
         """A published table as an Ibis expression, days up to last_day only. place: a column of that name says where a row lies on disk."""
-        expression = declared(self.ibis, name)
+        expression = self._engine.table(name)
         if place:
             expression = expression.mutate(**{place: expression.rowid()})
         return expression.filter(expression[TABLES[name].partition_column] <= self.last_day)
@@ -110,6 +125,15 @@ class Reader:
             return lent
         rows: pl.DataFrame = self.connection.execute(compiled(expression)).pl()
         return rows.cast(expression.schema().to_polars())
+
+    def contents(self, names: Sequence[str], start: date, end: date) -> str | None:
+        """What the ledger says of the rows of these tables in [start, end], as one text; None where a day was never built."""
+        rows = self.connection.execute(
+            f"""SELECT string_agg(content_hash, '' ORDER BY table_name, partition_date), count(*) FROM partition_ledger
+                WHERE table_name IN ({", ".join("?" * len(names))}) AND partition_date BETWEEN ? AND ?""",
+            [*names, start, end],
+        ).fetchone()
+        return rows[0] if rows and rows[1] == len(names) * len(days_between(start, end)) else None
 
     def head(self, name: str, day: date, rows: int, columns: Sequence[str]) -> list[tuple[Any, ...]]:
         """The first rows of a partition, by key."""
