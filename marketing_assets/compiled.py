@@ -10,10 +10,12 @@ of a shape is kept with its dates as blanks: in this process, and beside the war
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Hashable, Iterator, Mapping
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,16 +60,58 @@ def compiled(expression: ir.Table) -> str:
     if shape is None:
         return _compile(expression)
     # Types by name and values by their text: the same in every process. What is written with an address is of use in none.
-    name = hashlib.blake2b(repr(shape).encode(), digest_size=16).hexdigest()
-    parts = _TEXTS.get(name)
+    parts = _kept(shape, lambda: _blanks(_compile(expression), dates))
+    return "".join(part if isinstance(part, str) else date_literal(dates[part]) for part in parts)
+
+
+def _kept(key: Hashable, make: Callable[[], list[str | int]]) -> list[str | int]:
+    """The text of a key, made where it is not known."""
+    name = hashlib.blake2b(repr(key).encode(), digest_size=16).hexdigest()
+    parts = _TEXTS.pop(name, None)
     if parts is None:
-        parts = _blanks(_compile(expression), dates)
+        parts = make()
         while len(_TEXTS) >= _MOST:
             del _TEXTS[next(iter(_TEXTS))]
-    else:
-        del _TEXTS[name]  # put behind the others
-    _TEXTS[name] = parts
-    return "".join(part if isinstance(part, str) else date_literal(dates[part]) for part in parts)
+    _TEXTS[name] = parts  # behind the others
+    return parts
+
+
+def written(name: str, key: Hashable, rows: ir.Table, build: Callable[[ir.Table], ir.Table]) -> ir.Table:
+    """build(rows), where name and key say everything else the result depends on: put together once and kept as text.
+
+    Putting a long expression together takes longer than finding its text. A name stands for one and the same `rows` in a query: the
+    engine refuses a query where it does not.
+    """
+    import ibis.expr.operations as ops
+
+    text, schema = _kept(("written", _code(), name, key, rows.schema()), lambda: _as_text(name, rows, build))
+    return ops.SQLStringView(parent=rows.alias(name).op(), query=text, schema=_schema(schema)).to_expr()
+
+
+def _as_text(name: str, rows: ir.Table, build: Callable[[ir.Table], ir.Table]) -> list[str | int]:
+    """The text of build(rows), rows by this name, and its columns with their types."""
+    import ibis
+
+    expression = build(ibis.table(rows.schema(), name=name))
+    # dates written otherwise than those of the query this becomes part of: only those are blanks
+    text = re.sub(r"MAKE_DATE\((\d+), (\d+), (\d+)\)", lambda day: f"DATE '{datetime.date(*map(int, day.groups()))}'", _compile(expression))
+    return [text, json.dumps({column: str(kind) for column, kind in expression.schema().items()})]
+
+
+@functools.cache
+def _code() -> str:
+    """A digest of this package's source: a key says nothing of what build does."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for file in sorted(Path(__file__).resolve().parent.rglob("*.py")):
+        hashed.update(file.read_bytes())
+    return hashed.hexdigest()
+
+
+@functools.cache
+def _schema(types: str) -> Any:
+    import ibis
+
+    return ibis.schema(json.loads(types))
 
 
 def _compile(expression: ir.Table) -> str:

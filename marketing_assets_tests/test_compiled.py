@@ -10,13 +10,14 @@ from datetime import date, timedelta
 from pathlib import Path
 from xml.etree import ElementTree
 
+import duckdb
 import ibis
 import polars as pl
 import pytest
 
 from marketing_assets import compiled as texts
 from marketing_assets.assignment import salted_share
-from marketing_assets.compiled import compiled, texts_beside
+from marketing_assets.compiled import compiled, texts_beside, written
 from marketing_assets.config import Store
 from marketing_assets.report.pictures import picture
 from marketing_assets.schemas import TABLES
@@ -49,6 +50,33 @@ def test_a_table_used_twice_is_not_read_whole() -> None:
     assert reader.frame(both).height == 2
     plan = str(reader.connection.execute(f"EXPLAIN (FORMAT JSON) {compiled(both)}").fetchall()[0][1])
     assert plan.count("SEQ_SCAN") == 2 and "CTE" not in plan
+
+
+def test_a_written_expression_is_put_together_once_and_keeps_its_own_dates() -> None:
+    """A date in it that the query around it has too must not become the query's: the next night asks for another."""
+    made = []
+
+    def build(rows: ibis.Table) -> ibis.Table:
+        made.append(rows)
+        return rows.mutate(is_late=rows.day > ibis.date(str(DAY)), share=ibis.literal(0.5))
+
+    def asked(rows: ibis.Table, day: date) -> ibis.Table:
+        return written("judged", "by day", rows.filter(rows.day >= ibis.date(str(day))), build)
+
+    connection = ibis.duckdb.connect()
+    rows = connection.create_table("t", pl.DataFrame({"day": [DAY + timedelta(days=number) for number in range(4)]}))
+    for later in (0, 1, 3):
+        day = DAY + timedelta(days=later)
+        found = asked(rows, day)
+        assert found.schema() == build(rows).schema()
+        wanted = [(day + timedelta(days=number), later + number > 0, 0.5) for number in range(4 - later)]
+        assert sorted(connection.con.execute(compiled(found)).fetchall()) == wanted
+    assert len(made) == 1 + 3, "once for all nights, and once for each look at the columns"
+    written("judged", "otherwise", rows, build)
+    assert len(made) == 5
+    both = asked(rows, DAY).union(asked(rows, DAY + timedelta(days=1)))
+    with pytest.raises(duckdb.Error, match="judged"):
+        connection.con.execute(compiled(both))
 
 
 def test_texts_of_one_process_serve_the_next(tmp_path: Path) -> None:

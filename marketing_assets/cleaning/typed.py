@@ -10,9 +10,10 @@ from collections.abc import Collection, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+from marketing_assets.compiled import written
 from marketing_assets.config import Store
 from marketing_assets.schemas import EVENT_TYPES, INPUTS, TYPES
-from marketing_assets.sources.instants import parse_instant, to_local
+from marketing_assets.sources.instants import parse_instant, to_local, transitions
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -96,12 +97,22 @@ def typed(
     the input (null for inputs without one). `columns`: where given, the others are known to be null. `last` is the last
     landed day of the rows.
     """
-    import ibis
-
     spec = INPUTS[source]
     tight = (store.first_day - timedelta(days=2), last + timedelta(days=3 + store.cleaning.future_tolerance_days))
     wide = (store.first_day - timedelta(days=365 * CLOCK_YEARS), last + timedelta(days=365 * CLOCK_YEARS))
-    present = [name for name in spec.columns if columns is None or name in columns]
+    present = tuple(name for name in spec.columns if columns is None or name in columns)
+    rules = (store.timezone, store.first_day, repr(store.cleaning), *(transitions(store.timezone, *reach) for reach in (tight, wide)))
+    name = f"{'judged' if judged else 'kept'}_{source}"
+    return written(name, (present, rules), raw, lambda rows: _typed(rows, source, store, present, judged, tight, wide))
+
+
+def _typed(
+    raw: ir.Table, source: str, store: Store, present: Sequence[str], judged: bool, tight: tuple[date, date], wide: tuple[date, date]
+) -> ir.Table:
+    """`typed`, of which nothing but these arguments and the clock changes within tight and wide is asked."""
+    import ibis
+
+    spec = INPUTS[source]
     texts = {name: raw[name].nullif("") for name in present}
     values = {}
     for name, kind in spec.columns.items():

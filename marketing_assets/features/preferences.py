@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from marketing_assets.config import Store
 from marketing_assets.features.identities import needed_users, with_moves
 from marketing_assets.features.items import items_in_force
-from marketing_assets.features.running import Decay, State, carried, earlier_entries, entries, stack, weight
+from marketing_assets.features.running import Decay, State, carried, earlier_entries, stack, weight
 from marketing_assets.schemas import TABLES
 from marketing_assets.sources.instants import to_local
 
@@ -37,21 +37,20 @@ HOUR_BLOCKS = ("night", "morning", "afternoon", "evening")
 LEANINGS = State(
     entity=("user_id", "preference_type", "preference_value"), decayed={"weight": Decay("points", HALF_LIFE_DAYS)}, seen=""
 )
-PRESENCE = State(entity=("user_id",), latest=("last_seen_date",))
 _KINDS = ("category", "price_band", "channel", "device", "hour_block")
 
 
-def user_preferences(reader: Reader, people: ir.Table, days: Sequence[date], store: Store, moved: ir.Table | None) -> ir.Table:
+def user_preferences(
+    reader: Reader, people: ir.Table, features: ir.Table, days: Sequence[date], store: Store, moved: ir.Table | None
+) -> ir.Table:
     """The entries of the window as an expression with the columns of user_preferences.
 
-    A user has an entry on the days they have one in user_features; one without any leaning has a row of nulls.
+    A user has an entry on the days they have one in `features`, user_features of the window; one without any leaning has a row of nulls.
     """
     import ibis
 
-    present = people.group_by("user_id", day=people.landed_date).agg(last_seen_date=people.event_date.max())
-    needed = needed_users(present, days, store, moved)
-    due = due_entries(reader, present, days, store, moved, needed)
-    known = known_leanings(reader, people, days, store, moved, needed)
+    due = features.select("user_id", "as_of_date")
+    known = known_leanings(reader, people, days, store, moved, needed_users(people, days, store, moved))
     # between two landings only time passes, so what held after one is joined to the due days up to the next
     kinds = until_next(
         known.group_by("user_id", "preference_type", "day").agg(weight=known.weight.sum()), ["user_id", "preference_type"]
@@ -84,18 +83,6 @@ def user_preferences(reader: Reader, people: ir.Table, days: Sequence[date], sto
     without = without.mutate(weight=ibis.literal(0.0), share=ibis.literal(0.0))
     columns = {"as_of_date": "date", **dict.fromkeys(LEANINGS.entity, "string"), "weight": "float64", "share": "float64"}
     return stack([told, without], columns).select(*TABLES["user_preferences"].columns)
-
-
-def due_entries(
-    reader: Reader, present: ir.Table, days: Sequence[date], store: Store, moved: ir.Table | None, needed: ir.Table | None
-) -> ir.Table:
-    """user_id, as_of_date: who has an entry on which day of the window."""
-    before = earlier_entries(reader, "user_features", days[0], "user_id", only=needed)
-    if before is not None:
-        before = carried(PRESENCE, before, days[0])
-    if moved is not None:
-        present, before = with_moves(PRESENCE, present, before, moved, days)
-    return entries(PRESENCE, present, before, days, store, moved).select("user_id", "as_of_date")
 
 
 def known_leanings(

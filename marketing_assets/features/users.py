@@ -17,6 +17,7 @@ from marketing_assets.features.identities import moves, needed_users, with_moves
 from marketing_assets.features.preferences import user_preferences
 from marketing_assets.features.running import Decay, State, age_days, carried, day_literal, earlier_entries, entries, weight
 from marketing_assets.schemas import TABLES
+from marketing_assets.sources.engine import Staging
 from marketing_assets.warehouse import Built
 
 if TYPE_CHECKING:
@@ -64,12 +65,13 @@ def build_user_features(reader: Reader, days: Sequence[date], store: Store) -> B
     """user_features and user_preferences of a contiguous window of days.
 
     Reads clean_events of the window and, for orders that land in pieces, of LATE_DAYS before it; sessions of the window;
-    items in force; identities; and both tables' own entries back to the last keyframe before the window.
+    items in force; identities; and both tables' own entries back to the last keyframe before the window. Returns expressions over
+    a temporary table of the reader's connection, valid until the next call.
     """
     people = people_events(reader, days)
     moved = moves(reader, days)
-    features = user_features(reader, people, days, store, moved)
-    return Built({"user_features": features, "user_preferences": user_preferences(reader, people, days, store, moved)})
+    features = Staging(reader, "user_features").keep(user_features(reader, people, days, store, moved), "entries")
+    return Built({"user_features": features, "user_preferences": user_preferences(reader, people, features, days, store, moved)})
 
 
 def people_events(reader: Reader, days: Sequence[date]) -> ir.Table:

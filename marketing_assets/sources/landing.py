@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import polars as pl
 
+from marketing_assets.compiled import written
 from marketing_assets.config import SourceBlock, Store
 from marketing_assets.privacy.marks import check_retained
 from marketing_assets.privacy.people import without_erased
@@ -530,17 +531,27 @@ def _raw_rows(
         )
         every = every.left_join(numbers, every.landing_position == numbers["copy"])
         number = every.landing_number.fill_null(1)
-    identity = row_hash({"source": ibis.literal(source), "day": every.landed_date, "row": every.landing_hash, "number": number})
+    every = every.mutate(landing_number=number)
+    return written(f"landed_{source}", None, every, lambda rows: _identified(rows, source))
+
+
+def _identified(rows: ir.Table, source: str) -> ir.Table:
+    """Landed rows with their ids, as columns of the raw table."""
+    import ibis
+
+    identity = row_hash({
+        "source": ibis.literal(source), "day": rows.landed_date, "row": rows.landing_hash, "number": rows.landing_number
+    })  # fmt: skip
     stand_in: Any = ibis.null("string")
     if (given := _ID.get(source)) is not None:
-        is_missing = every[given].isnull() | (every[given] == "")
-        stand_in = ibis.ifelse(is_missing, hexadecimal(every.landing_hash), None)
-    return every.select(
+        is_missing = rows[given].isnull() | (rows[given] == "")
+        stand_in = ibis.ifelse(is_missing, hexadecimal(rows.landing_hash), None)
+    return rows.select(
         "landed_date",
         raw_row_id=hexadecimal(identity),
-        source_file=every.source_file,
-        source_row=every.source_row,
+        source_file=rows.source_file,
+        source_row=rows.source_row,
         row_hash=stand_in,
-        source_error=every.source_error,
-        **{name: every[name] for name in columns},
+        source_error=rows.source_error,
+        **{name: rows[name] for name in INPUTS[source].columns},
     )
