@@ -98,14 +98,10 @@ def _carried(history: ir.Table, rows: ir.Table) -> ir.Table:
     import ibis
 
     theirs = history.semi_join(rows, "user_id")
-    last = theirs.group_by("user_id").agg(last_at=theirs.event_at.max())
-    tied = theirs.join(last, [theirs.user_id == last.user_id, theirs.event_at == last.last_at])
-    rank = ibis.struct({"landed": tied.landed_date, "row": tied.raw_row_id})
-    return tied.group_by("user_id").agg(
-        event_at=tied.event_at.max(),
-        landed_date=tied.landed_date.max(),
-        session_id=tied.session_id.argmax(rank),
-        raw_row_id=tied.raw_row_id.argmax(rank),
+    newest = ibis.struct({"at": theirs.event_at, "landed": theirs.landed_date, "row": theirs.raw_row_id, "session": theirs.session_id}).max()
+    last = theirs.group_by("user_id").agg(newest=newest)
+    return last.select(
+        "user_id", event_at=last.newest.at, landed_date=last.newest.landed, session_id=last.newest.session, raw_row_id=last.newest.row
     )
 
 

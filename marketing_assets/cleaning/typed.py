@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from marketing_assets.compiled import written
 from marketing_assets.config import Store
 from marketing_assets.schemas import EVENT_TYPES, INPUTS, TYPES
+from marketing_assets.sources.engine import leading
 from marketing_assets.sources.instants import parse_instant, to_local, transitions
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _typed(
             continue
         reach = tight if name == spec.landed_by and source in _DATED else wide
         value = typed_value(texts[name], kind, store, *reach)
-        values[name] = value.left(store.cleaning.max_text_length) if name in FREE_TEXT else value
+        values[name] = leading(value, store.cleaning.max_text_length) if name in FREE_TEXT else value
     rows = raw.select(
         "landed_date",
         "raw_row_id",
@@ -151,7 +152,7 @@ def _reason(rows: ir.Table, source: str, store: Store, present: Sequence[str]) -
     cases: list[tuple[Any, Any]] = [(rows.source_error.notnull(), rows.source_error)]
 
     def shown(name: str, problem: str) -> Any:
-        return ibis.literal(f"{name} '") + rows[f"text_{name}"].left(_SHOWN) + ibis.literal(f"' {problem}")
+        return ibis.literal(f"{name} '") + leading(rows[f"text_{name}"], _SHOWN) + ibis.literal(f"' {problem}")
 
     def refuse(condition: Any, name: str, problem: str) -> None:
         cases.append((condition, shown(name, problem)))
