@@ -61,13 +61,6 @@ def leading(text: Any, characters: int) -> Any:
     return _built_in("left", (dt.string, dt.int64), dt.string)(text, characters)
 
 
-def character(text: Any, place: int) -> Any:
-    """The character at a place from 0; empty where the text is shorter. For the reason that `leading` has."""
-    import ibis.expr.datatypes as dt
-
-    return _built_in("array_extract", (dt.string, dt.int64), dt.string)(text, place + 1)
-
-
 def json_values(text: Any, keys: list[str]) -> Any:
     """The values of an object's keys as an array of texts; parsed once per row. `text` must be valid JSON."""
     import ibis

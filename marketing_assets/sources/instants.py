@@ -11,8 +11,6 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from marketing_assets.sources.engine import character
-
 _ZONED = r"^(.*:[0-9.]+) ?([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
 
@@ -75,7 +73,7 @@ def parse_instant(text: Any, timezone: str, first: date, last: date) -> Any:
     local = to_utc(text.try_cast("timestamp(6)"), timezone, first, last)
     # 'YYYY-MM-DD HH:MM:SS' with or without Z or +00 is by far the most frequent; a regular expression per row costs more
     # than the rest together. The engine's own cast of a text with an offset drops the offset.
-    has_seconds = character(text, 16) == ":"
+    has_seconds = text.substr(16, 1) == ":"
     is_plain = has_seconds & (text.length() == 19)
     ends_utc = text.endswith("Z") | text.endswith("+00") | text.endswith("+00:00") | text.endswith(" UTC")
     clock = text.re_extract(_ZONED, 1).try_cast("timestamp(6)")
@@ -83,8 +81,10 @@ def parse_instant(text: Any, timezone: str, first: date, last: date) -> Any:
     hours = zone.substr(1, 2).try_cast("int64").fill_null(0)
     minutes = ibis.ifelse(zone.length() > 3, zone.right(2).try_cast("int64"), 0).fill_null(0)
     seconds = ibis.ifelse(zone.startswith("-"), -1, 1) * (hours * 3600 + minutes * 60)
-    return ibis.cases(
-        (~is_plain & has_seconds & ends_utc, text.try_cast("timestamp(6)")),
-        (~is_plain & text.re_search(_ZONED), clock - seconds.cast("int64").as_interval("s")),
-        else_=local,  # said once: with every clock change of years in it, it is most of the expression
+    zoned = ibis.cases(
+        (is_plain, ibis.null("timestamp(6)")),
+        (has_seconds & ends_utc, text.try_cast("timestamp(6)")),
+        (text.re_search(_ZONED), clock - seconds.cast("int64").as_interval("s")),
+        else_=ibis.null("timestamp(6)"),
     )
+    return zoned.coalesce(local)  # which is said once: with every clock change of years in it, it is most of the expression
