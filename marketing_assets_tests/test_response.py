@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from marketing_assets.config import ResponseSettings, Store
-from marketing_assets.response import build_response, calibration_verdict, fit_beta, fit_effects, fit_win_curve, suggest_bid
+from marketing_assets.response import (
+    build_response,
+    calibration_verdict,
+    fit_beta,
+    fit_effects,
+    fit_win_curve,
+    statistics,
+    suggest_bid,
+)
 from marketing_assets.response.build import _offered
 from marketing_assets.response.calibration import log_loss, normalised_entropy
 from marketing_assets.response.changes import Change, changes_of
@@ -524,7 +532,7 @@ def test_audience_comes_from_the_log_of_the_day_before() -> None:
     assert dict(log.shown.select("audience_id", "impressions").iter_rows()) == {"first": 1, "unknown": 2}
 
 
-def test_a_log_that_goes_on_is_the_log_read_at_once(truth: Truth) -> None:
+def test_a_log_that_goes_on_is_the_log_read_at_once(truth: Truth, monkeypatch: pytest.MonkeyPatch) -> None:
     """Night by night one connection reads its new day alone, whatever was credited to the days before; a day built anew is read anew."""
     users = pl.Series([f"u{number % 60}" for number in range(truth.impressions.height)])
     unnamed = pl.Series(np.random.default_rng(3).random(truth.impressions.height) < 0.5)
@@ -560,6 +568,10 @@ def test_a_log_that_goes_on_is_the_log_read_at_once(truth: Truth) -> None:
     )
     after = read_log(reader, FIRST + timedelta(days=3), last)
     assert after.shown["clicks"].sum() > before.shown["clicks"].sum() + 1000, "only the ledger tells that a day was built anew"
+    monkeypatch.setattr(statistics, "HELD_ROWS", after.shown.height - 1)
+    reader.connection.execute("UPDATE clean_impressions SET is_clicked = false WHERE landed_date = ?", [FIRST + timedelta(days=5)])
+    read_log(reader, FIRST + timedelta(days=3), last)  # goes on from what was held, and holds nothing itself
+    assert read_log(reader, FIRST + timedelta(days=3), last).shown["clicks"].sum() < before.shown["clicks"].sum()
 
 
 # --- changes and silences ---------------------------------------------------------------------------------------------

@@ -34,6 +34,9 @@ GROUP = ("audience_id", "placement_id", "hour")
 EPOCH = date(1970, 1, 1)
 LATER_DAYS = 7
 """Days before a fit that trained models are scored on."""
+HELD_ROWS = 2_000_000
+"""Cell-days that are held from one night to the next, some 300 MB: those of a larger shop are read again, and leave the steps after
+them their memory."""
 KEYS = ("landed_date", "impression_date", *CELL, "position")
 
 Floats = npt.NDArray[np.float64]
@@ -98,7 +101,9 @@ def _impression_log(reader: Reader, start: date, end: date) -> Log:
         log = Log(  # days that landed later come after all others in the order of shown
             pl.concat([shown, log.shown], rechunk=True), in_order(pl.concat([converted, log.converted]), (*KEYS, "credited_date")), log.evidence
         )
-    _READ[reader.connection] = _Read(start, end, reader.contents(_LOGGED, reader.store.first_day, end), log)
+    _READ.pop(reader.connection, None)
+    if log.shown.height <= HELD_ROWS:
+        _READ[reader.connection] = _Read(start, end, reader.contents(_LOGGED, reader.store.first_day, end), log)
     return log
 
 
