@@ -129,6 +129,7 @@ BAD = [
     (event("yesterday"), "event_at 'yesterday' is no date and time"),
     (event(None), "event_at is missing"),
     (event("infinity"), "event_at 'infinity'"),
+    (event("294247-01-10 04:00:54-05:00"), "event_at '294247-01-10 04:00:54-05:00' is no date and time"),  # the engine's last, and five hours
     (event("9999-12-31 00:00:00"), "event_at '9999-12-31 00:00:00' lies more than 1 day(s) after it landed"),
     (event("2026-02-28 23:59:59"), "event_at '2026-02-28 23:59:59' lies before first_day 2026-03-01"),
     (event("2026-03-03 00:00:00"), "lies more than 1 day(s) after it landed"),

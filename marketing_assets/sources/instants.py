@@ -11,6 +11,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+_YEARS = date(1, 1, 2), date(9999, 12, 31)
+"""What an instant lies between, short of where a shift by some hours leaves what can be written as a date."""
 _ZONED = r"^(.*:[0-9.]+) ?([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
 
@@ -70,20 +72,26 @@ def parse_instant(text: Any, timezone: str, first: date, last: date) -> Any:
     """Text -> UTC timestamp, null where it is none. With an offset, Z or UTC as it stands, else on the shop's clock."""
     import ibis
 
-    local = to_utc(text.try_cast("timestamp(6)"), timezone, first, last)
+    earliest, latest = (ibis.literal(datetime.combine(day, time())) for day in _YEARS)
+
+    def instant(written: Any) -> Any:
+        found = written.try_cast("timestamp(6)")
+        return ibis.ifelse(found.between(earliest, latest), found, None)
+
+    local = to_utc(instant(text), timezone, first, last)
     # 'YYYY-MM-DD HH:MM:SS' with or without Z or +00 is by far the most frequent; a regular expression per row costs more
     # than the rest together. The engine's own cast of a text with an offset drops the offset.
     has_seconds = text.substr(16, 1) == ":"
     is_plain = has_seconds & (text.length() == 19)
     ends_utc = text.endswith("Z") | text.endswith("+00") | text.endswith("+00:00") | text.endswith(" UTC")
-    clock = text.re_extract(_ZONED, 1).try_cast("timestamp(6)")
+    clock = instant(text.re_extract(_ZONED, 1))
     zone = text.re_extract(_ZONED, 2)
     hours = zone.substr(1, 2).try_cast("int64").fill_null(0)
     minutes = ibis.ifelse(zone.length() > 3, zone.right(2).try_cast("int64"), 0).fill_null(0)
     seconds = ibis.ifelse(zone.startswith("-"), -1, 1) * (hours * 3600 + minutes * 60)
     zoned = ibis.cases(
         (is_plain, ibis.null("timestamp(6)")),
-        (has_seconds & ends_utc, text.try_cast("timestamp(6)")),
+        (has_seconds & ends_utc, instant(text)),
         (text.re_search(_ZONED), clock - seconds.cast("int64").as_interval("s")),
         else_=ibis.null("timestamp(6)"),
     )
