@@ -18,15 +18,17 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
+import ibis
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from marketing_assets.cleaning import accepted_rows, build_cleaning
+from marketing_assets.compiled import compiled
 from marketing_assets.config import Store
 from marketing_assets.schemas import INPUTS
-from marketing_assets.sources.instants import to_local, to_utc, transitions
+from marketing_assets.sources.instants import parse_instant, to_local, to_utc, transitions
 from marketing_assets.warehouse import Warehouse, days_between, polars_schema
 
 FIRST = date(2026, 3, 1)
@@ -121,6 +123,17 @@ def windows(*starts: int) -> list[list[date]]:
         days_between(FIRST + timedelta(days=start), FIRST + timedelta(days=stop - 1))
         for start, stop in itertools.pairwise(starts)
     ]
+
+
+def test_the_ends_of_the_calendar_are_instants() -> None:
+    """What stands for 'always' or 'never' is read, west and east of Greenwich; beyond it nothing is, and no row stops the others."""
+    connection = ibis.duckdb.connect()
+    written = ["0001-01-01 00:00:00", "9999-12-31 23:59:59", "2026-03-01 10:00:00", "infinity", "294247-01-10 04:00:54", "290309-12-22 (BC) 00:00:00"]
+    table = connection.create_table("t", pl.DataFrame({"written": written}))
+    for zone in ("America/New_York", "Europe/Berlin"):
+        read = table.select("written", instant=parse_instant(table.written, zone, FIRST, FIRST))
+        known = connection.con.execute(f"SELECT written FROM ({compiled(read)}) WHERE instant IS NOT NULL").fetchall()
+        assert {text for (text,) in known} == set(written[:3])
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -11,8 +11,6 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-_YEARS = date(1, 1, 2), date(9999, 12, 31)
-"""What an instant lies between, short of where a shift by some hours leaves what can be written as a date."""
 _ZONED = r"^(.*:[0-9.]+) ?([Zz]|UTC|GMT|[+-][0-9]{2}(:?[0-9]{2})?)$"
 
 
@@ -72,11 +70,10 @@ def parse_instant(text: Any, timezone: str, first: date, last: date) -> Any:
     """Text -> UTC timestamp, null where it is none. With an offset, Z or UTC as it stands, else on the shop's clock."""
     import ibis
 
-    earliest, latest = (ibis.literal(datetime.combine(day, time())) for day in _YEARS)
-
     def instant(written: Any) -> Any:
         found = written.try_cast("timestamp(6)")
-        return ibis.ifelse(found.between(earliest, latest), found, None)
+        # within the years a calendar writes: at the end of those the engine can count, a shift by hours is an error
+        return ibis.ifelse(found.between(ibis.literal(datetime.min), ibis.literal(datetime.max)), found, None)
 
     local = to_utc(instant(text), timezone, first, last)
     # 'YYYY-MM-DD HH:MM:SS' with or without Z or +00 is by far the most frequent; a regular expression per row costs more

@@ -113,12 +113,14 @@ def live_seed(make: MakeShop, seed: int, plan: Plan, folder: Path, tell: Tell) -
     for name in (SYSTEM, ORACLE, *HELD_OUT.values()):
         if name in arms:
             shutil.copy2(past / "warehouse.duckdb", folder / name / "warehouse.duckdb")
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()  # what libraries have made by now lasts: no day from here on looks through it for what could go
     tell(f"seed {seed}: {len(before)} days lived and built in {sum(result.cpu_seconds for result in built):.0f} CPU seconds")
     days = days_between(before[-1] + timedelta(days=1), before[-1] + timedelta(days=plan.days))
-    return _live_arms(arms, days, plan, seed, dispersion, brought, folder, tell)
+    gc.collect()
+    gc.freeze()  # what libraries have made by now lasts: no day from here on looks through it for what could go
+    try:
+        return _live_arms(arms, days, plan, seed, dispersion, brought, folder, tell)
+    finally:
+        gc.unfreeze()
 
 
 def _live_arms(
