@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from marketing_assets.config import Store
 from marketing_assets.sources import SourceError, build_sources, chunks, file_fingerprint, landing_days
 from marketing_assets.sources.mapping import parse
-from marketing_assets.warehouse import Warehouse, days_between
+from marketing_assets.warehouse import Warehouse, days_between, open_warehouse
 
 FIRST = date(2026, 3, 1)
 HEADER = "at,who,what,item,price\n"
@@ -124,6 +124,28 @@ def test_parquet_keeps_types_and_zones(tmp_path: Path) -> None:
         ("2026-03-01 10:00:00+00", "7", "nan", "view_item", 1),
         (None, "8", "1.5", "view_item", 2),
     ]
+
+
+def test_parquet_types_may_change_from_some_day_on(tmp_path: Path) -> None:
+    """Whole amounts first: the later ones were rounded, in a range and not day by day. A day without rows has columns of no type."""
+    days = days_between(FIRST, FIRST + timedelta(days=3))
+    kinds = [({"who": pl.Int64, "price": pl.Int64}, [(7, 2)]), ({"who": pl.Null, "price": pl.Null}, []),
+             ({"who": pl.String, "price": pl.Float64}, [("u", 1.5)]), ({"who": pl.Null, "price": pl.Float64}, [(None, 2.5)])]  # fmt: skip
+    for day, (schema, rows) in zip(days, kinds, strict=True):
+        pl.DataFrame(rows, schema=schema, orient="row").write_parquet(tmp_path / f"{day}.parquet")
+    columns = {"event_at": "'2026-03-01 10:00:00'", "user_id": "who", "unit_price": "price", "event_type": "'view_item'"}
+    store = store_at(tmp_path, {"files": "{date}.parquet", "format": "parquet", "columns": columns})
+    rows = land(store, days)
+    assert rows.select("user_id", "unit_price").rows() == [("7", "2"), ("u", "1.5"), (None, "2.5")]
+    assert rows.rows() == [row for day in days for row in land(store, [day]).rows()]
+
+
+def test_an_expression_that_fails_is_told_inside_a_run(tmp_path: Path) -> None:
+    """The broken transaction refused the next setting, and the message spoke of that."""
+    csv_file(tmp_path, HEADER + GOOD)
+    store = store_at(tmp_path, {"files": "{date}.csv", "columns": {**COLUMNS, "quantity": "CAST(who AS INTEGER)"}})
+    with open_warehouse(store) as warehouse, pytest.raises(SourceError, match="Could not convert string 'u' to INT32"), warehouse.transaction():
+        build_sources(warehouse.reader(FIRST), [FIRST], store, "events")
 
 
 def test_columns_may_move_from_some_day_on(tmp_path: Path) -> None:

@@ -103,11 +103,10 @@ def _in_file_order(reader: Reader) -> Iterator[None]:
     """Rows keep the order of their file inside, so that positions tell lines."""
     found = reader.connection.execute("SELECT current_setting('preserve_insertion_order')").fetchone()
     reader.connection.execute("SET preserve_insertion_order = true")
-    try:
-        yield
-    finally:
-        if found and not found[0]:
-            reader.connection.execute("SET preserve_insertion_order = false")
+    yield
+    # not after an error: a transaction that is broken takes no setting, and would tell of that instead of what went wrong
+    if found and not found[0]:
+        reader.connection.execute("SET preserve_insertion_order = false")
 
 
 def _file_pieces(
@@ -121,25 +120,28 @@ def _file_pieces(
         with ThreadPoolExecutor(max_workers=store.threads) as pool:
             made = list(pool.map(lambda pair: ready(pair[1], block, folder, pair[0]), enumerate(files)))
         pieces = []
-        for header, group in _by_header(made, block, staging.reader).items():
+        for header, group in _by_header(made, block):
             pieces += _read_group(staging, days, store, source, block, mapping, number, header, group)
         return pieces
     finally:
         shutil.rmtree(folder)
 
 
-def _by_header(files: Sequence[Ready], block: SourceBlock, reader: Reader) -> dict[tuple[str, ...], list[Ready]]:
-    """Files by the columns they have, so that a column moved or added from some day on is read rightly."""
-    groups: dict[tuple[str, ...], list[Ready]] = {}
+def _by_header(files: Sequence[Ready], block: SourceBlock) -> list[tuple[tuple[str, ...], list[Ready]]]:
+    """Columns, and the files that have them: a column moved, added or of another type from some day on is read rightly.
+
+    The engine would read all files as the types of the first: amounts rounded where those of the first day were whole.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[Ready]] = {}
     for file in files:
         if block.format == "csv":
-            header = _csv_header(file, block)
+            columns = tuple((name, "") for name in _csv_header(file, block))
         elif block.format == "json":
-            header = ()
+            columns = ()
         else:
-            header = _parquet_header(file, reader)
-        groups.setdefault(header, []).append(file)
-    return groups
+            columns = _parquet_columns(file)
+        groups.setdefault(columns, []).append(file)
+    return [(tuple(name for name, _ in columns), group) for columns, group in groups.items()]
 
 
 def _csv_header(file: Ready, block: SourceBlock) -> tuple[str, ...]:
@@ -161,14 +163,15 @@ def _csv_header(file: Ready, block: SourceBlock) -> tuple[str, ...]:
     return tuple(header)
 
 
-def _parquet_header(file: Ready, reader: Reader) -> tuple[str, ...]:
+def _parquet_columns(file: Ready) -> tuple[tuple[str, str], ...]:
+    """Names and types."""
     import pyarrow.parquet
 
     try:
         schema = pyarrow.parquet.read_schema(file.path)
     except (OSError, pyarrow.ArrowException) as error:
         raise SourceError(f"{file.file.name}: not readable as parquet: {error}. Deliver it again.") from error
-    return tuple(f"{field.name}" for field in schema)
+    return tuple((str(field.name), str(field.type)) for field in schema)
 
 
 def _read_group(
