@@ -27,7 +27,7 @@ def test_limits_are_priced_in_words() -> None:
     missed = {**asked, "relaxation_needed": 2.0}
     assert "gave way by 2" in limit_sentence(missed, store, words)
     capped = shop(ad_planning={"most_per_conversion": 1.5})
-    assert limit_sentence(missed, capped, words).endswith("(5): 2 of them are not sought, since the last would cost more than €1.50.")
+    assert limit_sentence(missed, capped, words).endswith("(5): 2 of them are not sought, since one more would cost over €1.50, or cannot be had.")
     assert "gave way by 2" in limit_sentence({**missed, "shadow_price": -9.0}, capped, words), "out of reach at any price"
     supply = {**base, "constraint_name": "availability:champions:home:19", "unit": "impressions"}
     assert limit_sentence(supply, store, words).startswith("Impressions on offer to champions on home at 19:00 (100) is used up")
@@ -84,8 +84,8 @@ def test_notes_of_a_plan_are_said_in_chinese() -> None:
     chinese = Words(shop(language="zh"))
     note = "no plan meets every limit; relaxed: budget +2.00. By itself would do: budget +2.00; whole impressions change the value by -0.5"
     assert chinese.note(note) == "没有计划能满足所有限制；已放宽：budget +2.00。单独放宽其一即可：budget +2.00。"
-    assert chinese.note("0.50 conversions of the target are not sought: the last would cost more than 7.5 of value") == (
-        "目标中有 0.50 次转化未争取：最后一次的代价会超过 7.5。"
+    assert chinese.note("0.50 conversions of the target are not sought: one more would cost over 7.5 of value, or cannot be had") == (
+        "目标中有 0.50 次转化未争取：再多一次的代价会超过 7.5，或无法获得。"
     )
     assert chinese.note("whole impressions change the value by -0.5") == "", "noise to whoever reads the page"
     assert Words(shop()).note("no cell is worth anything") == "No cell is worth anything."

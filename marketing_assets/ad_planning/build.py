@@ -48,6 +48,8 @@ BEHIND = (
     "value_per_conversion", "cost_per_impression",
 )  # fmt: skip
 """Columns of the rates behind a plan that are kept until the window's plans are compared."""
+_DAILY, _MONTHLY = ("day", "daily"), ("month", "monthly")
+"""What a campaign's budget_period may be called; by any other name its budget is for all of its days."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def read_facts(reader: Reader, days: Sequence[date]) -> Facts:
     end = days[-1]
     campaigns = read_landed(reader, "campaigns", days)
     start = days[0].replace(day=1)
-    if not campaigns.rows["budget_period"].fill_null("total").is_in(["day", "daily", "month", "monthly"]).all():
+    if not campaigns.rows["budget_period"].fill_null("total").is_in([*_DAILY, *_MONTHLY]).all():
         start = min(start, days[0] - timedelta(days=ACTIVE_DAYS))
     stock = reader.window("inventory_plan", days[0], end, ["as_of_date", "item_id", "location_id", "sellable_units"])
     return Facts(
@@ -225,9 +227,9 @@ def limits_of(day: date, facts: Facts, reach: Reach, previous: pl.DataFrame, sto
         period = row["budget_period"] or "total"
         amount = float(row["budget"])
         ours = of_whole.filter(pl.col("campaign_id") == row["campaign_id"])
-        if period in ("month", "monthly"):
+        if period in _MONTHLY:
             amount -= float(month.filter(pl.col("campaign_id") == row["campaign_id"])["spend"].sum())
-        elif period not in ("day", "daily"):
+        elif period not in _DAILY:
             amount -= float(ours["spend"].sum())
         campaign_left[str(row["campaign_id"])] = max(amount, 0.0)
     spend_before = (
@@ -470,17 +472,14 @@ def scenario_rows(day: date, model: Model, solution: Solution, store: Store) -> 
 
 def _notes(model: Model, solution: Solution, x: Floats, cells: Cells) -> list[str]:
     """What a person should know of the plan, in words."""
-    notes = []
-    if solution.too_dear > 0:
-        most = model.limits.most_per_conversion
-        notes.append(f"{solution.too_dear:.2f} conversions of the target are not sought: the last would cost more than {most} of value")
+    notes, given, most = [], [], model.limits.most_per_conversion
     signs = {"<=": "+", ">=": "-"}
-    given = [
-        f"{name} {signs[block.sense]}{amount:.2f}"
-        for block, amounts in zip(model.statement.blocks, solution.relaxed, strict=True)
-        for name, amount in zip(block.names, amounts, strict=True)
-        if amount > 0 and not (solution.too_dear > 0 and block.kind == "target_conversions")
-    ]
+    for block, amounts in zip(model.statement.blocks, solution.relaxed, strict=True):
+        for name, amount in zip(block.names, amounts, strict=True):
+            if amount > 0 and block.kind == "target_conversions" and most is not None:
+                notes.append(f"{amount:.2f} conversions of the target are not sought: one more would cost over {most} of value, or cannot be had")
+            elif amount > 0:
+                given.append(f"{name} {signs[block.sense]}{amount:.2f}")
     if given:
         sense = {name: signs[block.sense] for block in model.statement.blocks for name in block.names}
         single = [f"{name} {sense[name]}{amount:.2f}" for name, amount in sorted(solution.alone.items()) if amount > 1e-9]

@@ -81,8 +81,7 @@ def state_plan(cells: Cells, limits: Limits, constraints: Sequence[PlanConstrain
 class Solution:
     """A solved plan. x: impressions per cell; total: per group; duals: shadow price per block and row, in value per unit of
     the limit as it is written; upper_bound: value no feasible plan exceeds, from the duals; relaxed: per block, how far
-    each limit gave way; alone: constraint name -> relaxation that would do by itself; too_dear: conversions of the target not
-    sought for what they cost."""
+    each limit gave way; alone: constraint name -> relaxation that would do by itself."""
 
     x: Floats
     total: Floats
@@ -93,7 +92,6 @@ class Solution:
     alone: dict[str, float]
     solver: str
     is_relaxed: bool
-    too_dear: float = 0.0
 
 
 class Model:
@@ -293,7 +291,7 @@ class Model:
             return None
         if not self._optimise():
             raise SolverFailed(f"ad plan: no plan expects the {expected:g} conversions that one was found to expect")
-        return replace(self._solution(relaxed, {}, is_relaxed=True), too_dear=float(relaxed[target][0]))
+        return self._solution(relaxed, {}, is_relaxed=True)
 
     def _relax(self) -> tuple[list[Floats], dict[str, float]]:
         """Smallest weighted relaxation: minimise sum of weight times slack over |limit|; and each named limit's by itself.

@@ -63,8 +63,8 @@ def limit_sentence(row: dict[str, Any], store: Store, words: Words) -> str:
     most = store.ad_planning.most_per_conversion
     if kind == "target_conversions" and row["relaxation_needed"] > 0 and most is not None and price <= most * 1.001:
         return words(
-            "{name} ({limit}): {by} of them are not sought, since the last would cost more than {most}.",
-            "{name}（{limit}）：其中 {by} 次未争取，因为最后一次的代价会超过 {most}。",
+            "{name} ({limit}): {by} of them are not sought, since one more would cost over {most}, or cannot be had.",
+            "{name}（{limit}）：其中 {by} 次未争取，因为再多一次的代价会超过 {most}，或无法获得。",
             name=name,
             limit=limit,
             by=words.number(row["relaxation_needed"]),

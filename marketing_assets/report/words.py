@@ -209,8 +209,8 @@ NOTES: Sequence[tuple[str, str]] = (
     (r"no cell is on offer tomorrow, or all are excluded", "明天没有可投放单元，或全部被排除"),
     (r"cautious: planned on the lower ends of the rates' (\S+) intervals", r"谨慎：按比率 \1 区间的下限计划"),
     (
-        r"(\S+) conversions of the target are not sought: the last would cost more than (\S+) of value",
-        r"目标中有 \1 次转化未争取：最后一次的代价会超过 \2",
+        r"(\S+) conversions of the target are not sought: one more would cost over (\S+) of value, or cannot be had",
+        r"目标中有 \1 次转化未争取：再多一次的代价会超过 \2，或无法获得",
     ),
     (r"no plan meets every limit; relaxed: ", "没有计划能满足所有限制；已放宽："),
     (r"\. By itself would do: ", "。单独放宽其一即可："),
