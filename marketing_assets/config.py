@@ -264,6 +264,10 @@ class DriftSettings(Settings):
     reject_rate_threshold: Share = 0.05
     volume_threshold: Annotated[float, Field(gt=0)] = Field(0.5, description="relative change of daily volume against its season-matched reference")
     error_ratio_threshold: Annotated[float, Field(gt=1)] = 1.3
+    price_threshold: Annotated[float, Field(gt=0)] = Field(
+        0.05, description="mean log ratio of list prices within a week: offers come and go, but a catalogue seldom becomes dearer by a twentieth"
+    )
+    stock_threshold: Share = Field(0.25, description="change of the share of items out of stock, weighed by what they sold lately")
     consecutive_days: PositiveInt = Field(2, description="hysteresis: breaches in a row before a verdict")
     cool_down_days: PositiveInt = 7
     reference_days: PositiveInt = 28

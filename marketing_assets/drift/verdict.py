@@ -33,8 +33,6 @@ PLACEMENT_ALARM = 6.0
 estimated from a past that moves by itself, and every day of a collapse costs money."""
 PLACEMENT_DAILY = 2.0
 """Counts expected a day from which PLACEMENT_ALARM holds: of fewer, what one person does may be all there is."""
-PRICE_CHANGE = 0.05
-"""Mean log ratio of list prices within a week that counts: offers come and go, but a catalogue seldom becomes dearer by a twentieth."""
 WATCHED_DAYS = 35
 """A change older than this is part of the reference by now."""
 LAG_DAYS = 8
@@ -98,8 +96,8 @@ def thresholds(settings: DriftSettings) -> dict[str, float]:
         "volume": float(-np.log(max(1e-9, 1 - min(settings.volume_threshold, 0.999)))),
         "input": settings.psi_threshold,
         "price": settings.psi_threshold,
-        "stock": 0.25,
-        "items.price_change": PRICE_CHANGE,
+        "stock": settings.stock_threshold,
+        "items.price_change": settings.price_threshold,
         PREFERRED: ratio / 2,
         "calibration": settings.calibration_threshold,
         "promise": settings.calibration_threshold,
