@@ -38,6 +38,7 @@ from marketing_assets.trial.arms import (
 )
 from marketing_assets.trial.figures import summarise
 from marketing_assets.trial.loop import Plan, opened, salted, store_of, told_of_people, with_target
+from marketing_assets.trial.page import tables_of
 from marketing_assets.trial.run import processes
 from marketing_assets.trial.shops import branch, make_shop, shop_class, truth_of
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema, reader_over
@@ -396,6 +397,9 @@ def test_lifts_and_shares_by_hand() -> None:
     alone = summarise([_seed(1, 0.05, 0.06, 0.07)])
     assert alone["figures"]["session_conversion_rate"]["system_lift"] == {"value": pytest.approx(0.2), "interval": None}
     assert not any(row["is_met"] for row in alone["claims"])
+    for found, met in ((summary, {"yes", "no"}), (alone, {"no interval"})):
+        bars = next(rows for title, _, rows in tables_of(found) if title.startswith("Bars"))
+        assert {row[-1] for row in bars} == met, "one seed says nothing of the spread, and missed no bar"
 
 
 def test_no_share_of_a_gain_where_the_oracle_does_worse() -> None:

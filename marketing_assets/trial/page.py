@@ -44,7 +44,7 @@ def tables_of(summary: Mapping[str, Any]) -> list[tuple[str, list[str], list[lis
     if "oracle" in arms:
         heads += ["oracle's lift", "share of the oracle's gain"]
     claims = [
-        [row["figure"], row["what"], f"{row['bar']:.0%}", _share(row), "yes" if row["is_met"] else "no"]
+        [row["figure"], row["what"], f"{row['bar']:.0%}", _share(row), "yes" if row["is_met"] else "no" if row["interval"] else "no interval"]
         for row in summary["claims"]
     ]
     effects = [
