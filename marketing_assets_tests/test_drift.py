@@ -215,6 +215,16 @@ def test_a_drift_is_found_in_time_with_its_cause(name: str, factor: float, cause
         assert abs((first["since"] - (FIRST + timedelta(days=BEGIN))).days) <= 7  # the run may begin with a few days of chance
 
 
+def test_plans_that_begin_to_be_followed_are_no_drift() -> None:
+    """Of three clicks promised two came while the shop went its own way; from the day it follows the plan all three do. More is a change."""
+    days = [FIRST + timedelta(days=number) for number in range(BEGIN, 110)]
+    for seed in range(4):
+        rows = judged(living(seed, 110, promise=(BEGIN, 1.5)), days)
+        assert not rows.filter(pl.col("metric").str.contains("promise"))["is_drifted"].any()
+        found = verdicts(judged(living(seed, 100, promise=(BEGIN, 2.4)), DAYS))
+        assert set(found["cause"]) == {"calibration"} and found["first"][0] <= FIRST + timedelta(days=BEGIN + 6)
+
+
 def test_a_harmless_season_stays_quiet() -> None:
     for seed in range(3):
         rows = judged(living(seed, 120, swing=(BEGIN, 1.8)), [FIRST + timedelta(days=number) for number in range(BEGIN, 118, 2)])

@@ -28,7 +28,15 @@ from marketing_assets.response.build import _offered
 from marketing_assets.response.calibration import log_loss, normalised_entropy
 from marketing_assets.response.changes import Change, changes_of
 from marketing_assets.response.statistics import ANY_PLACEMENT, in_order, maturity_curve, read_log
-from marketing_assets.response.supply import Seen, ShownLog, expected_cost, forecast_supply, placement_prices
+from marketing_assets.response.supply import (
+    FORGETTING,
+    Seen,
+    ShownLog,
+    expected_cost,
+    forecast_supply,
+    on_offer,
+    placement_prices,
+)
 from marketing_assets.warehouse import polars_schema, reader_over
 
 FIRST = date(2026, 1, 1)
@@ -404,6 +412,34 @@ def test_supply_is_not_forgotten_while_a_plan_buys() -> None:
     assert supply["available_impressions"].to_list() == pytest.approx([96.5, 48.25])
     free = forecast_supply(FIRST, _seen(FIRST, [{**row, "planned": 0}]), nothing, previous)
     assert free["available_impressions"].to_list() == pytest.approx([10.0])
+
+
+def test_reports_do_not_forget_what_a_plan_left() -> None:
+    """Four weeks of 100 a day in two placements; then a plan buys the one alone, and reports cannot say that it did."""
+    days = [FIRST + timedelta(days=number) for number in range(42)]
+    told = pl.DataFrame(
+        [
+            {"date": day, "landed_date": day, "campaign_id": "k", "placement_id": placement, "impressions": 100, "clicks": 2, "spend": 1.0}
+            for day in days for placement in ("p", "q") if placement == "p" or day < days[28]
+        ]
+    )  # fmt: skip
+    # the first day is restated, with fewer impressions
+    again = told.head(1).with_columns(landed_date=pl.lit(days[1]), impressions=pl.lit(90, pl.Int64))
+    types = {"creative_id": pl.String, "hour": pl.Int64, "audience_id": pl.String, "conversions": pl.Int64, "conversion_value": pl.Float64}
+    full = pl.concat([told, again]).with_columns(pl.lit(None).cast(kind).alias(name) for name, kind in types.items())
+    store = shop(sources=("ad_reports",))
+    reader = reader_over({}, store, days[-1])
+    reader.accepted = lambda source, start, end: (  # type: ignore[method-assign]
+        full.filter(pl.col("landed_date").is_between(start, end)) if source == "ad_reports" else type(reader).accepted(reader, source, start, end)
+    )
+    log = read_log(reader, days[0], days[-1]).shown
+    assert log["planned"].equals(log["impressions"]) and log.filter(pl.col("landed_date") == days[1])["impressions"].min() == -10
+    rates = build_response(reader, days, store).tables["response_rates"]
+    left = on_offer(rates).filter(pl.col("placement_id") == "q").group_by("as_of_date").agg(pl.col("available_impressions").sum())
+    offered = dict(left.iter_rows())
+    assert offered[days[27]] == pytest.approx(100.0)
+    # not a quarter less each week
+    assert offered[days[41]] == pytest.approx(100 * (1 - FORGETTING) ** 2)
 
 
 def test_what_is_on_offer_is_remembered_by_weekday() -> None:

@@ -350,13 +350,17 @@ def _watch_counts(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.i
 def _watch_rates(panel: Panel, settings: DriftSettings, start: npt.NDArray[np.int64]) -> dict[str, list[Any]]:
     """Counts out of trials against the pooled past: as counts against what the past rate would have brought.
 
-    A normal likelihood would take a thin day without a success for certain knowledge of a rate near 0.
+    A normal likelihood would take a thin day without a success for certain knowledge of a rate near 0. A promise kept better than it
+    used to be is no change: whatever lies between its past and 1 is as expected, such as once a shop begins to follow its plans.
     """
     reference = _pooled_past(panel, settings)
     expected = reference * panel.expected
     shifts, _ = _shifts(_thresholds(panel, settings))
+    is_promise = np.array(panel.families)[:, None] == "promise"
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = _overdispersion((panel.observed - expected) ** 2 / np.maximum(expected, 1e-9))
+        kept = np.clip(panel.observed, np.minimum(expected, panel.expected), np.maximum(expected, panel.expected))
+        expected = np.where(is_promise, kept, expected)
     steps = (panel.observed[:, :, None] * shifts - expected[:, :, None] * np.expm1(shifts)) / noise[:, None, None]
     return _conclude(panel, settings, steps, start, panel.observed, expected, reference)
 

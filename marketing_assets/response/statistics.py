@@ -48,7 +48,7 @@ Flags = npt.NDArray[np.bool_]
 class Log:
     """What landed in a window, summed.
 
-    shown: KEYS, campaign_id, item_id, impressions, clicks, spend, planned (bought by a plan). converted: the same keys,
+    shown: KEYS, campaign_id, item_id, impressions, clicks, spend, planned (bought by a plan, as far as that is told). converted: the same keys,
     credited_date (day the credit landed), conversions (new ones), conversion_value (refunds taken off). Both sorted, so
     that sums are reproducible.
     evidence: 'ad_log' or 'ad_reports'.
@@ -198,7 +198,8 @@ def in_order(rows: pl.DataFrame, keys: Sequence[str]) -> pl.DataFrame:
 def _report_log(reader: Reader, start: date, end: date) -> Log:
     """The same from platform reports: the newest report of a day and key replaces earlier ones, as increments by landed day.
 
-    A report without an hour is spread over the day (hour -1 here), without a creative it stands for its campaign.
+    A report without an hour is spread over the day (hour -1 here), without a creative it stands for its campaign. No report says
+    whether a plan bought: all of it counts as planned, or a plan's supply would shrink to what it bought.
     """
     reports = reader.accepted("ad_reports", start, end)
     if reports.is_empty():
@@ -210,7 +211,6 @@ def _report_log(reader: Reader, start: date, end: date) -> Log:
         audience_id=pl.col("audience_id").fill_null(UNKNOWN_AUDIENCE),
         hour=pl.col("hour").fill_null(-1),
         position=pl.lit(0, pl.Int64),
-        planned=pl.lit(0, pl.Int64),
         item_id=pl.lit(None, pl.String),
     )
     measures = ["impressions", "clicks", "spend", "conversions", "conversion_value"]
@@ -220,7 +220,6 @@ def _report_log(reader: Reader, start: date, end: date) -> Log:
         .agg(
             pl.col("campaign_id").max(),
             pl.col("item_id").max(),
-            pl.col("planned").sum(),
             *(pl.col(name).cast(pl.Float64).fill_null(0.0).sum() for name in measures),
         )
         .sort(KEYS)
@@ -228,7 +227,7 @@ def _report_log(reader: Reader, start: date, end: date) -> Log:
     steps = summed.with_columns(
         pl.col(name) - pl.col(name).shift(1).over(entity, order_by="landed_date").fill_null(0.0) for name in measures
     )
-    shown = steps.select(pl.col(name).cast(kind) for name, kind in SHOWN_SCHEMA.items())
+    shown = steps.with_columns(planned="impressions").select(pl.col(name).cast(kind) for name, kind in SHOWN_SCHEMA.items())
     converted = steps.filter((pl.col("conversions") != 0) | (pl.col("conversion_value") != 0)).with_columns(
         credited_date="landed_date"
     )
