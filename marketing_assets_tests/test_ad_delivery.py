@@ -13,6 +13,7 @@ from scipy.stats import poisson
 
 from marketing_assets.ad_planning import build_ad_plan
 from marketing_assets.ad_planning.delivery import (
+    PROBE,
     Deliveries,
     as_delivered,
     at_least,
@@ -93,17 +94,33 @@ def test_people_held_out_are_not_missing() -> None:
     assert halved["new"] == pytest.approx(1.0, abs=0.05)
 
 
-def test_supply_follows_and_no_hour_has_more_than_before() -> None:
+QUOTED = pl.DataFrame({"placement_id": ["home"] * HOURS, "hour": list(range(HOURS))})
+
+
+def test_supply_follows_and_no_hour_has_more_than_is_quoted() -> None:
     planned, delivered = lived()
     before = rates()
-    after = as_delivered(before, planned, delivered, {})
+    after = as_delivered(before, planned, delivered, {}, QUOTED)
     assert after.select(pl.exclude("available_impressions")).equals(before.select(pl.exclude("available_impressions")))
     by_audience = dict(after.group_by("audience_id").agg(pl.col("available_impressions").sum()).iter_rows())
     assert by_audience["new"] == pytest.approx(TRUE_FACTOR["new"] * FORECAST * HOURS, rel=0.1)
     assert by_audience["hidden"] == pytest.approx(FORECAST * HOURS)
-    raised = as_delivered(before.filter(pl.col("audience_id") != "new"), planned, delivered, {})
+    raised = as_delivered(before.filter(pl.col("audience_id") != "new"), planned, delivered, {}, QUOTED)
     assert raised["available_impressions"].sum() == pytest.approx(2 * FORECAST * HOURS)
-    assert as_delivered(before, planned, delivered.clear(), {}).equals(before)
+    assert as_delivered(before, planned, delivered.clear(), {}, QUOTED).equals(before)
+
+
+def test_where_no_capacity_is_quoted_a_plan_that_got_all_may_ask_for_more() -> None:
+    """Half as much again is there of what was forecast of the loyal: a plan that kept to the forecast would never know. What is not there of
+    the new is asked for no more all the same."""
+    planned, delivered = lived()
+    loyal = rates().filter(pl.col("audience_id") == "loyal")
+    by_day = pl.col("hour") < HOURS // 2
+    after = as_delivered(loyal, planned, delivered, {}, QUOTED.filter(by_day))
+    asked = after.with_columns(is_quoted=by_day).group_by("is_quoted").agg(pl.col("available_impressions").mean())
+    assert dict(asked.iter_rows()) == pytest.approx({True: FORECAST, False: PROBE * FORECAST})
+    new = as_delivered(rates().filter(pl.col("audience_id") == "new"), planned, delivered, {}, QUOTED.clear())
+    assert new["available_impressions"].mean() == pytest.approx(TRUE_FACTOR["new"] * FORECAST, rel=0.1)
 
 
 def test_days_that_must_not_teach_and_old_days_do_not() -> None:

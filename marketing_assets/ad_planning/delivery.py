@@ -27,6 +27,9 @@ from marketing_assets.warehouse import Reader
 
 PRIOR = 200.0
 """Impressions an audience's forecast counts for."""
+PROBE = 1.15
+"""So many times what the forecast says of an hour of a placement may be asked for where plans got all they asked for and no capacity is quoted:
+the forecast knows what was bought, and a plan that kept to it could never buy more."""
 STEPS = 12
 """Most steps of the expectation-maximisation."""
 
@@ -76,12 +79,13 @@ def planned_groups(plan: pl.DataFrame) -> pl.DataFrame:
 
 
 def as_delivered(
-    rates: pl.DataFrame, planned: pl.DataFrame, delivered: pl.DataFrame, free_share: dict[str, float]
+    rates: pl.DataFrame, planned: pl.DataFrame, delivered: pl.DataFrame, free_share: dict[str, float], quoted: pl.DataFrame
 ) -> pl.DataFrame:
     """`rates` with available_impressions as recent plans found it; unchanged where no plan was carried out.
 
     planned: rows of `planned_groups`. delivered: `Deliveries.on`. free_share: part of an audience's users that may be
-    addressed. An hour of a placement never has more in all than before: what one audience has more, others have less.
+    addressed. quoted: placement_id, hour whose capacity is known. Such an hour never has more in all than before: what one audience has
+    more, others have less. Others have up to PROBE times as much.
     """
     factor = supply_factors(rates, planned, delivered, free_share)
     if not factor:
@@ -89,7 +93,13 @@ def as_delivered(
     found = pl.col("available_impressions") * pl.col("audience_id").replace_strict(factor, default=1.0, return_dtype=pl.Float64)
     groups = rates.lazy().group_by(GROUP).agg(pl.col("available_impressions").max())
     hour = ["placement_id", "hour"]
-    scale = groups.group_by(hour).agg(scale=(pl.col("available_impressions").sum() / found.sum()).clip(0, 1))
+    most = pl.col("most").fill_null(PROBE)
+    scale = (
+        groups.group_by(hour)
+        .agg(scale=pl.col("available_impressions").sum() / found.sum())
+        .join(quoted.lazy().select(*hour, most=pl.lit(1.0)), on=hour, how="left")
+        .select(*hour, scale=(pl.col("scale") * most).clip(0, 1))
+    )
     return (
         rates.lazy()
         .join(scale, on=hour, how="left", maintain_order="left")
