@@ -94,7 +94,7 @@ def test_people_held_out_are_not_missing() -> None:
     assert halved["new"] == pytest.approx(1.0, abs=0.05)
 
 
-QUOTED = pl.DataFrame({"placement_id": ["home"] * HOURS, "hour": list(range(HOURS))})
+QUOTED = pl.Series(["home", "home"])
 
 
 def test_supply_follows_and_no_hour_has_more_than_is_quoted() -> None:
@@ -115,10 +115,9 @@ def test_where_no_capacity_is_quoted_a_plan_that_got_all_may_ask_for_more() -> N
     the new is asked for no more all the same."""
     planned, delivered = lived()
     loyal = rates().filter(pl.col("audience_id") == "loyal")
-    by_day = pl.col("hour") < HOURS // 2
-    after = as_delivered(loyal, planned, delivered, {}, QUOTED.filter(by_day))
-    asked = after.with_columns(is_quoted=by_day).group_by("is_quoted").agg(pl.col("available_impressions").mean())
-    assert dict(asked.iter_rows()) == pytest.approx({True: FORECAST, False: PROBE * FORECAST})
+    for quoted, most in ((QUOTED, 1.0), (QUOTED.clear(), PROBE)):
+        after = as_delivered(loyal, planned, delivered, {}, quoted)
+        assert after["available_impressions"].to_list() == pytest.approx([most * FORECAST] * HOURS)
     new = as_delivered(rates().filter(pl.col("audience_id") == "new"), planned, delivered, {}, QUOTED.clear())
     assert new["available_impressions"].mean() == pytest.approx(TRUE_FACTOR["new"] * FORECAST, rel=0.1)
 
@@ -188,3 +187,37 @@ def test_plans_of_a_range_follow_deliveries_as_those_of_single_days_do() -> None
         assert_frame_equal(single, whole["ad_plan"].filter(pl.col("as_of_date") == day), rel_tol=1e-9)
     groups = planned_groups(whole["ad_plan"])
     assert groups["planned"].sum() == pytest.approx(whole["ad_plan"]["planned_impressions"].sum())
+
+
+def test_a_capacity_counts_from_the_day_it_is_told() -> None:
+    """All of each plan is delivered: more is asked for until the fourth day tells what the placement holds; an empty cell tells nothing."""
+    days = [DAY + timedelta(days=number) for number in range(5)]
+    store = Store.model_validate(
+        {
+            "name": "shop", "timezone": "UTC", "currency": "EUR", "first_day": DAY, "methods": "plain",
+            "sources": {"impressions": {"rows": [{}]}, "placements": {"rows": [{}]}},
+            "ad_planning": {"daily_budget": 10.0, "exploration_share": 0.0, "frequency_cap": 1_000},
+        }
+    )  # fmt: skip
+    cells = rates().filter(pl.col("audience_id") == "loyal").with_columns(
+        ctr=0.1, ctr_low=0.1, ctr_high=0.1, cvr=0.1, cvr_low=0.1, cvr_high=0.1, cost_per_impression=0.001, value_per_conversion=10.0,
+        campaign_id=pl.lit("k"), item_id=pl.lit("i"), evidence=pl.lit("ad_log"),
+    )  # fmt: skip
+    every = pl.concat([cells.with_columns(as_of_date=pl.lit(day)) for day in days]).select(
+        pl.col(name).cast(kind) for name, kind in polars_schema("response_rates").items()
+    )
+    shown = [
+        {"landed_date": day, "impression_date": day, "plan_id": f"plan-{day - timedelta(days=1)}", "placement_id": "home", "hour": hour,
+         "audience_id": "loyal", "impression_id": f"{day}-{hour}-{number}", "is_clicked": False}
+        for day in days[1:] for hour in range(HOURS) for number in range(int(PROBE * FORECAST))
+    ]  # fmt: skip
+    told = [{"landed_date": days[0], "placement_id": "home", "capacity": ""}, {"landed_date": days[3], "placement_id": "home", "capacity": "40"}]
+    schemas = {name: polars_schema(name) for name in ("clean_impressions", "raw_placements")}
+    frames = {"response_rates": every} | {
+        name: pl.DataFrame([{column: row.get(column) for column in schemas[name]} for row in rows], schema=schemas[name])
+        for name, rows in (("clean_impressions", shown), ("raw_placements", told))
+    }
+    whole = build_ad_plan(reader_over(frames, store, days[-1]), days, store).tables["ad_plan"]
+    planned = whole.group_by("as_of_date").agg(pl.col("planned_impressions").sum()).sort("as_of_date")["planned_impressions"].to_list()
+    asked, more = FORECAST * HOURS, PROBE * FORECAST * HOURS
+    assert planned == pytest.approx([asked, more, more, asked, asked])

@@ -30,7 +30,7 @@ from marketing_assets.ad_planning.solve import Model, Solution, used, without_ov
 from marketing_assets.config import ACTIVE_DAYS, GATE_DAYS, PLAN_DAYS, Store
 from marketing_assets.response.audience import named_until
 from marketing_assets.response.calibration import calibration_verdict
-from marketing_assets.response.supply import AsKnown, placement_prices, read_landed
+from marketing_assets.response.supply import AsKnown, read_landed
 from marketing_assets.warehouse import Built, Reader, polars_schema
 
 TABLES = (
@@ -54,12 +54,12 @@ _DAILY, _MONTHLY = ("day", "daily"), ("month", "monthly")
 
 @dataclass(frozen=True)
 class Facts:
-    """What the window's days need beside the rates, read once: spend by landed day, campaigns, placements, overrides, stock,
-    what came of plans."""
+    """What the window's days need beside the rates, read once: spend by landed day, campaigns, overrides, stock,
+    what came of plans; quoted: landed_date, placement_id of rows that told a capacity."""
 
     spend: pl.DataFrame
     campaigns: AsKnown
-    placements: AsKnown
+    quoted: pl.DataFrame
     overrides: pl.DataFrame
     stock: pl.DataFrame
     calibration: pl.DataFrame
@@ -133,7 +133,7 @@ def read_facts(reader: Reader, days: Sequence[date]) -> Facts:
     return Facts(
         spend=_spend(reader, start, end),
         campaigns=campaigns,
-        placements=read_landed(reader, "placements", days),
+        quoted=reader.window("raw_placements", None, end, ["landed_date", "placement_id", "capacity"]).filter(pl.col("capacity") != ""),
         overrides=reader.accepted("plan_overrides", None, end),
         stock=stock.group_by("as_of_date", "item_id")
         .agg(pl.when(pl.col("sellable_units").count() > 0).then(pl.col("sellable_units").sum()).alias("units"))
@@ -306,8 +306,7 @@ def plan_day(
         return {"ad_plan_runs": _runs(day, status="refused", note=note, seconds=time.perf_counter() - started)}, None
     reach = facts.reach[day]
     lately = planned.filter(pl.col("as_of_date") >= day - timedelta(days=PLAN_DAYS))
-    prices = placement_prices(day, facts.placements.on(day))
-    quoted = prices.filter(pl.col("capacity").is_not_null())
+    quoted = facts.quoted.filter(pl.col("landed_date") <= day)["placement_id"]
     rates = as_delivered(rates, lately, facts.deliveries.on(day), reach.free_share, quoted)
     limits = limits_of(day, facts, reach, previous, store)
     cells = _cells(rates, limits, reach, store)

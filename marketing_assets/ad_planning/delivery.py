@@ -79,13 +79,13 @@ def planned_groups(plan: pl.DataFrame) -> pl.DataFrame:
 
 
 def as_delivered(
-    rates: pl.DataFrame, planned: pl.DataFrame, delivered: pl.DataFrame, free_share: dict[str, float], quoted: pl.DataFrame
+    rates: pl.DataFrame, planned: pl.DataFrame, delivered: pl.DataFrame, free_share: dict[str, float], quoted: pl.Series
 ) -> pl.DataFrame:
     """`rates` with available_impressions as recent plans found it; unchanged where no plan was carried out.
 
     planned: rows of `planned_groups`. delivered: `Deliveries.on`. free_share: part of an audience's users that may be
-    addressed. quoted: placement_id, hour whose capacity is known. Such an hour never has more in all than before: what one audience has
-    more, others have less. Others have up to PROBE times as much.
+    addressed. quoted: placements whose capacity was told. An hour of theirs never has more in all than before: what one audience has
+    more, others have less. One of others may have up to PROBE times as much.
     """
     factor = supply_factors(rates, planned, delivered, free_share)
     if not factor:
@@ -93,13 +93,9 @@ def as_delivered(
     found = pl.col("available_impressions") * pl.col("audience_id").replace_strict(factor, default=1.0, return_dtype=pl.Float64)
     groups = rates.lazy().group_by(GROUP).agg(pl.col("available_impressions").max())
     hour = ["placement_id", "hour"]
-    most = pl.col("most").fill_null(PROBE)
-    scale = (
-        groups.group_by(hour)
-        .agg(scale=pl.col("available_impressions").sum() / found.sum())
-        .join(quoted.lazy().select(*hour, most=pl.lit(1.0)), on=hour, how="left")
-        .select(*hour, scale=(pl.col("scale") * most).clip(0, 1))
-    )
+    most = pl.when(pl.col("placement_id").is_in(quoted.unique().implode())).then(1.0).otherwise(PROBE)
+    scale = groups.group_by(hour).agg(scale=pl.col("available_impressions").sum() / found.sum())
+    scale = scale.with_columns((pl.col("scale") * most).clip(0, 1))
     return (
         rates.lazy()
         .join(scale, on=hour, how="left", maintain_order="left")
