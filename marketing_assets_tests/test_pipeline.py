@@ -27,6 +27,8 @@ from marketing_assets.warehouse import (
     MissingPartitions,
     Warehouse,
     WarehouseBusy,
+    WarehouseError,
+    create_tables,
     cut_by_rows,
     days_between,
     open_warehouse,
@@ -375,3 +377,21 @@ def test_one_bad_row_among_many_is_found_wherever_it_lies(column: str, bad: obje
             warehouse.replace_window("demand", ["demand_forecasts"], [store.first_day], Built({"demand_forecasts": good}))
         with pytest.raises(InvalidTable, match=column), warehouse.transaction():
             warehouse.replace_window("demand", ["demand_forecasts"], [store.first_day], Built({"demand_forecasts": broken}))
+
+
+def test_a_warehouse_from_before_is_given_new_columns_and_other_changes_are_told() -> None:
+    connection = duckdb.connect(":memory:")
+    create_tables(connection)
+    columns = list(TABLES["raw_market_days"].columns)
+    connection.execute(f"INSERT INTO raw_market_days (landed_date, raw_row_id) VALUES ('{FIRST}', 'r')")
+    connection.execute(f"ALTER TABLE raw_market_days DROP COLUMN {columns[-1]}")
+    create_tables(connection)
+    assert [name for name, *_ in connection.execute("DESCRIBE raw_market_days").fetchall()] == columns
+    assert connection.execute(f"SELECT raw_row_id, {columns[-1]} FROM raw_market_days").fetchall() == [("r", None)]
+    connection.execute(f"ALTER TABLE raw_market_days DROP COLUMN {columns[-2]}")
+    with pytest.raises(WarehouseError, match=r"raw_market_days was built with the columns .* Move the warehouse file away"):
+        create_tables(connection)
+    connection.execute("DROP TABLE raw_market_days")
+    connection.execute("CREATE TABLE raw_market_days (landed_date DATE, raw_row_id VARCHAR)")
+    with pytest.raises(WarehouseError, match="Move the warehouse file away"):  # a day landed without its file has no place
+        create_tables(connection)

@@ -16,7 +16,7 @@ import polars as pl
 
 from marketing_assets.schemas import TABLES, Table
 from marketing_assets.warehouse.built import FittedModel
-from marketing_assets.warehouse.errors import InvalidTable
+from marketing_assets.warehouse.errors import InvalidTable, WarehouseError
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -77,10 +77,26 @@ def polars_schema(name: str) -> dict[str, Any]:
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection, names: Iterable[str] = TABLES) -> None:
-    """Create every table that is not there yet."""
+    """Create every table that is not there yet, and give older ones the columns that came since.
+
+    Raises WarehouseError where rows from before cannot do without such a column, or a table has others in another order.
+    """
+    there = connection.execute("SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal GROUP BY ALL")
+    known: dict[str, list[str]] = dict(there.fetchall())
     for name in names:
-        columns = ", ".join(f"{column} {DUCKDB_TYPES[type(kind).__name__]}" for column, kind in TABLES[name].columns.items())
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+        columns = {column: DUCKDB_TYPES[type(kind).__name__] for column, kind in TABLES[name].columns.items()}
+        found = known.get(name)
+        if found is None:
+            connection.execute(f"CREATE TABLE {name} ({', '.join(f'{column} {kind}' for column, kind in columns.items())})")
+        elif found != list(columns):
+            later = list(columns)[len(found) :]
+            if found != list(columns)[: len(found)] or not all(TABLES[name].model.to_schema().columns[column].nullable for column in later):
+                raise WarehouseError(
+                    f"{name} was built with the columns {', '.join(found)}; this version of the code has {', '.join(columns)}. "
+                    "Move the warehouse file away and build again: tables are made from the landing files"
+                )
+            for column in later:
+                connection.execute(f"ALTER TABLE {name} ADD COLUMN {column} {columns[column]}")
     for statement in filter(str.strip, _INTERNAL.split(";")):
         connection.execute(statement)
 
