@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
@@ -22,7 +23,7 @@ from marketing_assets.forecasting.classic import forecast_croston_sba
 from marketing_assets.forecasting.competition import Scoring, compete, forecast_with
 from marketing_assets.forecasting.features import feature_names, matrix_of
 from marketing_assets.forecasting.fits import DemandModel, fit_demand
-from marketing_assets.forecasting.history import DemandHistory, alive, series_name
+from marketing_assets.forecasting.history import DemandHistory, alive, series_name, silences
 from marketing_assets.forecasting.learned import NO_MODEL
 from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar, own_week
 from marketing_assets.forecasting.origins import Origins, origin_columns
@@ -410,6 +411,74 @@ def test_what_if_moves_only_what_it_names_and_refuses_what_it_cannot_try() -> No
         what_if(reader, day, store, pl.DataFrame({"item_id": ["i1"], "date": [target], "unit_price": [3.0]}))
     with pytest.raises(WhatIfError, match="within 28 days"):
         what_if(reader, day, store, pl.DataFrame({"item_id": ["i1"], "date": [day], "is_promotion": [True]}))
+
+
+def test_a_place_told_to_be_open_on_a_holiday_of_the_shop_is_forecast_as_open() -> None:
+    """All twelve places keep two holidays; eleven also those after, one lies where nobody does. Guards chains over several regions."""
+    week = np.array([4.0, 4, 4, 4, 4, 4, 2])
+    units, closed = np.tile(week, (12, 12)), np.full((12, 91), np.nan)
+    holidays = [17, 45, 73, 87]
+    is_holiday = np.isin(np.arange(91), holidays)
+    closed[:, holidays] = 1
+    closed[11, holidays[2:]] = 0
+    units[:11, holidays[:-1]] = units[11, holidays[:2]] = 0
+    blocked = (np.nan_to_num(closed[:, :84]) > 0) & (units == 0)
+    forecast = forecast_level_calendar(panel_of(units, drivers={"closed": closed}, is_holiday=is_holiday, is_blocked=blocked))
+    assert (forecast.mean[:11, 3] == 0).all()
+    assert forecast.mean[11] == pytest.approx(week, rel=0.1)
+    untold = {"closed": np.where(np.arange(91) == 87, np.nan, closed)}
+    forecast = forecast_level_calendar(panel_of(units, drivers=untold, is_holiday=is_holiday, is_blocked=blocked))
+    assert forecast.mean[11, 3] < 3
+
+
+def test_a_long_silence_of_a_steady_series_is_no_demand() -> None:
+    """Rows: rebuilt for 30 days; a pause of ten; rare sales; gone; two sales far apart; closed by announcement."""
+    units = np.zeros((6, 100))
+    units[0] = np.arange(100) % 7 < 6
+    units[0, 40:70] = 0
+    units[1], units[1, 40:50] = 1, 0
+    units[2, ::9] = 1
+    units[3, :60] = 1
+    units[4, [20, 80]] = 1
+    units[5], units[5, 40:70] = 1, 0
+    blocked = np.zeros((6, 100), dtype=bool)
+    blocked[5, 40:65] = True
+    found = silences(units, blocked)
+    assert found.sum(axis=1).tolist() == [30, 0, 0, 0, 0, 0]
+    assert found[0, 40:70].all()
+
+
+def test_the_shops_own_numbers_of_days_reach_the_panel_as_known_then_and_teach_the_model() -> None:
+    """School holidays raise sales by half; the last are announced late. The newest word counts, unless it is none."""
+    generator = np.random.default_rng(5)
+    days = days_between(FIRST, FIRST + timedelta(days=199))
+    school = np.array([(day - FIRST).days // 10 % 3 == 2 for day in days])
+    sold = [
+        {"landed_date": day, "event_date": day, "item_id": f"i{item}", "units_sold": units, "revenue": units, "gross_revenue": units,
+         **dict.fromkeys(("units_returned", "orders", "views", "carts", "reviews", "ratings", "rating_total"), 0)}
+        for day, is_school in zip(days, school, strict=True) for item in range(30)
+        if (units := int(generator.poisson(30 if is_school else 20)))
+    ]  # fmt: skip
+    market = [{"landed_date": FIRST, "date": day, "known_at": f"{FIRST} 08:00:00", "further": json.dumps({"school": str(flag).lower(), "fair": ""})}
+              for day, flag in zip(days, school, strict=True)]  # fmt: skip
+    day = days[169]
+    later = days[172]
+    market += [
+        {"landed_date": day, "date": later, "known_at": f"{day} 09:00:00", "further": '{"school":"0.5"}'},
+        {"landed_date": day, "date": later, "known_at": f"{day} 10:00:00", "further": '{"school":null}'},
+        {"landed_date": day + timedelta(days=1), "date": later, "known_at": f"{day} 11:00:00", "further": '{"school":"9"}'},
+    ]
+    frames = {"item_days": conform("item_days", sold), "raw_market_days": raw_drivers(market)}
+    store = shop("learned", sources=("events", "market_days"), forecasting={"history_days": 400})
+    panel = DemandHistory(reader_until(days[-1], store, frames), [day], store, 28).panel(day)
+    assert set(panel.drivers) == {"market_school"}
+    expected = school[: panel.known + 28].astype(float)
+    expected[172] = 0.5
+    assert (panel.drivers["market_school"] == expected).all()
+    model, _ = fit_demand(panel, ("panel", "level_calendar"), 1, 2, np.ones(30, dtype=bool))
+    forecast, _ = model.forecast(panel, 2)
+    ahead = expected[panel.known :]
+    assert forecast.mean[:, ahead == 1].mean() / forecast.mean[:, ahead == 0].mean() == pytest.approx(1.5, abs=0.12)
 
 
 def test_days_announced_as_not_available_are_forecast_as_closed() -> None:

@@ -115,6 +115,23 @@ def test_layouts(tmp_path: Path, name: str) -> None:
     assert rows["source_error"].null_count() == 2
 
 
+def test_days_of_the_market_take_numbers_of_the_shops_own(tmp_path: Path) -> None:
+    csv_file(tmp_path, "day,school,rain\n2026-03-02,1,0.5\n2026-03-03,,\n", "days.csv")
+    own = {"date": "day", "school_holiday": "school", "rain_mm": "TRY_CAST(rain AS DOUBLE) * 10"}
+    rows = land(store_at(tmp_path, {"files": "days.csv", "columns": own}, "market_days"), source="market_days")
+    assert [json.loads(text) for text in rows["further"]] == [{"school_holiday": "1", "rain_mm": "5.0"}, {"school_holiday": None, "rain_mm": None}]
+    inline = {"rows": [{"date": "2026-03-02", "school_holiday": 1}, {"date": "2026-03-03", "is_holiday": True}]}
+    rows = land(store_at(tmp_path, inline, "market_days"), source="market_days")
+    assert rows.select("further", "is_holiday").rows() == [('{"school_holiday": 1}', None), (None, "true")]
+    with pytest.raises(SourceError, match="'School Holiday' is no name for a column of your own"):
+        land(store_at(tmp_path, {"files": "days.csv", "columns": {"date": "day", "School Holiday": "school"}}, "market_days"), source="market_days")
+    with pytest.raises(SourceError, match="school is kept in 'further', which is mapped as well"):
+        both = {"date": "day", "school": "school", "further": "json_object('a', 1)"}
+        land(store_at(tmp_path, {"files": "days.csv", "columns": both}, "market_days"), source="market_days")
+    with pytest.raises(SourceError, match=r"columns\.school: 'school \+' is no SQL expression"):
+        land(store_at(tmp_path, {"files": "days.csv", "columns": {"date": "day", "school": "school +"}}, "market_days"), source="market_days")
+
+
 def test_parquet_keeps_types_and_zones(tmp_path: Path) -> None:
     frame = pl.DataFrame({"ts": [1_772_359_200, None], "who": [7, 8], "price": [float("nan"), 1.5]})
     frame.write_parquet(tmp_path / "all.parquet")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from marketing_assets.compiled import written
 from marketing_assets.config import Store
-from marketing_assets.schemas import EVENT_TYPES, INPUTS, TYPES
+from marketing_assets.schemas import EVENT_TYPES, INPUTS, TYPES, column_of
 from marketing_assets.sources.engine import leading
 from marketing_assets.sources.instants import parse_instant, to_local, transitions
 
@@ -30,7 +30,12 @@ _NAMES = {
     "integer": "whole number",
     "real": "finite number",
     "boolean": "true or false",
+    "numbers": "JSON object of numbers",
 }
+_NUMBER = r"-?([0-9]{1,30}(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,2})?|true|false"
+_PAIR = rf'\s*"[^"\\]+"\s*:\s*(null|{_NUMBER}|"\s*({_NUMBER})?\s*")\s*'
+_NUMBERS = rf"^\s*\{{({_PAIR}(,{_PAIR})*)?\}}\s*$"
+"""Numbers by name, written as such or as texts; a name may have none."""
 _NOT_NEGATIVE = (
     "discount",
     "dwell_seconds",
@@ -70,6 +75,8 @@ def typed_value(text: Any, kind: str, store: Store, first: date, last: date) -> 
     if kind == "real":
         number = text.try_cast("float64")
         return ibis.ifelse(number.isnan() | number.isinf(), None, number)
+    if kind == "numbers":
+        return ibis.ifelse(text.re_search(_NUMBERS), text, None)
     if kind == "integer":
         # a cast of 6.5 would round; 6.0 is how spreadsheets write 6
         exact = text.try_cast("decimal(18, 4)")
@@ -86,7 +93,7 @@ def mapped_columns(store: Store, source: str) -> set[str]:
         if "*" in block.columns:
             return set(INPUTS[source].columns)
         columns.update(block.columns, *(block.rows or ()))
-    return columns
+    return {column_of(source, name) or name for name in columns}
 
 
 def typed(

@@ -54,11 +54,12 @@ def sale_less_days(panel: Panel) -> Flags:
     return np.asarray(selling == 0)
 
 
-def day_shape(panel: Panel, totals: Floats | None = None) -> Floats:
+def day_shape(panel: Panel, totals: Floats | None = None, has_holidays: bool = True) -> Floats:
     """(T + horizon,) what each day is worth relative to a usual open day; 0 where the shop is closed.
 
     Known days are 0 exactly where the shop was closed. Future ones follow the weekday's newest occurrences and what past
-    holidays did. totals: (T,) `present_totals` with bulk orders cut, else of the panel's own units.
+    holidays did. totals: (T,) `present_totals` with bulk orders cut, else of the panel's own units. has_holidays: False for those
+    who are open on holidays, which are then days of their week.
     """
     totals = present_totals(panel, panel.units) if totals is None else totals
     known, place = panel.known, panel.season_place
@@ -78,7 +79,8 @@ def day_shape(panel: Panel, totals: Floats | None = None) -> Floats:
     if (share > 0).any():
         share /= share[share > 0].mean()
     shape = share[place]
-    shape[is_holiday] *= _holiday_factor(totals, usual, share[place[:known]], is_holiday[:known], bool(is_off.any()))
+    if has_holidays:
+        shape[is_holiday] *= _holiday_factor(totals, usual, share[place[:known]], is_holiday[:known], bool(is_off.any()))
     # what is known to have happened goes before what the week suggests
     shape[:known] = np.where(is_closed, 0.0, np.where(shape[:known] > 0, shape[:known], 1.0))
     return shape
@@ -91,6 +93,12 @@ def present_totals(panel: Panel, units: Floats) -> Floats:
     share = present / max(float(usual.sum()), 1e-12)
     totals: Floats = np.divide(units.sum(axis=0), share, out=np.zeros(panel.known), where=share > SMALLEST_SHARE)
     return totals
+
+
+def open_on_holidays(panel: Panel) -> Flags:
+    """(n, T + horizon) holidays of the shop on which a series is told to be open, such as a place in a region that does not keep them."""
+    closed = panel.drivers.get("closed", np.full((panel.count, panel.known + panel.horizon), np.nan))
+    return np.asarray(panel.is_holiday[None, :] & (closed == 0))
 
 
 def closed_ahead(panel: Panel) -> Flags:

@@ -5,6 +5,7 @@ What belongs here: what item_drivers and market_days said by an issue day. What 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
@@ -14,8 +15,10 @@ import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.forecasting.panel import Flags, Floats, Integers
+from marketing_assets.schemas import FURTHER
 from marketing_assets.warehouse import Reader
 
+AVAILABLE = "is_available"
 SERIES_DRIVERS = {"unit_price": "price", "is_promotion": "promotion", "planned_ad_spend": "ad_spend"}
 """Column of item_drivers -> driver of the panel."""
 
@@ -26,8 +29,8 @@ class Drivers:
     def __init__(self, reader: Reader, store: Store, series: pl.DataFrame, origin: date, last: date, horizon: int) -> None:
         self._origin = origin
         until = last + timedelta(days=horizon)
-        self._market = _known(reader, store, "market_days", origin, until, last, ["is_holiday", "is_promotion"], [])
-        columns = [*SERIES_DRIVERS, "is_available"]
+        self._market = _known(reader, store, "market_days", origin, until, last, ["is_holiday", "is_promotion", FURTHER], [])
+        columns = [*SERIES_DRIVERS, AVAILABLE]
         rows = _known(reader, store, "item_drivers", origin, until, last, columns, ["item_id", "location_id"])
         everywhere = rows.filter(pl.col("location_id").is_null()).drop("location_id")
         own = rows.filter(pl.col("location_id").is_not_null())
@@ -49,11 +52,21 @@ class Drivers:
             result[name] = np.array([bool(known.get(day, False)) for day in days], dtype=np.bool_)
         return result
 
-    def of_series(self, issue: date, chosen: Integers, offset: int, whole: int) -> tuple[dict[str, Floats], Flags]:
-        """Drivers (len(chosen), whole) as known at the end of `issue`, nan where unknown, and days marked not available."""
-        unavailable = np.zeros((len(chosen), whole), dtype=np.bool_)
+    def further(self, issue: date, days: Sequence[date]) -> dict[str, Floats]:
+        """The shop's own numbers of each day as known at the end of `issue`, by name; nan where unknown."""
+        place = {day: number for number, day in enumerate(days)}
+        rows = self._market.filter(pl.col("landed_date") <= issue, pl.col("known_date") <= issue, pl.col("date").is_in(days))
+        result: dict[str, Floats] = {}
+        for day, text in rows.filter(pl.col(FURTHER).is_not_null()).select("date", FURTHER).iter_rows():
+            for name, value in json.loads(text).items():
+                if (number := _number(value)) is not None:  # in order: the newest is written last
+                    result.setdefault(name, np.full(len(days), np.nan))[place[day]] = number
+        return {f"market_{name}": result[name] for name in sorted(result)}
+
+    def of_series(self, issue: date, chosen: Integers, offset: int, whole: int) -> dict[str, Floats]:
+        """Drivers (len(chosen), whole) as known at the end of `issue`, nan where unknown. closed: 1 where marked not available, 0 where available."""
         if self._rows.is_empty():
-            return {}, unavailable
+            return {}
         rows = self._rows.filter(pl.col("landed_date") <= issue, pl.col("known_date") <= issue)
         place = np.full(int(max(chosen.max(initial=0), rows["row"].max() or 0)) + 1, -1)
         place[chosen] = np.arange(len(chosen))
@@ -61,16 +74,15 @@ class Drivers:
         day = (rows["date"] - self._origin).dt.total_days().to_numpy() - offset
         inside = (row >= 0) & (day >= 0) & (day < whole)
         drivers = {}
-        for column, name in SERIES_DRIVERS.items():
+        for column, name in (*SERIES_DRIVERS.items(), (AVAILABLE, "closed")):
             values = rows[column].cast(pl.Float64).to_numpy()
             given = inside & ~np.isnan(values)
             if given.any():
                 drivers[name] = np.full((len(chosen), whole), np.nan)
                 drivers[name][row[given], day[given]] = values[given]  # in order: the newest is written last
-        available = rows["is_available"].cast(pl.Float64).to_numpy()
-        given = inside & ~np.isnan(available)
-        unavailable[row[given], day[given]] = available[given] == 0
-        return drivers, unavailable
+        if "closed" in drivers:
+            drivers["closed"] = 1 - drivers["closed"]
+        return drivers
 
 
 def _known(
@@ -79,7 +91,7 @@ def _known(
     """Accepted rows about days in [origin, until] that landed by `last`, oldest knowledge first; no rows where the shop lacks the source."""
     schema: dict[str, Any] = {
         **dict.fromkeys(key, pl.String), "date": pl.Date, "landed_date": pl.Date, "known_date": pl.Date, "raw_row_id": pl.String,
-        **{name: pl.Boolean if name.startswith("is_") else pl.Float64 for name in columns},
+        **{name: pl.Boolean if name.startswith("is_") else pl.String if name == FURTHER else pl.Float64 for name in columns},
     }
     if not reader.has_source(source):
         return pl.DataFrame(schema=schema)
@@ -92,3 +104,10 @@ def _known(
     known = frame.with_columns(known_date=local.fill_null(pl.col("landed_date")))
     known = known.select(pl.col(name).cast(kind) for name, kind in schema.items())
     return known.sort("landed_date", "known_date", "raw_row_id")
+
+
+def _number(value: Any) -> float | None:
+    """A number, or the text of one, as cleaning accepts them; None where there is none."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return float({"true": True, "false": False}.get(value.strip(), value)) if isinstance(value, str) else float(value)

@@ -26,6 +26,8 @@ RETURN_DAYS = 28
 NEW_DAYS = 56
 """An item first seen within so many days is forecast before its first sale."""
 YEAR = 364
+SILENT_DAYS, STEADY, STEADY_DAYS = 14, 0.8, 28
+"""A series that sells on at least this share of so many days or more, but on none of SILENT_DAYS between them, could not be sold on those."""
 SIGNALS = ("views", "carts")
 """Columns of item_days that run ahead of sales."""
 
@@ -94,10 +96,12 @@ class DemandHistory:
         days = days_between(start, issue + timedelta(days=self._horizon))
         market = self._drivers.market(issue, days)
         is_holiday = np.array([each in self._holidays for each in days], dtype=np.bool_) | market["is_holiday"]
-        drivers, unavailable = self._drivers.of_series(issue, chosen, offset, whole)
-        if unavailable.any():
-            drivers["closed"] = unavailable.astype(np.float64)
-        blocked = self._stock_outs.blocked(chosen, offset, known) | unavailable[:, :known]
+        drivers = self._drivers.of_series(issue, chosen, offset, whole)
+        unavailable = drivers["closed"][:, :known] == 1 if "closed" in drivers else np.zeros((len(chosen), known), dtype=np.bool_)
+        for name, values in self._drivers.further(issue, days).items():
+            drivers[name] = np.broadcast_to(values, (len(chosen), whole))
+        blocked = self._stock_outs.blocked(chosen, offset, known) | unavailable
+        blocked |= silences(units[chosen], blocked)
         series = described[chosen].select("series_id", "item_id", "location_id", "category", "unit_price")
         return Panel(
             series=series, start=start, units=units[chosen], is_blocked=blocked, is_holiday=is_holiday,
@@ -121,6 +125,29 @@ def alive(units: Floats, horizon: int) -> Flags:
     if end <= 0:
         return np.asarray(recent)
     return np.asarray(recent | (units[:, max(0, begin) : end] > 0).any(axis=1))
+
+
+def silences(units: Floats, is_blocked: Flags) -> Flags:
+    """(n, T) days between two sales of a series in a silence that neither chance nor anything known explains: a place being rebuilt.
+
+    The share of days with a sale (STEADY) is that of the other days from the first sale to the last. is_blocked: days known to be
+    without any; a silence half of which they are is explained, and they are no part of the share.
+    """
+    row, column = np.nonzero(units > 0)
+    gap = np.diff(column, prepend=0) - 1
+    gap[np.diff(row, prepend=-1) > 0] = 0  # before a series' first sale
+    blocked = np.pad(np.cumsum(is_blocked, axis=1), ((0, 0), (1, 0)))
+    at = np.flatnonzero((gap >= SILENT_DAYS) & (2 * (blocked[row, column] - blocked[row, column - gap]) < gap))
+    change = np.zeros((units.shape[0], units.shape[1] + 1), dtype=np.int64)
+    np.add.at(change, (row[at], column[at] - gap[at]), 1)
+    np.add.at(change, (row[at], column[at]), -1)
+    is_silent = np.cumsum(change, axis=1)[:, :-1] > 0
+    sold = np.cumsum(units > 0, axis=1)
+    is_between = (sold > 0) & (sold < sold[:, -1:]) | (units > 0)
+    usual = is_between & ~is_silent & ~(is_blocked & (units == 0))
+    days = usual.sum(axis=1)
+    is_steady = (days >= STEADY_DAYS) & ((units > 0).sum(axis=1) >= STEADY * days)
+    return np.asarray(is_silent & is_steady[:, None])
 
 
 class _StockOuts:

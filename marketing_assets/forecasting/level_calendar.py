@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from marketing_assets.forecasting.calendar import closed_ahead, day_shape, present_totals
+from marketing_assets.forecasting.calendar import closed_ahead, day_shape, open_on_holidays, present_totals
 from marketing_assets.forecasting.effects import Effects, fit_effects, local_level
 from marketing_assets.forecasting.new_items import with_prior
 from marketing_assets.forecasting.panel import Flags, Floats, Forecast, Panel
@@ -77,8 +77,10 @@ def fit_levels(panel: Panel) -> Levels:
     totals = present_totals(panel, units)
     shape = day_shape(panel, totals)
     is_observed = observed(panel, shape)
-    effects = fit_effects(panel, shape, units, is_observed)
-    worth = shape * effects.factor
+    is_open = open_on_holidays(panel)
+    of_series = np.where(is_open, day_shape(panel, totals, has_holidays=False), shape) if is_open.any() else shape
+    effects = fit_effects(panel, of_series, units, is_observed)
+    worth = of_series * effects.factor
     worth *= own_week(panel, worth[:, : panel.known], units, is_observed)[:, panel.season_place]
     # what drivers did is no course: a promotion of a year ago is not this year's
     worth[:, panel.known :] *= course(panel, totals, shape[: panel.known] * of_shop(effects, units))

@@ -8,7 +8,7 @@ import pandera.ibis as pa
 
 from marketing_assets.schemas.table import Day, column, table
 
-InputType = Literal["text", "instant", "day", "money", "integer", "real", "boolean"]
+InputType = Literal["text", "instant", "day", "money", "integer", "real", "boolean", "numbers"]
 TYPES: dict[str, dt.DataType] = {
     "text": dt.String(),
     "instant": dt.Timestamp(scale=6),
@@ -17,7 +17,10 @@ TYPES: dict[str, dt.DataType] = {
     "integer": dt.Int64(),
     "real": dt.Float64(),
     "boolean": dt.Boolean(),
+    "numbers": dt.String(),
 }
+FURTHER = "further"
+"""Where an input has this column (numbers by name, a JSON object), a shop may map columns of its own beside the contract's; they are kept in it."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,12 @@ class Input:
     landed_by: str | None = None
     key: tuple[str, ...] = ()
     one_of: tuple[str, ...] = field(default=())
+
+
+def column_of(source: str, name: str) -> str | None:
+    """The input's column that holds what a shop maps under this name; None where it has no place for it."""
+    columns = INPUTS[source].columns
+    return name if name in columns else FURTHER if FURTHER in columns else None
 
 
 def _columns(text: str) -> dict[str, InputType]:
@@ -95,7 +104,7 @@ INPUTS: dict[str, Input] = {
         ),
         Input(
             "market_days", "One row per calendar day of what is known of it in advance.",
-            _columns("date:day known_at:instant is_holiday:boolean is_promotion:boolean"),
+            _columns(f"date:day known_at:instant is_holiday:boolean is_promotion:boolean {FURTHER}:numbers"),
             ("date",), landed_by="known_at", key=("date",),
         ),
         Input(

@@ -25,12 +25,12 @@ from marketing_assets.compiled import written
 from marketing_assets.config import SourceBlock, Store
 from marketing_assets.privacy.marks import check_retained
 from marketing_assets.privacy.people import without_erased
-from marketing_assets.schemas import INPUTS, TABLES
+from marketing_assets.schemas import FURTHER, INPUTS, TABLES
 from marketing_assets.sources.engine import Staging, hexadecimal, json_kind, json_values, row_hash, rows_in
 from marketing_assets.sources.errors import SourceError
 from marketing_assets.sources.files import files_of_window, source_blocks
 from marketing_assets.sources.instants import parse_instant, to_local
-from marketing_assets.sources.mapping import KEPT, SOURCE_FILE, SOURCE_LINE, Mapping, mapping_of, selection
+from marketing_assets.sources.mapping import KEPT, SOURCE_FILE, SOURCE_LINE, Mapping, further_names, mapping_of, selection
 from marketing_assets.sources.unpacking import MAX_LINE_BYTES, Ready, ready
 from marketing_assets.warehouse import Built
 
@@ -435,13 +435,11 @@ def _inline_pieces(
 ) -> list[Piece]:
     known = INPUTS[source].columns
     assert block.rows is not None
+    told: list[dict[str, Any]] = []
     for place, row in enumerate(block.rows, start=1):
-        if unknown := [name for name in row if name not in known]:
-            raise SourceError(
-                f"{store.path}: sources.{source}.rows, row {place}: {unknown[0]} is no column of this input; "
-                f"allowed: {', '.join(known)}"
-            )
-    texts = [{name: _text(row.get(name)) for name in known} for row in block.rows]
+        own = further_names(source, row, f"{store.path}: sources.{source}.rows, row {place}")
+        told.append({**row, FURTHER: {name: row[name] for name in own}} if own else row)
+    texts = [{name: _text(row.get(name)) for name in known} for row in told]
     frame = pl.DataFrame(texts, schema=dict.fromkeys(known, pl.String)).with_columns(
         source_row=pl.int_range(1, len(texts) + 1, dtype=pl.Int64),
         source_file=pl.lit(store.path.name),

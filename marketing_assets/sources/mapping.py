@@ -7,7 +7,8 @@ need. What does not: running them.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import sqlglot
@@ -15,7 +16,7 @@ import sqlglot.expressions as sge
 from sqlglot.errors import SqlglotError
 
 from marketing_assets.config import SourceBlock, Store
-from marketing_assets.schemas import INPUTS
+from marketing_assets.schemas import FURTHER, INPUTS, column_of
 from marketing_assets.sources.errors import SourceError
 
 SOURCE_FILE = "source_file"
@@ -112,15 +113,28 @@ class Mapping:
 
 def mapping_of(store: Store, source: str, block: SourceBlock) -> Mapping:
     """The block's mapping. Raises SourceError for contract columns nobody knows and for expressions not allowed."""
-    known = INPUTS[source].columns
+    where_columns = f"{store.path}: sources.{source}.columns"
     columns = {name: text for name, text in block.columns.items() if name != EVERY}
-    if unknown := [name for name in columns if name not in known]:
-        raise SourceError(
-            f"{store.path}: sources.{source}.columns: {unknown[0]} is no column of this input; allowed: {', '.join(known)}"
-        )
-    parsed = {name: parse(text, f"{store.path}: sources.{source}.columns.{name}") for name, text in columns.items()}
+    further = further_names(source, columns, where_columns)
+    parsed = {name: parse(text, f"{where_columns}.{name}") for name, text in columns.items()}
+    if further:
+        pairs = ", ".join(f"'{name}', CAST(({parsed.pop(name).text}) AS TEXT)" for name in further)
+        parsed[FURTHER] = parse(f"json_object({pairs})", f"{where_columns}.{FURTHER}")
     where = parse(block.where, f"{store.path}: sources.{source}.where") if block.where else None
     return Mapping(parsed, where, EVERY in block.columns)
+
+
+def further_names(source: str, names: Collection[str], where: str) -> list[str]:
+    """Those of the names that are the shop's own, kept together in FURTHER. Raises SourceError, starting with `where`, where they can't be."""
+    own = [name for name in names if name not in INPUTS[source].columns]
+    for name in own:
+        if column_of(source, name) is None:
+            raise SourceError(f"{where}: {name} is no column of this input; allowed: {', '.join(INPUTS[source].columns)}")
+        if not re.fullmatch("[a-z][a-z0-9_]{0,59}", name):
+            raise SourceError(f"{where}: {name!r} is no name for a column of your own; use small letters, digits and _, such as school_holiday")
+        if FURTHER in names:
+            raise SourceError(f"{where}: {name} is kept in {FURTHER!r}, which is mapped as well; map one of them")
+    return own
 
 
 def selection(
