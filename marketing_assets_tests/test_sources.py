@@ -117,7 +117,7 @@ def test_layouts(tmp_path: Path, name: str) -> None:
 
 def test_days_of_the_market_take_numbers_of_the_shops_own(tmp_path: Path) -> None:
     csv_file(tmp_path, "day,school,rain\n2026-03-02,1,0.5\n2026-03-03,,\n", "days.csv")
-    own = {"date": "day", "school_holiday": "school", "rain_mm": "TRY_CAST(rain AS DOUBLE) * 10"}
+    own = {"date": "day", "school_holiday": "school", "rain_mm": "TRY_CAST(rain AS DOUBLE) * 10 -- of a gauge in cm"}
     rows = land(store_at(tmp_path, {"files": "days.csv", "columns": own}, "market_days"), source="market_days")
     assert [json.loads(text) for text in rows["further"]] == [{"school_holiday": "1", "rain_mm": "5.0"}, {"school_holiday": None, "rain_mm": None}]
     inline = {"rows": [{"date": "2026-03-02", "school_holiday": 1}, {"date": "2026-03-03", "is_holiday": True}]}

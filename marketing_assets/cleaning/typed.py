@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from marketing_assets.compiled import written
 from marketing_assets.config import Store
-from marketing_assets.schemas import EVENT_TYPES, INPUTS, TYPES, column_of
+from marketing_assets.schemas import EVENT_TYPES, INPUTS, OWN_NAME, TYPES, column_of
 from marketing_assets.sources.engine import leading
 from marketing_assets.sources.instants import parse_instant, to_local, transitions
 
@@ -30,10 +30,10 @@ _NAMES = {
     "integer": "whole number",
     "real": "finite number",
     "boolean": "true or false",
-    "numbers": "JSON object of numbers",
+    "numbers": "JSON object of numbers named in small letters, digits and _",
 }
 _NUMBER = r"-?([0-9]{1,30}(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,2})?|true|false"
-_PAIR = rf'\s*"[^"\\]+"\s*:\s*(null|{_NUMBER}|"\s*({_NUMBER})?\s*")\s*'
+_PAIR = rf'\s*"{OWN_NAME}"\s*:\s*(null|{_NUMBER}|"\s*({_NUMBER})?\s*")\s*'
 _NUMBERS = rf"^\s*\{{({_PAIR}(,{_PAIR})*)?\}}\s*$"
 """Numbers by name, written as such or as texts; a name may have none."""
 _NOT_NEGATIVE = (

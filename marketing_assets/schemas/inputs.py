@@ -19,7 +19,7 @@ TYPES: dict[str, dt.DataType] = {
     "boolean": dt.Boolean(),
     "numbers": dt.String(),
 }
-FURTHER = "further"
+FURTHER, OWN_NAME = "further", "[a-z][a-z0-9_]{0,59}"
 """Where an input has this column (numbers by name, a JSON object), a shop may map columns of its own beside the contract's; they are kept in it."""
 
 

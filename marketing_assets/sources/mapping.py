@@ -16,7 +16,7 @@ import sqlglot.expressions as sge
 from sqlglot.errors import SqlglotError
 
 from marketing_assets.config import SourceBlock, Store
-from marketing_assets.schemas import FURTHER, INPUTS, column_of
+from marketing_assets.schemas import FURTHER, INPUTS, OWN_NAME, column_of
 from marketing_assets.sources.errors import SourceError
 
 SOURCE_FILE = "source_file"
@@ -118,7 +118,7 @@ def mapping_of(store: Store, source: str, block: SourceBlock) -> Mapping:
     further = further_names(source, columns, where_columns)
     parsed = {name: parse(text, f"{where_columns}.{name}") for name, text in columns.items()}
     if further:
-        pairs = ", ".join(f"'{name}', CAST(({parsed.pop(name).text}) AS TEXT)" for name in further)
+        pairs = ", ".join(f"'{name}', CAST(({parsed.pop(name).parsed.sql(dialect='duckdb')}) AS TEXT)" for name in further)
         parsed[FURTHER] = parse(f"json_object({pairs})", f"{where_columns}.{FURTHER}")
     where = parse(block.where, f"{store.path}: sources.{source}.where") if block.where else None
     return Mapping(parsed, where, EVERY in block.columns)
@@ -130,7 +130,7 @@ def further_names(source: str, names: Collection[str], where: str) -> list[str]:
     for name in own:
         if column_of(source, name) is None:
             raise SourceError(f"{where}: {name} is no column of this input; allowed: {', '.join(INPUTS[source].columns)}")
-        if not re.fullmatch("[a-z][a-z0-9_]{0,59}", name):
+        if not re.fullmatch(OWN_NAME, name):
             raise SourceError(f"{where}: {name!r} is no name for a column of your own; use small letters, digits and _, such as school_holiday")
         if FURTHER in names:
             raise SourceError(f"{where}: {name} is kept in {FURTHER!r}, which is mapped as well; map one of them")
