@@ -448,6 +448,27 @@ def test_a_long_silence_of_a_steady_series_is_no_demand() -> None:
     assert found[0, 40:70].all()
 
 
+def test_what_an_issue_sees_of_openings_and_silences() -> None:
+    """One place sends nothing for 20 days; another is told to be open on one day and closed on the next, of other days nothing is said."""
+    day = FIRST + timedelta(days=69)
+    sold = [
+        {"landed_date": FIRST + timedelta(days=number), "event_date": FIRST + timedelta(days=number), "item_id": "i", "location_id": place,
+         "units_sold": 5, "revenue": 5, "gross_revenue": 5,
+         **dict.fromkeys(("units_returned", "orders", "views", "carts", "reviews", "ratings", "rating_total"), 0)}
+        for number in range(70) for place in ("north", "south") if place == "south" or not 30 <= number < 50
+    ]  # fmt: skip
+    drivers = [{"landed_date": FIRST, "item_id": "i", "location_id": "south", "date": day + timedelta(days=ahead), "known_at": f"{FIRST} 08:00:00",
+                "is_available": is_open} for ahead, is_open in ((1, True), (2, False))]  # fmt: skip
+    frames = {"item_days": conform("item_days", sold), "raw_item_drivers": raw_drivers(drivers)}
+    store = shop(sources=("events", "item_drivers"))
+    panel = DemandHistory(reader_until(day, store, frames), [day], store, 28).panel(day)
+    assert panel.series["location_id"].to_list() == ["north", "south"]
+    assert np.flatnonzero(panel.is_blocked[0]).tolist() == list(range(30, 50))
+    assert not panel.is_blocked[1].any()
+    assert panel.drivers["closed"][1, 70:72].tolist() == [0, 1]
+    assert np.isfinite(panel.drivers["closed"]).sum() == 2
+
+
 def test_the_shops_own_numbers_of_days_reach_the_panel_as_known_then_and_teach_the_model() -> None:
     """School holidays raise sales by half; the last are announced late. The newest word counts, unless it is none."""
     generator = np.random.default_rng(5)

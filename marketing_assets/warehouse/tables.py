@@ -81,7 +81,9 @@ def create_tables(connection: duckdb.DuckDBPyConnection, names: Iterable[str] = 
 
     Raises WarehouseError where rows from before cannot do without such a column, or a table has others in another order.
     """
-    there = connection.execute("SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() WHERE NOT internal GROUP BY ALL")
+    there = connection.execute(
+        "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() WHERE database_name = current_database() GROUP BY ALL"
+    )
     known: dict[str, list[str]] = dict(there.fetchall())
     for name in names:
         columns = {column: DUCKDB_TYPES[type(kind).__name__] for column, kind in TABLES[name].columns.items()}
