@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import cache
@@ -18,17 +18,25 @@ from polars.testing import assert_frame_equal
 
 from marketing_assets.config import Store
 from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, what_if
-from marketing_assets.forecasting.calendar import SHAPE_POWER, day_shape, days_from_easter, public_holidays, years_before
+from marketing_assets.forecasting.calendar import (
+    SHAPE_POWER,
+    around_holidays,
+    day_shape,
+    days_from_easter,
+    public_holidays,
+    years_before,
+)
 from marketing_assets.forecasting.classic import forecast_croston_sba
 from marketing_assets.forecasting.competition import Scoring, compete, forecast_with
 from marketing_assets.forecasting.features import feature_names, matrix_of
 from marketing_assets.forecasting.fits import DemandModel, fit_demand
-from marketing_assets.forecasting.history import DemandHistory, alive, series_name, silences
+from marketing_assets.forecasting.history import DemandHistory, alive, series_name
 from marketing_assets.forecasting.learned import NO_MODEL
 from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar, own_week
 from marketing_assets.forecasting.origins import Origins, origin_columns
-from marketing_assets.forecasting.panel import LEVELS, Panel
+from marketing_assets.forecasting.panel import LEVELS, Floats, Panel
 from marketing_assets.forecasting.quantiles import QUANTILE_HALF_LIVES, pooled_quantiles, weighted_quantiles
+from marketing_assets.forecasting.silences import silences
 from marketing_assets.forecasting.sktime_forecasters import LevelCalendarForecaster, PanelForecaster
 from marketing_assets.schemas import INPUTS, QUANTILE_COLUMNS, TABLES
 from marketing_assets.warehouse import Built, Reader, days_between, polars_schema, reader_over
@@ -432,8 +440,8 @@ def test_a_place_told_to_be_open_on_a_holiday_of_the_shop_is_forecast_as_open() 
 
 
 def test_a_long_silence_of_a_steady_series_is_no_demand() -> None:
-    """Rows: rebuilt for 30 days; a pause of ten; rare sales; gone; two sales far apart; closed by announcement."""
-    units = np.zeros((6, 100))
+    """Rows: rebuilt for 30 days; a pause of ten; rare sales; gone; two sales far apart; closed by announcement, then and until now."""
+    units = np.zeros((7, 100))
     units[0] = np.arange(100) % 7 < 6
     units[0, 40:70] = 0
     units[1], units[1, 40:50] = 1, 0
@@ -441,11 +449,27 @@ def test_a_long_silence_of_a_steady_series_is_no_demand() -> None:
     units[3, :60] = 1
     units[4, [20, 80]] = 1
     units[5], units[5, 40:70] = 1, 0
-    blocked = np.zeros((6, 100), dtype=bool)
-    blocked[5, 40:65] = True
-    found = silences(units, blocked)
-    assert found.sum(axis=1).tolist() == [30, 0, 0, 0, 0, 0]
-    assert found[0, 40:70].all()
+    units[6, :60] = 1
+    blocked = np.zeros((7, 100), dtype=bool)
+    blocked[5, 40:65] = blocked[6, 60:] = True
+    past, lasting = silences(units, blocked)
+    assert past.sum(axis=1).tolist() == [30, 0, 0, 0, 0, 0, 0]
+    assert past[0, 40:70].all()
+    assert lasting.sum(axis=1).tolist() == [0, 0, 0, 40, 0, 0, 0]
+    assert lasting[3, 60:].all()
+
+
+def test_a_silence_that_lasts_teaches_nothing_but_is_forecast_as_it_is() -> None:
+    units = np.tile([3.0, 4, 5, 6, 7, 8, 9], (12, 40))
+    units[:3, 200:] = 0
+    panel = panel_of(units, horizon=28)
+    newest = origin_columns(panel)[0]
+    found = Origins(panel).at(newest)
+    assert np.isnan(found.truth[np.isin(found.rows, [0, 1, 2])]).all()
+    assert np.isfinite(found.truth[found.rows > 2]).all()
+    before = Origins(panel).at(160)
+    assert np.isfinite(before.truth).all()  # what it sold until then, it teaches
+    assert (forecast_level_calendar(panel).mean[:3, :7] < [1, 2, 2, 2, 2, 2, 3]).all()
 
 
 def test_what_an_issue_sees_of_openings_and_silences() -> None:
@@ -467,6 +491,30 @@ def test_what_an_issue_sees_of_openings_and_silences() -> None:
     assert not panel.is_blocked[1].any()
     assert panel.drivers["closed"][1, 70:72].tolist() == [0, 1]
     assert np.isfinite(panel.drivers["closed"]).sum() == 2
+
+
+@pytest.mark.parametrize("spoken", [True, False])
+def test_a_silent_place_is_forecast_from_the_day_it_is_told_to_open_again(spoken: bool) -> None:
+    """Three places; north is silent for 30 days and told to open on the fourth day ahead. Not where it was told to be open all the while."""
+    day = FIRST + timedelta(days=79)
+    sold = [
+        {"landed_date": FIRST + timedelta(days=number), "event_date": FIRST + timedelta(days=number), "item_id": "i", "location_id": place,
+         "units_sold": 5, "revenue": 5, "gross_revenue": 5,
+         **dict.fromkeys(("units_returned", "orders", "views", "carts", "reviews", "ratings", "rating_total"), 0)}
+        for number in range(80) for place in ("north", "south", "west") if place != "north" or number < 50
+    ]  # fmt: skip
+    told = [day + timedelta(days=ahead) for ahead in ((4, 5, -10) if spoken else (4, 5))]
+    drivers = [{"landed_date": FIRST, "item_id": "i", "location_id": "north", "date": each, "known_at": f"{FIRST} 08:00:00", "is_available": True}
+               for each in told]  # fmt: skip
+    frames = {"item_days": conform("item_days", sold), "raw_item_drivers": raw_drivers(drivers)}
+    store = shop(sources=("events", "item_drivers"))
+    panel = DemandHistory(reader_until(day, store, frames), [day], store, 28).panel(day)
+    mean = forecast_level_calendar(panel).mean[0]
+    if spoken:
+        assert mean.max() < 2.5
+    else:
+        assert (mean[:3] == 0).all()
+        assert mean[3:] == pytest.approx(np.full(25, 5.0), rel=0.1)
 
 
 def test_the_shops_own_numbers_of_days_reach_the_panel_as_known_then_and_teach_the_model() -> None:
@@ -500,6 +548,56 @@ def test_the_shops_own_numbers_of_days_reach_the_panel_as_known_then_and_teach_t
     forecast, _ = model.forecast(panel, 2)
     ahead = expected[panel.known :]
     assert forecast.mean[:, ahead == 1].mean() / forecast.mean[:, ahead == 0].mean() == pytest.approx(1.5, abs=0.12)
+
+
+def trade(days: Sequence[date], odd: Mapping[date, float], noise: float = 0.02) -> Floats:
+    """(12, len(days)) units: more on Saturdays, none on Sundays, `odd` times as many on some days."""
+    generator = np.random.default_rng(3)
+    week = np.array([100.0, 100, 100, 100, 120, 150, 0])
+    factor = np.array([week[day.weekday()] * odd.get(day, 1.0) for day in days])
+    units: Floats = np.round(factor * np.exp(noise * generator.standard_normal(len(days))) * np.linspace(0.5, 2, 12)[:, None])
+    return units
+
+
+@pytest.mark.parametrize(
+    ("end", "holidays", "odd", "expected"),
+    [
+        # Christmas Eve and New Year's Eve are half days, the shop stays closed on 27 December; 22 December was a Sunday a year ago
+        (date(2024, 12, 15), [date(2023, 12, 25), date(2024, 1, 1), date(2024, 12, 25), date(2025, 1, 1)],
+         {date(2023, 12, 23): 1.5, date(2023, 12, 27): 0.0, date(2023, 12, 30): 0.5},
+         {date(2024, 12, 23): 1.5, date(2024, 12, 27): 0.0, date(2024, 12, 30): 0.5, date(2024, 12, 24): 1.0, date(2024, 12, 18): 1.0}),
+        # the Saturday before Easter: 8 April 2023, 30 March 2024
+        (date(2024, 3, 20), [date(2023, 4, 7), date(2023, 4, 10), date(2024, 3, 29), date(2024, 4, 1)],
+         {date(2023, 4, 8): 1.8}, {date(2024, 3, 30): 1.8, date(2024, 4, 8): 1.0}),
+        # the Friday after Thanksgiving: 24 November 2023, 29 November 2024
+        (date(2024, 11, 20), [date(2023, 11, 23), date(2024, 11, 28)],
+         {date(2023, 11, 24): 3.0}, {date(2024, 11, 29): 3.0, date(2024, 11, 22): 1.0}),
+        # what is odd with no holiday near is not expected again
+        (date(2024, 6, 1), [date(2023, 12, 25)], {date(2023, 6, 14): 2.0}, {date(2024, 6, 14): 1.0}),
+    ],
+)  # fmt: skip
+def test_days_around_a_holiday_go_as_around_the_same_one_a_year_ago(
+    end: date, holidays: list[date], odd: dict[date, float], expected: dict[date, float]
+) -> None:
+    days = days_between(end - timedelta(days=419), end + timedelta(days=28))
+    is_holiday = np.isin(days, holidays)
+    units = trade(days, {**odd, **dict.fromkeys(holidays, 0.0)})[:, :420]
+    panel = panel_of(units, horizon=28, start=days[0], is_holiday=is_holiday)
+    totals = units.sum(axis=0)
+    shape = day_shape(panel)
+    factor = around_holidays(panel, totals, shape[:420])
+    for day, share in expected.items():
+        assert factor[(day - end).days - 1] == pytest.approx(share, rel=0.15), day
+    ahead = forecast_level_calendar(panel).mean[5] / forecast_level_calendar(replace(panel, is_holiday=np.zeros_like(is_holiday))).mean[5]
+    for day, share in expected.items():
+        if share != 1:
+            assert ahead[(day - end).days - 1] == pytest.approx(share, rel=0.2), day
+    # told to be open on all days, none is taken for closed
+    opened = replace(panel, drivers={"closed": np.zeros((12, 448))})
+    assert (around_holidays(opened, totals, shape[:420]) > 0).all()
+    # where usual days differ as much, it is no news
+    noisy = trade(days, {}, noise=0.8)[:, :420].sum(axis=0)
+    assert np.isin(around_holidays(panel, noisy, shape[:420]), [0, 1]).mean() > 0.9
 
 
 def test_days_announced_as_not_available_are_forecast_as_closed() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from dateutil.easter import easter  # type: ignore[import-untyped]
 
-from marketing_assets.forecasting.panel import Flags, Floats, Panel
+from marketing_assets.forecasting.panel import Flags, Floats, Integers, Panel
 
 CLOSED_OCCURRENCES = 6
 """Newest occurrences of a weekday looked at; one sale-less in all but one of them counts as closed."""
@@ -30,6 +30,15 @@ FEAST_DAYS = 70
 """Feasts that move with Easter, from carnival to Corpus Christi, lie within so many days of it."""
 HOLIDAY_PRIOR = 1.0
 """Days of usual trade (or of none, in a shop with closed weekdays) a holiday's effect is shrunk to."""
+
+AROUND_HOLIDAY = 4
+"""Days within so many of a holiday have a trade of their own."""
+USUAL_NOISE = 4.0
+"""What such a day did a year ago counts by 1 - this / t^2: nothing up to twice the noise of usual days."""
+LARGEST_ODDITY = 1.5
+"""Log of it is kept within this."""
+NEARLY_ALWAYS = 0.9
+"""A shop sells on at least this share of its open days, or one day of it says nothing."""
 
 
 def public_holidays(country: str | None, start: date, end: date) -> set[date]:
@@ -93,6 +102,57 @@ def present_totals(panel: Panel, units: Floats) -> Floats:
     share = present / max(float(usual.sum()), 1e-12)
     totals: Floats = np.divide(units.sum(axis=0), share, out=np.zeros(panel.known), where=share > SMALLEST_SHARE)
     return totals
+
+
+def around_holidays(panel: Panel, totals: Floats, worth: Floats) -> Floats:
+    """(horizon,) what days around holidays ahead are worth over their usual: as around the same holiday a year ago; else 1.
+
+    totals, worth: (T,) of the shop. 0 where it was closed then on a day that is not one of its closed weekdays, unless anything is
+    told to be open now. What was sold then is drawn to the usual by the noise of days.
+    """
+    known, factor = panel.known, np.ones(panel.horizon)
+    is_open = worth > 0
+    is_sold = is_open & (totals > 0)
+    then = _year_before(panel)
+    steps = np.flatnonzero(then >= 0)
+    if not steps.size or is_sold.sum() < NEARLY_ALWAYS * is_open.sum():
+        return factor
+    then = then[steps]
+    rate = np.divide(totals, worth, out=np.zeros(known), where=is_open)
+    usual = _local_level(rate, ~is_open)
+    odd = np.log(np.divide(rate, usual, out=np.ones(known), where=is_sold))
+    noise = (1.4826 * float(np.median(np.abs(odd[is_sold])))) ** 2
+    told = np.clip(odd[then] * np.maximum(1 - USUAL_NOISE * noise / np.maximum(odd[then] ** 2, 1e-12), 0.0), -LARGEST_ODDITY, LARGEST_ODDITY)
+    place = panel.season_place[:known]
+    usually_open = np.array([is_open[place == place[day]].mean() for day in then]) > 0.5
+    told_open = (panel.drivers["closed"][:, known:] == 0).any(axis=0)[steps] if "closed" in panel.drivers else np.zeros(len(steps), dtype=np.bool_)
+    factor[steps] = np.round(np.where(is_open[then], np.exp(told), np.where(usually_open & ~told_open, 0.0, 1.0)), 6)
+    return factor
+
+
+def _year_before(panel: Panel) -> Integers:
+    """(horizon,) column of the day that lay as far from the same holiday a year before, -1 where there is none. Holidays themselves have none.
+
+    The same holiday: on the same date, as far from Easter, or on the same weekday of about the same week.
+    """
+    found = np.full(panel.horizon, -1, dtype=np.int64)
+    holidays = set(np.flatnonzero(panel.is_holiday).tolist())
+    if panel.step_days != 1 or not holidays:
+        return found
+    days = future_days(panel.end, panel.horizon)
+    moved = years_before(days, 1)
+    for step, day in enumerate(days):
+        column = panel.known + step
+        if column in holidays:
+            continue
+        ordinals = (int(moved["date"][step, 0]), int(moved["feast"][step, 0]), day.toordinal() - 364, day.toordinal() - 371)
+        for offset in sorted((each - column for each in holidays if abs(each - column) <= AROUND_HOLIDAY), key=lambda one: (abs(one), one)):
+            places = [ordinal - panel.start.toordinal() for ordinal in ordinals]
+            same = [place for place in places if 0 <= place < panel.known and place not in holidays and place + offset in holidays]
+            if same:
+                found[step] = same[0]
+                break
+    return found
 
 
 def open_on_holidays(panel: Panel) -> Flags:

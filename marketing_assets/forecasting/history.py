@@ -17,6 +17,7 @@ from marketing_assets.config import Store
 from marketing_assets.forecasting.calendar import public_holidays
 from marketing_assets.forecasting.drivers import Drivers
 from marketing_assets.forecasting.panel import Flags, Floats, Integers, Panel
+from marketing_assets.forecasting.silences import reopening, silences
 from marketing_assets.warehouse import Reader, days_between
 
 ENDED_DAYS = 112
@@ -26,8 +27,6 @@ RETURN_DAYS = 28
 NEW_DAYS = 56
 """An item first seen within so many days is forecast before its first sale."""
 YEAR = 364
-SILENT_DAYS, STEADY, STEADY_DAYS = 14, 0.8, 28
-"""A series that sells on at least this share of so many days or more, but on none of SILENT_DAYS between them, could not be sold on those."""
 SIGNALS = ("views", "carts")
 """Columns of item_days that run ahead of sales."""
 
@@ -101,7 +100,10 @@ class DemandHistory:
         for name, values in self._drivers.further(issue, days).items():
             drivers[name] = np.broadcast_to(values, (len(chosen), whole))
         blocked = self._stock_outs.blocked(chosen, offset, known) | unavailable
-        blocked |= silences(units[chosen], blocked)
+        silent = silences(units[chosen], blocked)
+        blocked |= silent.past
+        if "closed" in drivers:
+            blocked |= reopening(silent.lasting, drivers["closed"])
         series = described[chosen].select("series_id", "item_id", "location_id", "category", "unit_price")
         return Panel(
             series=series, start=start, units=units[chosen], is_blocked=blocked, is_holiday=is_holiday,
@@ -125,29 +127,6 @@ def alive(units: Floats, horizon: int) -> Flags:
     if end <= 0:
         return np.asarray(recent)
     return np.asarray(recent | (units[:, max(0, begin) : end] > 0).any(axis=1))
-
-
-def silences(units: Floats, is_blocked: Flags) -> Flags:
-    """(n, T) days between two sales of a series in a silence that neither chance nor anything known explains: a place being rebuilt.
-
-    The share of days with a sale (STEADY) is that of the other days from the first sale to the last. is_blocked: days known to be
-    without any; a silence half of which they are is explained, and they are no part of the share.
-    """
-    row, column = np.nonzero(units > 0)
-    gap = np.diff(column, prepend=0) - 1
-    gap[np.diff(row, prepend=-1) > 0] = 0  # before a series' first sale
-    blocked = np.pad(np.cumsum(is_blocked, axis=1), ((0, 0), (1, 0)))
-    at = np.flatnonzero((gap >= SILENT_DAYS) & (2 * (blocked[row, column] - blocked[row, column - gap]) < gap))
-    change = np.zeros((units.shape[0], units.shape[1] + 1), dtype=np.int64)
-    np.add.at(change, (row[at], column[at] - gap[at]), 1)
-    np.add.at(change, (row[at], column[at]), -1)
-    is_silent = np.cumsum(change, axis=1)[:, :-1] > 0
-    sold = np.cumsum(units > 0, axis=1)
-    is_between = (sold > 0) & (sold < sold[:, -1:]) | (units > 0)
-    usual = is_between & ~is_silent & ~(is_blocked & (units == 0))
-    days = usual.sum(axis=1)
-    is_steady = (days >= STEADY_DAYS) & ((units > 0).sum(axis=1) >= STEADY * days)
-    return np.asarray(is_silent & is_steady[:, None])
 
 
 class _StockOuts:

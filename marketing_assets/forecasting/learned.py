@@ -210,7 +210,8 @@ def _fit_mean(
     parameters = {**MEAN_TREES, "tweedie_variance_power": STEADY_POWER if selling >= STEADY else VARIANCE_POWER, **common}
     if like is not None and like.share == 0:
         return NO_MEAN
-    if like is None or not like.is_much:
+    is_always = selling >= ALWAYS
+    if not (is_always if like is None else like.is_much):
         booster, rounds = _boost(parameters, binned, None if like is None else like.rounds["mean"], "mean", _log_start)
         share, gain = (0.0 if booster is None else like.share if like is not None else 0.5), 1.0
         if like is None and booster is not None and len(binned) > 1:
@@ -223,7 +224,7 @@ def _fit_mean(
     many = training_rows(origins, closer, is_learnt, seed, MANY_ROWS)
     assert many is not None, "the origins of the few rows are among them"
     held = training_rows(origins, kept, is_learnt, seed + 1) if kept else None
-    if selling >= ALWAYS:
+    if is_always:
         booster, lift = _fit_log(many, {**LOG_TREES, **common}, threads)
         if held is not None and not _share(booster, lift, held, threads)[0]:
             return NO_MEAN

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from marketing_assets.forecasting.calendar import closed_ahead, day_shape, open_on_holidays, present_totals
+from marketing_assets.forecasting.calendar import around_holidays, closed_ahead, day_shape, open_on_holidays, present_totals
 from marketing_assets.forecasting.effects import Effects, fit_effects, local_level
 from marketing_assets.forecasting.new_items import with_prior
 from marketing_assets.forecasting.panel import Flags, Floats, Forecast, Panel
@@ -83,7 +83,8 @@ def fit_levels(panel: Panel) -> Levels:
     worth = of_series * effects.factor
     worth *= own_week(panel, worth[:, : panel.known], units, is_observed)[:, panel.season_place]
     # what drivers did is no course: a promotion of a year ago is not this year's
-    worth[:, panel.known :] *= course(panel, totals, shape[: panel.known] * of_shop(effects, units))
+    usual = shape[: panel.known] * of_shop(effects, units)
+    worth[:, panel.known :] *= course(panel, totals, usual) * around_holidays(panel, totals, usual)
     worth[:, panel.known :][closed_ahead(panel)] = 0.0
     exposure = is_observed * worth[:, : panel.known]
     sold = np.where(is_observed, units, 0.0)

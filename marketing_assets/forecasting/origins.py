@@ -13,6 +13,7 @@ import numpy as np
 from marketing_assets.forecasting.features import Matrix, matrix_of
 from marketing_assets.forecasting.level_calendar import Levels, fit_levels
 from marketing_assets.forecasting.panel import Floats, Integers, Panel
+from marketing_assets.forecasting.silences import silences
 
 ORIGIN_GAP, MOST_ORIGINS = 14, 10
 """Origins lie at least so many columns apart; so many of them at most, spread over what is known."""
@@ -46,6 +47,7 @@ class Origins:
 
     def __init__(self, panel: Panel) -> None:
         self.panel = panel
+        self._lasting = silences(panel.units, panel.is_blocked).lasting
         self._found: dict[int, Origin] = {}
 
     def at(self, column: int) -> Origin:
@@ -56,11 +58,11 @@ class Origins:
             rows = np.flatnonzero((newest > 0).any(axis=1))
             past = whole.rows(rows)
             levels = fit_levels(past)
-            self._found[column] = Origin(column, rows, past, levels, matrix_of(past, levels), told(self.panel, column)[rows])
+            self._found[column] = Origin(column, rows, past, levels, matrix_of(past, levels), self._told(column)[rows])
         return self._found[column]
 
-
-def told(panel: Panel, column: int) -> Floats:
-    """(n, horizon) units after an origin, nan where nothing could be sold."""
-    part = slice(column, column + panel.horizon)
-    return np.where(panel.is_blocked[:, part] & (panel.units[:, part] == 0), np.nan, panel.units[:, part])
+    def _told(self, column: int) -> Floats:
+        """(n, horizon) units after an origin, nan where nothing could be sold, and where a silence lasts to this day."""
+        part = slice(column, column + self.panel.horizon)
+        units = self.panel.units[:, part]
+        return np.where(self._lasting[:, part] | (self.panel.is_blocked[:, part] & (units == 0)), np.nan, units)
