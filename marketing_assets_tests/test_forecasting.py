@@ -36,6 +36,7 @@ from marketing_assets.forecasting.level_calendar import capped, fit_levels, fore
 from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import LEVELS, Floats, Panel
 from marketing_assets.forecasting.quantiles import QUANTILE_HALF_LIVES, pooled_quantiles, weighted_quantiles
+from marketing_assets.forecasting.rows import issue_rows
 from marketing_assets.forecasting.silences import silences
 from marketing_assets.forecasting.sktime_forecasters import LevelCalendarForecaster, PanelForecaster
 from marketing_assets.schemas import INPUTS, QUANTILE_COLUMNS, TABLES
@@ -598,6 +599,45 @@ def test_days_around_a_holiday_go_as_around_the_same_one_a_year_ago(
     # where usual days differ as much, it is no news
     noisy = trade(days, {}, noise=0.8)[:, :420].sum(axis=0)
     assert np.isin(around_holidays(panel, noisy, shape[:420]), [0, 1]).mean() > 0.9
+
+
+def shop_bands(panel: Panel) -> tuple[Floats, Floats, Floats]:
+    """Mean, 10 % and 90 % quantile of the shop on each day ahead."""
+    levels = fit_levels(panel)
+    rows = issue_rows(panel.end, panel, levels, forecast_level_calendar(panel, levels), pl.Series(["x"] * panel.count))
+    rows = rows.filter(pl.col("level") == "shop").sort("date")
+    mean, low, high = (rows[name].to_numpy() for name in ("demand_mean", "demand_p10", "demand_p90"))
+    return mean, low, high
+
+
+def test_what_the_shop_spreads_by_is_not_what_its_places_are_told_to_do() -> None:
+    """Forty places, one of them open on Sundays, a promotion every other week: each day's band is about as wide as chance makes it."""
+    generator = np.random.default_rng(2)
+    days = np.arange(252 + 28)
+    is_on = (days // 7 % 2 == 0).astype(float)
+    is_open = np.where(days % 7 == 6, (np.arange(40) == 0)[:, None], True)
+    expected = np.where(is_open, 200 * (1 + 0.6 * is_on) * generator.lognormal(0, 0.3, (40, 1)), 0.0)
+    units = np.round(expected * generator.normal(1, 0.1, (1, 280)).clip(0.5) * generator.normal(1, 0.05, (40, 280)))
+    drivers = {"promotion": np.broadcast_to(is_on, (40, 280)), "closed": np.where(is_open, 0.0, 1.0)}
+    panel = panel_of(units[:, :252], horizon=28, drivers=drivers, is_blocked=~is_open[:, :252])
+    mean, low, high = shop_bands(panel)
+    truth = units[:, 252:].sum(axis=0)
+    assert ((low <= truth) & (truth <= high)).mean() > 0.6
+    width = (high - low) / mean
+    assert width == pytest.approx(np.full(28, 2 * 1.2816 * 0.1), rel=0.5)
+
+
+def test_the_band_of_a_sum_widens_ahead_where_its_level_wanders_and_not_where_it_stays() -> None:
+    generator = np.random.default_rng(7)
+    noise = generator.normal(1, 0.05, (10, 400))
+    level = {"stays": np.ones(400), "wanders": np.exp(np.cumsum(generator.normal(0, 0.03, 400)))}
+    width = {}
+    for name, factor in level.items():
+        mean, low, high = shop_bands(panel_of(np.round(300 * noise * factor), horizon=28))
+        width[name] = (high - low) / mean
+    assert width["wanders"][-7:].mean() > 1.4 * width["wanders"][:7].mean()
+    assert width["stays"][-7:].mean() < 1.2 * width["stays"][:7].mean()
+    assert width["stays"].mean() < 0.1
 
 
 def test_days_announced_as_not_available_are_forecast_as_closed() -> None:

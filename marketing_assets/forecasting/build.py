@@ -14,6 +14,7 @@ import polars as pl
 from marketing_assets.config import Store
 from marketing_assets.forecasting.fits import DEMAND, DemandModel, fit_window
 from marketing_assets.forecasting.history import DemandHistory
+from marketing_assets.forecasting.level_calendar import fit_levels
 from marketing_assets.forecasting.panel import Panel
 from marketing_assets.forecasting.rows import issue_rows
 from marketing_assets.model_store import fit_days
@@ -63,8 +64,9 @@ def build_demand(reader: Reader, days: Sequence[date], store: Store) -> Built:
         def answered(question: tuple[date, Panel, DemandModel]) -> tuple[pl.DataFrame, dict[str, float]]:
             issue, panel, in_force = question
             started = time.thread_time()
-            forecast, used = in_force.forecast(panel, store.threads if len(issues) == 1 else 1)
-            rows = issue_rows(issue, panel, forecast, pl.Series(used.tolist(), dtype=pl.String))
+            levels = fit_levels(panel)
+            forecast, used = in_force.forecast(panel, store.threads if len(issues) == 1 else 1, levels)
+            rows = issue_rows(issue, panel, levels, forecast, pl.Series(used.tolist(), dtype=pl.String))
             return rows, {
                 "series": float(panel.count), "units_expected": round(float(forecast.mean.sum()), 4),
                 "scoring_seconds": time.thread_time() - started,

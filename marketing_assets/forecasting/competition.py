@@ -14,7 +14,7 @@ import numpy.typing as npt
 from marketing_assets.forecasting.classic import forecast_ar, forecast_croston_sba, forecast_seasonal_naive
 from marketing_assets.forecasting.features import scales
 from marketing_assets.forecasting.learned import PanelModel, forecast_panel
-from marketing_assets.forecasting.level_calendar import Levels, fit_levels, level_forecast, reconciled
+from marketing_assets.forecasting.level_calendar import Levels, level_forecast, reconciled
 from marketing_assets.forecasting.origins import Origins
 from marketing_assets.forecasting.panel import LEVELS, Floats, Forecast, Panel
 from marketing_assets.forecasting.sktime_bridge import ARIMA, UnknownForecaster, forecast_by_sktime
@@ -142,9 +142,8 @@ def _relative(loss: Losses, base: Losses, ours: npt.NDArray[np.bool_]) -> float:
     return sum(one / other if other > 0 else (0.0 if one == 0 else 2.0) for one, other in parts) / 2
 
 
-def forecast_by_group(panel: Panel, winners: Mapping[str, str], scoring: Scoring) -> tuple[Forecast, Names]:
+def forecast_by_group(panel: Panel, levels: Levels, winners: Mapping[str, str], scoring: Scoring) -> tuple[Forecast, Names]:
     """Every series by the winner of its group (DEFAULT where there was no contest), moved to the shop's total; and whose forecast it is."""
-    levels = fit_levels(panel)
     group = groups_of(panel, levels)
     used = np.array([winners.get(str(each), DEFAULT) for each in group], dtype=np.str_) if panel.count else np.zeros(0, dtype=np.str_)
     mean = np.zeros((panel.count, panel.horizon))

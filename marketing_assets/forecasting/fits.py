@@ -17,6 +17,7 @@ from marketing_assets.forecasting.competition import PANEL, Contest, Names, Scor
 from marketing_assets.forecasting.features import feature_names
 from marketing_assets.forecasting.history import DemandHistory
 from marketing_assets.forecasting.learned import MEAN_TREES, MOST_ROWS, QUANTILE_TREES, PanelModel, fit_panel_model
+from marketing_assets.forecasting.level_calendar import Levels, fit_levels
 from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import Flags, Floats, Forecast, Panel
 from marketing_assets.model_store import Comparison, ModelHistory, compare, held_out, new_fit, rollbacks
@@ -46,8 +47,10 @@ class DemandModel:
         found = json.loads(text)
         return cls(found["winners"], None if found["panel"] is None else PanelModel.from_text(found["panel"]))
 
-    def forecast(self, panel: Panel, threads: int) -> tuple[Forecast, Names]:
-        return forecast_by_group(panel, self.winners, Scoring(self.panel, threads))
+    def forecast(self, panel: Panel, threads: int, levels: Levels | None = None) -> tuple[Forecast, Names]:
+        """The forecast of every series, and whose it is. levels: those of the panel where they were fitted before."""
+        levels = fit_levels(panel) if levels is None else levels
+        return forecast_by_group(panel, levels, self.winners, Scoring(self.panel, threads))
 
 
 def fit_window(reader: Reader, triggers: Mapping[date, Trigger], days: Sequence[date], store: Store, history: DemandHistory) -> ModelHistory:
@@ -120,7 +123,7 @@ def _verdict(challenger: DemandModel, champion: DemandModel, panel: Panel, is_he
     held = is_held[origin.rows]
 
     def loss(model: DemandModel) -> Floats:
-        forecast, _ = model.forecast(origin.past, store.threads)
+        forecast, _ = model.forecast(origin.past, store.threads, origin.levels)
         found = losses(origin.past, origin.truth, forecast, origin.levels)
         total: Floats = found.squared[held] + 2 * found.pinball[held]
         return total

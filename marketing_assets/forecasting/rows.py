@@ -10,8 +10,7 @@ from datetime import date, timedelta
 import numpy as np
 import polars as pl
 
-from marketing_assets.forecasting.calendar import day_shape
-from marketing_assets.forecasting.level_calendar import DECIMALS
+from marketing_assets.forecasting.level_calendar import DECIMALS, Levels
 from marketing_assets.forecasting.panel import LEVELS, Floats, Forecast, Integers, Panel
 from marketing_assets.forecasting.quantiles import recency_weights, weighted_quantiles
 from marketing_assets.schemas import QUANTILE_COLUMNS
@@ -19,6 +18,10 @@ from marketing_assets.warehouse import polars_schema
 
 GROUP_HALF_LIFE = 83.0
 """Half-life, in days, of what the quantiles of a sum rest on."""
+LEVEL_HALF_LIFE, WEEK = 28.0, 7
+"""A sum is held against its level of this half-life as known before, alike for all days of a week ahead."""
+FEWEST_BEFORE, FEWEST_HELD = 14, 112
+"""That level is known after so many open days; with fewer of those than FEWEST_HELD to hold against it, the sum's level is one."""
 SUMMED = "bottom_up"
 """model of categories and the shop: their mean is the sum of their items'."""
 
@@ -34,45 +37,83 @@ def sum_groups(values: Floats, groups: Integers, count: int) -> Floats:
     return result
 
 
-def grouped_forecast(panel: Panel, past: Floats, mean: Floats, groups: Integers, count: int) -> Forecast:
-    """Categories, or the shop: the sum of means, with quantiles from how the sum of units has spread around its own level.
+def usual_units(panel: Panel, levels: Levels) -> Floats:
+    """(n, T) what each series usually sells in what its known days were worth; 0 where it could not be sold.
 
-    past: (T,) what known days were worth.
+    Days before its first sale count as well: others were sold in its place.
     """
-    units, mean = sum_groups(panel.units, groups, count), np.round(sum_groups(mean, groups, count), DECIMALS)
-    is_open = past > 0
-    ratio = np.divide(units, past, out=np.zeros_like(units), where=is_open)
-    begun = np.arange(panel.known) >= np.where((units > 0).any(axis=1), (units > 0).argmax(axis=1), panel.known)[:, None]
     recency = recency_weights(panel.known, GROUP_HALF_LIFE)
-    weights = np.where(is_open & begun, recency, 0.0)
-    total = weights.sum(axis=1)
-    usual = np.divide((ratio * weights).sum(axis=1), total, out=np.zeros(count), where=total > 0)
-    spread = weighted_quantiles(ratio, weights > 0, recency[:, None])[:, :, 0]
-    relative = np.divide(spread, usual[:, None], out=np.zeros((count, len(LEVELS))), where=usual[:, None] > 0)
-    return Forecast(mean, np.rint(mean[:, :, None] * relative[:, None, :]))
+    could_sell = ~panel.is_blocked | (panel.units > 0)
+    worth = levels.worth[:, : panel.known] * could_sell
+    exposure, sold = worth @ recency, np.where(worth > 0, panel.units, 0.0) @ recency
+    rate = np.divide(sold, exposure, out=np.zeros(panel.count), where=exposure > 0)
+    return np.asarray(rate[:, None] * worth)
 
 
-def issue_rows(issue: date, panel: Panel, forecast: Forecast, models: pl.Series) -> pl.DataFrame:
+def grouped_forecast(panel: Panel, usual: Floats, fitted: int, mean: Floats, groups: Integers, count: int) -> Forecast:
+    """Categories, or the shop: the sum of means, with quantiles from how far the sum of units has been from its level known before.
+
+    usual: `usual_units`, of which `fitted` numbers of each group were fitted on the same days: deviations are stretched by
+    sqrt(m / (m - fitted)), m being the effective number of days (Kish 1965).
+    """
+    units, past, mean = (sum_groups(values, groups, count) for values in (panel.units, usual, mean))
+    mean = np.round(mean, DECIMALS)
+    begun = np.cumsum(units, axis=1) > 0
+    is_open = (past > 0) & begun
+    ratio = np.divide(units, past, out=np.zeros_like(units), where=is_open)
+    level = _levels_known(np.where(is_open, units, 0.0), np.where(is_open, past, 0.0))
+    recency = recency_weights(panel.known, GROUP_HALF_LIFE)
+    quantiles = np.zeros((*mean.shape, len(LEVELS)))
+    for first in range(0, panel.horizon, WEEK):
+        steps = min(first + WEEK // 2 + 1, panel.horizon, panel.known)
+        before = np.pad(level, ((0, 0), (steps, 0)))[:, : panel.known]
+        held = is_open & (before > 0)
+        is_long = (held.sum(axis=1) >= FEWEST_HELD)[:, None]
+        counted = np.where(is_long, held, is_open)
+        error = np.divide(ratio, before, out=ratio.copy(), where=is_long & held)
+        weight = np.where(counted, recency, 0.0)
+        total, squares = weight.sum(axis=1), (weight**2).sum(axis=1)
+        centre = np.divide((error * weight).sum(axis=1), total, out=np.zeros(count), where=total > 0)[:, None]
+        spread = weighted_quantiles(error, counted, recency[:, None])[:, :, 0]
+        relative = np.divide(spread, centre, out=np.zeros_like(spread), where=centre > 0)
+        days = np.divide(total**2, squares, out=np.zeros(count), where=squares > 0)
+        stretch = np.sqrt(np.divide(days, np.maximum(days - fitted, days / 4), out=np.ones(count), where=days > 0))[:, None]
+        relative = np.where(centre > 0, np.maximum(1 + (relative - 1) * stretch, 0.0), 0.0)
+        quantiles[:, first : first + WEEK] = np.round(relative, DECIMALS)[:, None, :]
+    return Forecast(mean, np.rint(mean[:, :, None] * quantiles))
+
+
+def _levels_known(units: Floats, past: Floats) -> Floats:
+    """(count, T) the level at the end of each day, as a share of the usual; 0 where too few days were open before."""
+    from scipy.signal import lfilter
+
+    keep = [1.0, -(0.5 ** (1 / LEVEL_HALF_LIFE))]
+    top, bottom = (lfilter([1.0], keep, values, axis=1) for values in (units, past))
+    is_known = np.cumsum(past > 0, axis=1) >= FEWEST_BEFORE
+    return np.divide(top, bottom, out=np.zeros_like(units), where=is_known & (bottom > 0))
+
+
+def issue_rows(issue: date, panel: Panel, levels: Levels, forecast: Forecast, models: pl.Series) -> pl.DataFrame:
     """demand_forecasts rows of one issue: items, their categories and the shop. models: name of the forecaster of each series."""
-    horizon = panel.horizon
-    parts = [_rows(issue, horizon, "item", panel.series.select("series_id", "item_id", "location_id"), forecast, models)]
-    past = day_shape(panel)[: panel.known] if panel.count else np.zeros(panel.known)
+    parts = [_rows(issue, panel.horizon, "item", panel.series.select("series_id", "item_id", "location_id"), forecast, models)]
+    usual = usual_units(panel, levels)
+
+    def add(level: str, names: pl.Series, groups: Integers) -> None:
+        nothing = pl.lit(None, pl.String)
+        series = pl.DataFrame({"series_id": names}).with_columns(item_id=nothing, location_id=nothing)
+        model = pl.Series([SUMMED]).new_from_index(0, names.len())
+        fitted = panel.season + len(levels.effects.names)
+        parts.append(_rows(issue, panel.horizon, level, series, grouped_forecast(panel, usual, fitted, forecast.mean, groups, names.len()), model))
+
     categories = panel.series["category"].drop_nulls().unique().sort()
     if categories.len():
         groups = panel.series.select(
             pl.col("category").replace_strict(categories, np.arange(categories.len()), default=-1, return_dtype=pl.Int64)
         )["category"].fill_null(-1).to_numpy()
-        parts.append(_level(issue, panel, past, forecast.mean, "category", categories, groups))
+        add("category", categories, groups)
     if panel.count:
-        parts.append(_level(issue, panel, past, forecast.mean, "shop", pl.Series(["shop"]), np.zeros(panel.count, dtype=np.int64)))
+        add("shop", pl.Series(["shop"]), np.zeros(panel.count, dtype=np.int64))
     return pl.concat(parts)
-
-
-def _level(issue: date, panel: Panel, past: Floats, mean: Floats, level: str, names: pl.Series, groups: Integers) -> pl.DataFrame:
-    nothing = pl.lit(None, pl.String)
-    series = pl.DataFrame({"series_id": names}).with_columns(item_id=nothing, location_id=nothing)
-    model = pl.Series([SUMMED]).new_from_index(0, names.len())
-    return _rows(issue, panel.horizon, level, series, grouped_forecast(panel, past, mean, groups, names.len()), model)
 
 
 def _rows(issue: date, horizon: int, level: str, series: pl.DataFrame, forecast: Forecast, models: pl.Series) -> pl.DataFrame:

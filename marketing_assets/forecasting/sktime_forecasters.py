@@ -16,6 +16,7 @@ from sktime.forecasting.base import BaseForecaster
 
 from marketing_assets.forecasting.competition import GROUPS, PANEL, Scoring, forecast_by_group
 from marketing_assets.forecasting.learned import PanelModel, fit_panel_model
+from marketing_assets.forecasting.level_calendar import fit_levels
 from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import LEVELS, Floats, Forecast, Panel
 
@@ -68,7 +69,7 @@ class LevelCalendarForecaster(BaseForecaster):  # type: ignore[misc]
         return self
 
     def _forecast(self, panel: Panel) -> Forecast:
-        return forecast_by_group(panel, {}, Scoring(None, 1))[0]
+        return forecast_by_group(panel, fit_levels(panel), {}, Scoring(None, 1))[0]
 
     def _predict(self, fh: Any, X: Any) -> Any:
         steps = fh.to_relative(self.cutoff).to_numpy().astype(np.int64)
@@ -141,7 +142,7 @@ class PanelForecaster(LevelCalendarForecaster):
         if columns := origin_columns(past):
             model = fit_panel_model(Origins(past), columns, np.ones(past.count, dtype=np.bool_), self.seed, self.threads)
         winners = {} if model is None else dict.fromkeys(GROUPS, PANEL)
-        return forecast_by_group(panel, winners, Scoring(model, self.threads))[0]
+        return forecast_by_group(panel, fit_levels(panel), winners, Scoring(model, self.threads))[0]
 
 
 def _panel(values: Floats, horizon: int, season: int) -> Panel:
