@@ -179,7 +179,7 @@ class ForecastSettings(Settings):
     horizon_days: PositiveInt = 28
     cadence_days: PositiveInt = Field(7, description="days between issues of forecasts")
     fit_cadence_days: PositiveInt = Field(28, description="days between fits and competitions of forecasters")
-    history_days: PositiveInt = 400
+    history_days: PositiveInt = Field(800, description="days learnt from; two years and more tell how like one year is to the next")
     candidates: tuple[str, ...] = Field(
         ("panel", "seasonal_naive"), description="names known to forecasting.py, or import paths of sktime forecasters"
     )

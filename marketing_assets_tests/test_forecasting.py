@@ -31,7 +31,7 @@ from marketing_assets.forecasting.competition import Scoring, compete, forecast_
 from marketing_assets.forecasting.features import feature_names, matrix_of
 from marketing_assets.forecasting.fits import DemandModel, fit_demand
 from marketing_assets.forecasting.history import DemandHistory, alive, series_name
-from marketing_assets.forecasting.learned import NO_MODEL
+from marketing_assets.forecasting.learned import NO_MODEL, forecast_panel
 from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar, own_week
 from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import LEVELS, Floats, Panel
@@ -599,6 +599,27 @@ def test_days_around_a_holiday_go_as_around_the_same_one_a_year_ago(
     # where usual days differ as much, it is no news
     noisy = trade(days, {}, noise=0.8)[:, :420].sum(axis=0)
     assert np.isin(around_holidays(panel, noisy, shape[:420]), [0, 1]).mean() > 0.9
+
+
+def test_the_learned_mean_leaves_days_alone_that_a_year_ago_tells_of() -> None:
+    """Half of the trade two days before a holiday, a year ago and again; fairs raise it by half on other days, which is learnt."""
+    generator = np.random.default_rng(4)
+    days = days_between(date(2025, 1, 6), date(2025, 1, 6) + timedelta(days=449))
+    holidays = [date(2025, 3, 20), date(2026, 3, 20)]
+    fair = generator.random(450) < 0.2
+    odd = np.isin(days, [day - timedelta(days=2) for day in holidays])
+    fair[odd] = False
+    expected = 40 * np.where(fair, 1.5, 1.0) * np.where(odd, 0.5, 1.0) * ~np.isin(days, holidays)
+    units = generator.poisson(expected, (30, 450)).astype(float)
+    drivers = {"market_fair": np.broadcast_to(fair.astype(float), (30, 450))}
+    panel = panel_of(units[:, :422], horizon=28, start=days[0], is_holiday=np.isin(days, holidays), drivers=drivers)
+    model, _ = fit_demand(panel, ("panel",), 1, 2, np.ones(30, dtype=bool))
+    assert model.panel is not None
+    levels = fit_levels(panel)
+    moved = forecast_panel(panel, model.panel, 2, levels).mean / np.maximum(levels.level[:, None] * levels.worth[:, 422:], 1e-9)
+    assert levels.around[odd[422:]] == pytest.approx([0.5], rel=0.3)
+    assert moved[:, odd[422:]] == pytest.approx(1.0, abs=1e-5)
+    assert moved[:, fair[422:]].mean() == pytest.approx(1.4, abs=0.12)
 
 
 def shop_bands(panel: Panel) -> tuple[Floats, Floats, Floats]:

@@ -370,6 +370,8 @@ def forecast_panel(panel: Panel, model: PanelModel, threads: int, levels: Levels
     mean = levels.level[:, None] * ahead
     if model.mean is not None:
         factor = _factor(lightgbm.Booster(model_str=model.mean), model.lift, features, threads)
+        # what that very day did a year ago goes before what days like it do, which are few
+        factor[levels.around[steps] != 1] = 1.0
         mean[series, steps] *= 1 - model.share + model.share * factor
     quantiles = raw.copy()
     for level, text in model.quantiles.items():

@@ -56,7 +56,8 @@ def observed(panel: Panel, shape: Floats) -> Flags:
 class Levels:
     """What the panel says without any learning.
 
-    shape: (T + horizon,) of the shop; effects: of drivers; worth: (n, T + horizon) both together and the shop's course ahead, 0 where closed.
+    shape: (T + horizon,) of the shop; effects: of drivers; worth: (n, T + horizon) both together and the shop's course ahead, 0 where closed;
+    around: (horizon,) what of it is told by a holiday near.
     is_observed: (n, T); units: (n, T) with bulk orders cut; level: (n,) units per usual open day;
     histories: (n, LEVELS, HISTORIES) quantiles of units over worth, the last of them pooled; ratios: (n, LEVELS) those of HISTORY_SHARES.
     """
@@ -64,6 +65,7 @@ class Levels:
     shape: Floats
     effects: Effects
     worth: Floats
+    around: Floats
     is_observed: Flags
     units: Floats
     level: Floats
@@ -84,7 +86,8 @@ def fit_levels(panel: Panel) -> Levels:
     worth *= own_week(panel, worth[:, : panel.known], units, is_observed)[:, panel.season_place]
     # what drivers did is no course: a promotion of a year ago is not this year's
     usual = shape[: panel.known] * of_shop(effects, units)
-    worth[:, panel.known :] *= course(panel, totals, usual) * around_holidays(panel, totals, usual)
+    around = around_holidays(panel, totals, usual)
+    worth[:, panel.known :] *= course(panel, totals, usual) * around
     worth[:, panel.known :][closed_ahead(panel)] = 0.0
     exposure = is_observed * worth[:, : panel.known]
     sold = np.where(is_observed, units, 0.0)
@@ -103,7 +106,7 @@ def fit_levels(panel: Panel) -> Levels:
     pooled = pooled_quantiles(panel, level, histories, is_observed)
     histories = np.round(np.concatenate([histories, pooled[:, :, None]], axis=2), DECIMALS)
     ratios = rising(np.round((histories * HISTORY_SHARES).sum(axis=2), DECIMALS))
-    return Levels(shape, effects, worth, is_observed, units, np.round(level, DECIMALS), histories, ratios)
+    return Levels(shape, effects, worth, around, is_observed, units, np.round(level, DECIMALS), histories, ratios)
 
 
 def of_shop(effects: Effects, units: Floats) -> Floats:
