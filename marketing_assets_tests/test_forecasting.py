@@ -622,6 +622,18 @@ def test_the_learned_mean_leaves_days_alone_that_a_year_ago_tells_of() -> None:
     assert moved[:, fair[422:]].mean() == pytest.approx(1.4, abs=0.12)
 
 
+def test_a_panel_model_that_is_behind_is_given_an_allowance_but_must_beat_the_baseline() -> None:
+    panel = weekly_panel()
+    origins, scoring = Origins(panel), Scoring(NO_MODEL, 1)
+    columns, names = origin_columns(panel)[:2], ("panel", "level_calendar")
+    # a panel model of nothing is level x calendar: a draw, which the default wins
+    assert set(compete(origins, columns, names, scoring).winners.values()) == {"level_calendar"}
+    assert set(compete(origins, columns, names, scoring, 0.03).winners.values()) == {"panel"}
+    noise = panel_of(np.eye(40)[:, np.arange(280) % 40] * 9)
+    found = compete(Origins(noise), origin_columns(noise)[:1], names, scoring, 0.03)
+    assert all(found.added[group][name] > 0 for group, name in found.winners.items() if name == "panel")
+
+
 def shop_bands(panel: Panel) -> tuple[Floats, Floats, Floats]:
     """Mean, 10 % and 90 % quantile of the shop on each day ahead."""
     levels = fit_levels(panel)

@@ -97,10 +97,11 @@ class Contest:
     added: Mapping[str, Mapping[str, float]]
 
 
-def compete(origins: Origins, columns: Sequence[int], candidates: Sequence[str], scoring: Scoring) -> Contest:
+def compete(origins: Origins, columns: Sequence[int], candidates: Sequence[str], scoring: Scoring, allowance: float = 0.0) -> Contest:
     """Candidates and DEFAULT on past origins whose horizon is complete; a group without any series there keeps DEFAULT.
 
     scoring.model must not have seen anything after the earliest of them. The winner must beat the seasonal naive, else that is used.
+    allowance: value added that PANEL is given for it.
     """
     names = list(dict.fromkeys([*candidates, DEFAULT, BASELINE]))  # where no candidate could be fitted yet, the baseline would beat itself
     found: dict[str, list[Losses]] = {name: [] for name in names}
@@ -127,7 +128,8 @@ def compete(origins: Origins, columns: Sequence[int], candidates: Sequence[str],
         if not ours.any():
             continue
         added[each] = {name: round(1 - _relative(loss, joined[BASELINE], ours), 6) for name, loss in joined.items()}
-        best = max(added[each], key=lambda name: (added[each][name], name == DEFAULT, name))
+        given = allowance if added[each].get(PANEL, 0.0) > 0 else 0.0
+        best = max(added[each], key=lambda name: (added[each][name] + given * (name == PANEL), name == DEFAULT, name))
         winners[each] = best if added[each][best] > 0 else BASELINE
     return Contest(winners, added)
 
