@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from marketing_assets.config import Store
-from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, what_if
+from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, learned, what_if
 from marketing_assets.forecasting.calendar import (
     SHAPE_POWER,
     around_holidays,
@@ -629,9 +629,26 @@ def test_a_panel_model_that_is_behind_is_given_an_allowance_but_must_beat_the_ba
     # a panel model of nothing is level x calendar: a draw, which the default wins
     assert set(compete(origins, columns, names, scoring).winners.values()) == {"level_calendar"}
     assert set(compete(origins, columns, names, scoring, 0.03).winners.values()) == {"panel"}
-    noise = panel_of(np.eye(40)[:, np.arange(280) % 40] * 9)
-    found = compete(Origins(noise), origin_columns(noise)[:1], names, scoring, 0.03)
-    assert all(found.added[group][name] > 0 for group, name in found.winners.items() if name == "panel")
+    # one that is worse than the seasonal naive gets none, and leaves its place to what is better
+    bad = Scoring(replace(NO_MODEL, mix=(20 * np.array(NO_MODEL.mix)).tolist()), 1)
+    found = compete(origins, columns, names, bad, 50.0)
+    assert all(found.added[group]["panel"] < 0 < found.added[group]["level_calendar"] for group in found.winners)
+    assert set(found.winners.values()) == {"level_calendar"}
+
+
+def test_where_every_day_sells_the_model_of_the_log_needs_no_other_to_do_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Tweedie model of a few rows found nothing; fairs are there to be learnt all the same."""
+    generator = np.random.default_rng(6)
+    fair = generator.random(448) < 0.3
+    units = generator.poisson(np.where(fair, 90, 60), (40, 448)).astype(float)
+    panel = panel_of(units[:, :420], horizon=28, drivers={"market_fair": np.broadcast_to(fair.astype(float), (40, 448))})
+    boost = learned._boost
+    monkeypatch.setattr(learned, "_boost", lambda *given: (None, 0) if given[3] == "mean" else boost(*given))
+    model, _ = fit_demand(panel, ("panel",), 1, 2, np.ones(40, dtype=bool))
+    assert model.panel is not None
+    assert model.panel.mean is not None
+    mean = model.forecast(panel, 2)[0].mean
+    assert mean[:, fair[420:]].mean() > 1.3 * mean[:, ~fair[420:]].mean()  # nothing learnt is 1, all of it 1.5
 
 
 def shop_bands(panel: Panel) -> tuple[Floats, Floats, Floats]:

@@ -35,8 +35,8 @@ AROUND_HOLIDAY = 4
 """Days within so many of a holiday have a trade of their own."""
 USUAL_NOISE = 4.0
 """What such a day did a year ago counts by 1 - this / t^2: nothing up to twice the noise of usual days."""
-LARGEST_ODDITY = 1.5
-"""Log of it is kept within this."""
+LARGEST_ODDITY = 2.0
+"""Log of a day's units over what was usual around it is kept within this."""
 NEARLY_ALWAYS = 0.9
 """A shop sells on at least this share of its open days, or one day of it says nothing."""
 
@@ -121,12 +121,14 @@ def around_holidays(panel: Panel, totals: Floats, worth: Floats) -> Floats:
     rate = np.divide(totals, worth, out=np.zeros(known), where=is_open)
     usual = _local_level(rate, ~is_open)
     odd = np.log(np.divide(rate, usual, out=np.ones(known), where=is_sold))
+    # of a normal distribution, the variance by the median deviation
     noise = (1.4826 * float(np.median(np.abs(odd[is_sold])))) ** 2
-    told = np.clip(odd[then] * np.maximum(1 - USUAL_NOISE * noise / np.maximum(odd[then] ** 2, 1e-12), 0.0), -LARGEST_ODDITY, LARGEST_ODDITY)
+    told = odd[then] * np.maximum(1 - USUAL_NOISE * noise / np.maximum(odd[then] ** 2, 1e-12), 0.0)
     place = panel.season_place[:known]
-    usually_open = np.array([is_open[place == place[day]].mean() for day in then]) > 0.5
-    told_open = (panel.drivers["closed"][:, known:] == 0).any(axis=0)[steps] if "closed" in panel.drivers else np.zeros(len(steps), dtype=np.bool_)
-    factor[steps] = np.round(np.where(is_open[then], np.exp(told), np.where(usually_open & ~told_open, 0.0, 1.0)), 6)
+    was_closed = ~is_open[then] & np.array([is_open[place == place[day]].mean() > 0.5 for day in then])
+    if "closed" in panel.drivers:
+        was_closed &= ~(panel.drivers["closed"][:, known + steps] == 0).any(axis=0)
+    factor[steps] = np.round(np.where(was_closed, 0.0, np.exp(np.clip(told, -LARGEST_ODDITY, LARGEST_ODDITY))), 6)
     return factor
 
 

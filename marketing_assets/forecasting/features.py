@@ -12,7 +12,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from marketing_assets.forecasting.calendar import days_from_easter, years_before
+from marketing_assets.forecasting.calendar import LARGEST_ODDITY, days_from_easter, years_before
 from marketing_assets.forecasting.effects import local_level
 from marketing_assets.forecasting.level_calendar import Levels
 from marketing_assets.forecasting.panel import LEVELS, Flags, Floats, Integers, Panel
@@ -32,8 +32,6 @@ YEARLY_DAYS = 400
 """From so many known days on the day of the year says something."""
 YEARS_BACK = 2
 """The same day is looked up in so many years before."""
-LARGEST_ODDITY = 2.0
-"""Log of a day's units over what was usual around it is kept within this."""
 DRIVERS = ("promotion", "price", "ad_spend", "before_closed", "after_closed")
 EVENTS = ("promotion", "closed")
 SIGNALS = ("views", "carts")

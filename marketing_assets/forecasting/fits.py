@@ -28,7 +28,7 @@ TABLES = ("demand_forecasts",)
 CONTESTS = 3
 """Candidates meet on at most so many of the newest origins."""
 BEHIND = 0.03
-"""Value added that the contest's panel model is given where it is more than a horizon behind."""
+"""Value added that the contest's panel model is given where origins lie more than a horizon apart, so that it is so far behind."""
 FEWEST_ORIGINS = 2
 """Origins the contest's panel model needs before it; the contest takes fewer where that leaves too few."""
 
@@ -86,7 +86,7 @@ def fit_demand(panel: Panel, candidates: Sequence[str], seed: int, threads: int,
             break
     if early is None:
         candidates = [name for name in candidates if name != PANEL]
-    # origins of years lie far apart, so that the contest's panel model knows less of the last year than the one that will be used
+    # the contest's panel model knows less of the newest days than the one that will be used, where history is long much less
     is_behind = len(columns) > 1 and columns[0] - columns[1] > panel.horizon
     contest = compete(origins, contested, candidates, Scoring(early, threads), BEHIND if is_behind else 0.0)
     final = fit_panel_model(origins, columns, is_learnt, seed, threads, like=early) if PANEL in contest.winners.values() else None

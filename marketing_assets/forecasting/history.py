@@ -103,7 +103,8 @@ class DemandHistory:
         silent = silences(units[chosen], blocked)
         blocked |= silent.past
         if "closed" in drivers:
-            blocked |= reopening(silent.lasting, drivers["closed"])
+            ending, drivers["closed"] = reopening(silent.lasting, drivers["closed"])
+            blocked |= ending
         series = described[chosen].select("series_id", "item_id", "location_id", "category", "unit_price")
         return Panel(
             series=series, start=start, units=units[chosen], is_blocked=blocked, is_holiday=is_holiday,

@@ -13,7 +13,7 @@ import numpy as np
 from marketing_assets.forecasting.panel import Flags, Floats
 
 SILENT_DAYS, STEADY, STEADY_DAYS = 14, 0.8, 28
-"""A series that sells on at least this share of so many days or more, but on none of SILENT_DAYS, could not be sold on those."""
+"""A series that sells on at least this share of so many days or more, but on none of SILENT_DAYS, could not be sold on those. Days are columns."""
 
 
 class Silences(NamedTuple):
@@ -55,14 +55,13 @@ def silences(units: Floats, is_blocked: Flags) -> Silences:
     return Silences(np.asarray(past & is_steady), np.asarray(lasting & is_steady))
 
 
-def reopening(lasting: Flags, closed: Floats) -> Flags:
-    """(n, T) days of those silences that last and are told to end: the series is told to be open ahead, and was not while it was silent.
+def reopening(lasting: Flags, closed: Floats) -> tuple[Flags, Floats]:
+    """(n, T) days of those silences that last and are told to end, and (n, T + horizon) `closed` with the days ahead until then closed.
 
-    closed: (n, T + horizon) 1 closed, 0 open, nan untold; of such a series the days ahead before it is open become closed.
+    A silence is told to end where the series is told to be open ahead, and was not while it was silent. closed: 1 closed, 0 open, nan untold.
     """
     known = lasting.shape[1]
     opens = closed[:, known:] == 0
     is_told = opens.any(axis=1) & ~(lasting & (closed[:, :known] == 0)).any(axis=1) & lasting.any(axis=1)
-    before = is_told[:, None] & (np.cumsum(opens, axis=1) == 0)
-    closed[:, known:][before] = 1.0
-    return np.asarray(lasting & is_told[:, None])
+    is_before = np.pad(is_told[:, None] & (np.cumsum(opens, axis=1) == 0), ((0, 0), (known, 0)))
+    return np.asarray(lasting & is_told[:, None]), np.where(is_before, 1.0, closed)
