@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 from hypothesis import example, given, settings
@@ -23,6 +24,8 @@ from marketing_assets.onboarding.looking import look_into
 from marketing_assets.onboarding.names import event_type_in, event_type_of, likeness, plain
 from marketing_assets.onboarding.recognition import blocks_of
 from marketing_assets.onboarding.values import money_of, profile_of
+from marketing_assets.sources import build_sources
+from marketing_assets.warehouse import Warehouse
 
 TODAY = date(2026, 11, 24)
 FIRST = datetime(2026, 3, 2, 9, 0)
@@ -180,7 +183,9 @@ def test_event_words_are_translated_and_what_has_no_counterpart_is_left_out(tmp_
     facts = source(checked(store), "events").facts
     assert facts["event types"] == "view_item 21, purchase 21"
     # no order numbers: what one visit bought is one order, as everywhere else
-    assert re.match(r"[1-9]\d* orders, .*; 21 purchases without an order_id, those of one visit taken for one order", facts["sales"])
+    assert re.match(
+        r"[1-9]\d* orders, .*; 21 purchases without an order_id, those of one visit taken for one order", facts["sales"]
+    )
 
 
 def test_a_whole_shop_of_several_exports(tmp_path: Path) -> None:
@@ -276,6 +281,54 @@ def recognised(folder: Path) -> dict[str, dict[str, str]]:
     """Input -> contract column -> expression, without reading whole files."""
     made = [block for files in look_into(folder).sets for block in blocks_of(files)]
     return {block.source: {mapped.contract: mapped.expression for mapped in block.columns} for block in made}
+
+
+def test_plans_of_prices_and_calendars_are_no_sales(tmp_path: Path) -> None:
+    """A price list by day and place was once taken for purchases of one unit each, days that had not come among them."""
+    days = [date(2026, 3, 2) + timedelta(days=k) for k in range(30)]
+    for day in days:
+        rows = [f"{day} 18:0{k}:00,p{k},s{k % 2},{k + 1},2.5,{day}-{k}" for k in range(8)]
+        (tmp_path / f"till_{day}.csv").write_text("\n".join(["at,product,shop,n,price,receipt", *rows]) + "\n")
+    for day in days[::7]:
+        rows = [f"{day + timedelta(days=7 + k)},p{item},s0,{2 + item / 10},{k % 2}" for k in range(7) for item in range(8)]
+        (tmp_path / f"prices_{day}.csv").write_text("\n".join(["date,product,shop,price,promo", *rows]) + "\n")
+    rows = [f"{day},2026-02-01,p{day.day % 3},1" for day in days]
+    (tmp_path / "weeks.csv").write_text("\n".join(["date,known_at,sku,open", *rows]) + "\n")
+    rows = [f"{day},{int(day.day == 6)},{day.day % 3}" for day in days]
+    (tmp_path / "calendar.csv").write_text("\n".join(["date,Holiday,School Days", *rows]) + "\n")
+    store = started(tmp_path)
+    assert len(store.blocks("events")) == 1 and columns(store, "events")["quantity"] == "n"
+    prices, opening = ({**block.columns, "files": block.files} for block in store.blocks("item_drivers"))
+    assert prices["files"] == "prices_{date}.csv" and {"location_id", "unit_price", "is_promotion"} <= set(prices)
+    assert opening["known_at"] == "known_at" and opening["is_available"] == "open"
+    assert set(columns(store, "market_days")) == {"date", "is_holiday", "school_days"}
+    report = checked(store)
+    assert not report.problems
+    assert [(source(report, name).rows, source(report, name).clean) for name in ("events", "item_drivers", "market_days")] == [
+        (240, 240),
+        (5 * 56 + 30, 5 * 56 + 30),
+        (30, 30),
+    ]
+    warehouse = Warehouse(duckdb.connect(":memory:"), store, None)
+    with warehouse.transaction():
+        built = build_sources(warehouse.reader(days[-1]), days, store, "item_drivers")
+        warehouse.replace_window("raw_item_drivers", ("raw_item_drivers",), days, built)
+    landed = warehouse.connection.table("raw_item_drivers").filter("starts_with(source_file, 'prices')").pl()
+    assert len(landed) == 5 * 56
+    assert (landed["known_at"].str.slice(0, 10) == landed["landed_date"].cast(pl.String)).all()
+
+
+def test_what_names_amounts_or_people_is_no_plan_whatever_its_file_is_called(tmp_path: Path) -> None:
+    for name, header, row in (
+        ("sale_prices.csv", "date,sku,price,qty", "{day},p{k},2.5,3"),
+        ("promo.csv", "date,sku,price,customer", "{day},p{k},2.5,u{k}"),
+        ("prices.csv", "date,sku,revenue", "{day},p{k},2.5"),
+    ):
+        lines = [row.format(day=date(2026, 3, 2) + timedelta(days=k % 9), k=k % 7) for k in range(63)]
+        (tmp_path / name).write_text("\n".join([header, *lines]) + "\n")
+    assert {
+        source for source, _ in ((block.source, block) for files in look_into(tmp_path).sets for block in blocks_of(files))
+    } == {"events"}
 
 
 def test_shopify_orders(tmp_path: Path) -> None:

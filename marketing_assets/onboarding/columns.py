@@ -179,6 +179,8 @@ FITS: dict[str, Fits] = {
     "end_date": lambda profile: profile.is_temporal,
     "is_promotion": is_flag,
     "is_available": is_flag,
+    "planned_ad_spend": is_number,
+    "is_holiday": is_flag,
 }
 
 

@@ -55,7 +55,7 @@ EVENTS: dict[str, list[str]] = {
     "quantity": _words(
         "quantity qty units units_sold unit_sales quantity_sold order_quantity lineitem_quantity pieces "
         "number_of_units sales_quantity item_count items_count item_quantity move pcs menge anzahl stueckzahl "
-        "stückzahl quantite quantité cantidad quantidade 数量 购买数量"
+        "stückzahl quantite quantité cantidad quantidade 数量 购买数量 n"
     ),
     "unit_price": _words(
         "unit_price price item_price product_price price_per_unit lineitem_price selling_price sale_price sell_price "
@@ -173,6 +173,23 @@ DRIVERS: dict[str, list[str]] = {
     "is_promotion": _words("is_promotion promotion onpromotion on_promotion promo is_promo promo_flag"),
     "is_available": _words("is_available available in_stock is_in_stock open is_open"),
 }
+PLANNED: dict[str, list[str]] = {
+    "location_id": EVENTS["location_id"],
+    "unit_price": EVENTS["unit_price"] + _words("regular_price promo_price new_price"),
+    "planned_ad_spend": _words("planned_ad_spend ad_spend_planned planned_spend ad_budget"),
+    **DRIVERS,
+}
+MARKET_DAYS: dict[str, list[str]] = {
+    "is_holiday": _words("is_holiday holiday public_holiday bank_holiday state_holiday national_holiday feiertag ferie"),
+    "is_promotion": DRIVERS["is_promotion"],
+}
+KNOWN = _words("known_at known known_since known_from announced_at announced published_at published planned_at decided_at")
+"""When a plan of prices, promotions or holidays was told."""
+PLANS = frozenset(
+    _words("price prices pricing promotion promotions promo promos driver drivers item_drivers preise aktionen prix precios")
+)
+CALENDARS = frozenset(_words("calendar calendars holiday holidays market_days feiertage kalender calendrier"))
+"""Words in the names of files that hold such plans."""
 CURRENCIES = _words("currency currency_code presentment_currency")
 COUNTRIES = _words("country country_name country_code billing_country shipping_country ship_country store_country market")
 NOT_LINES = _words("order_total total_price order_value")

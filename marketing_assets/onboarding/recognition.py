@@ -30,7 +30,7 @@ from marketing_assets.onboarding.columns import (
     time_expression,
 )
 from marketing_assets.onboarding.looking import Column, FileSet
-from marketing_assets.schemas import INPUTS
+from marketing_assets.schemas import INPUTS, OWN_NAME
 
 
 def same_names(files: FileSet) -> Block | None:
@@ -147,6 +147,79 @@ def campaigns(files: FileSet) -> Block | None:
     block.add("campaign_id", campaign, id_expression(campaign))
     fill(block, names.CAMPAIGNS)
     return block if len(block.columns) >= 2 and (block.has("budget") or block.has("start_date")) else None
+
+
+def item_drivers(files: FileSet) -> Block | None:
+    """A plan of prices, promotions or opening days by item: nobody buys anything, and a column or the file's name says it is a plan."""
+    known = pick(files, names.KNOWN, lambda profile: profile.is_temporal)
+    taken = {known.name} if known else set()
+    day = pick(files, names.TIMES, lambda profile: profile.is_temporal and not profile.has_time, taken)
+    item = pick(files, names.EVENTS["item_id"], FITS["item_id"], taken)
+    if (
+        item is None
+        or day is None
+        or not (known or _speaks(files, names.PLANS))
+        or _somebody_acts(files, {*taken, day.name, item.name})
+    ):
+        return None
+    block = Block("item_drivers", files)
+    block.add("item_id", item, id_expression(item))
+    block.add("date", day, day_expression(day))
+    if known is not None:
+        block.add("known_at", known, time_expression(known))
+    elif files.is_dated:
+        told = r"regexp_extract(source_file, '.*(\d{4}-\d{2}-\d{2})', 1)"
+        block.constant("known_at", f"TRY_CAST({told} AS DATE)", "told by the day of the file")
+    else:
+        block.constant("known_at", block.expression("date") or "", "known on the day itself; earlier, where the plan says so")
+    before = len(block.columns)
+    fill(block, names.PLANNED)
+    return block if {mapped.contract for mapped in block.columns[before:]} - {"location_id"} else None
+
+
+def market_days(files: FileSet) -> Block | None:
+    """A calendar: one row a day, no item, place or person; its other numbers are kept under their own names."""
+    known = pick(files, names.KNOWN, lambda profile: profile.is_temporal)
+    taken = {known.name} if known else set()
+    day = pick(files, names.TIMES, lambda profile: profile.is_temporal and profile.is_unique and not profile.has_time, taken)
+    if day is None or _somebody_acts(files, {*taken, day.name}):
+        return None
+    if any(pick(files, names.EVENTS[name], is_id, {*taken, day.name}) for name in ("item_id", "location_id")):
+        return None
+    block = Block("market_days", files)
+    block.add("date", day, day_expression(day))
+    if known is not None:
+        block.add("known_at", known, time_expression(known))
+    fill(block, names.MARKET_DAYS)
+    if not block.has("is_holiday") and not _speaks(files, names.CALENDARS):
+        return None
+    for column in files.columns:
+        own = names.plain(column.name)
+        if (
+            column.name not in block.used
+            and is_number(column.profile)
+            and column.profile.symbol is None
+            and re.fullmatch(OWN_NAME, own)
+            and own not in INPUTS["market_days"].columns
+            and not block.has(own)
+        ):
+            block.add(own, column, None, "a number of your own, known in advance by day")
+    return block if {mapped.contract for mapped in block.columns} - {"date", "known_at"} else None
+
+
+def _speaks(files: FileSet, words: frozenset[str]) -> bool:
+    """Whether a file's name says one of the words."""
+    return not words.isdisjoint(re.split(r"[^a-z]+", files.pattern.lower()))
+
+
+def _somebody_acts(files: FileSet, taken: set[str]) -> bool:
+    """Whether rows say who did something, what, how much of it or for how much in all (a discount is no such amount)."""
+    discount = pick(files, names.EVENTS["discount"], is_number, taken)
+    taken = taken | ({discount.name} if discount else set())
+    acts = ("user_id", "session_id", "order_id", "quantity", "rating")
+    if any(pick(files, names.EVENTS[name], FITS[name], taken) for name in acts) or pick(files, names.TOTALS, is_number, taken):
+        return True
+    return pick(files, names.EVENTS["event_type"], is_type, taken) is not None
 
 
 def events(files: FileSet) -> Block | None:
@@ -374,7 +447,7 @@ def drivers_beside(block: Block) -> Block | None:
 
 def blocks_of(files: FileSet) -> list[Block]:
     """What a file set is: one block, with others that rest on the same files behind it; [] where it is nothing known."""
-    for recognise in (same_names, ad_reports, impressions, campaigns, contacts, items):
+    for recognise in (same_names, ad_reports, impressions, campaigns, contacts, item_drivers, market_days, items):
         block = recognise(files)
         if block is not None:
             return [block]
