@@ -318,6 +318,13 @@ def test_plans_of_prices_and_calendars_are_no_sales(tmp_path: Path) -> None:
     assert (landed["known_at"].str.slice(0, 10) == landed["landed_date"].cast(pl.String)).all()
 
 
+def test_a_calendar_without_numbers_of_its_own_lacks_none(tmp_path: Path) -> None:
+    days = [date(2026, 3, 2) + timedelta(days=k) for k in range(30)]
+    (tmp_path / "orders.csv").write_text("\n".join(["date,sku,qty", *(f"{day},p{k % 3},2" for k, day in enumerate(days))]) + "\n")
+    (tmp_path / "holidays.csv").write_text("\n".join(["date,holiday", *(f"{day},{day.day % 2}" for day in days)]) + "\n")
+    assert source(checked(started(tmp_path)), "market_days").unmapped == ("known_at", "is_promotion")
+
+
 def test_what_names_amounts_or_people_is_no_plan_whatever_its_file_is_called(tmp_path: Path) -> None:
     for name, header, row in (
         ("sale_prices.csv", "date,sku,price,qty", "{day},p{k},2.5,3"),

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from marketing_assets.config import CONTROL_INPUTS, SourceBlock, Store, StoreError
 from marketing_assets.onboarding.days import Landing, landing_of, main_stretch
 from marketing_assets.onboarding.looking import columns_in
-from marketing_assets.schemas import EVENT_TYPES, INPUTS
+from marketing_assets.schemas import EVENT_TYPES, FURTHER, INPUTS
 from marketing_assets.sources import SourceError, build_sources, landing_days, source_blocks
 from marketing_assets.warehouse import InvalidTable, Warehouse, days_between
 
@@ -169,7 +169,7 @@ def _layout(store: Store, source: str, tell: Tell) -> _Layout:
             landing = landing_of(store, source, undated)
     except SourceError as problem:
         error = str(problem)
-    unmapped = [name for name in INPUTS[source].columns if name not in mapped]
+    unmapped = [name for name in INPUTS[source].columns if name not in mapped and name != FURTHER]
     return _Layout(files, dated, landing, sorted(missing), list(unused), unmapped, error)
 
 
