@@ -24,9 +24,13 @@ env: $(VENV)/.ready ## the environment alone (in .venv, from requirements.lock)
 .PHONY: demo
 demo: env ## sample shop, whole graph over its history, report
 	$(BIN)/marketing sample-shop
+	@$(MAKE) --no-print-directory history
+	@$(BIN)/marketing report
+
+.PHONY: history
+history: env ## whole graph over all days so far of the shop MARKETING_STORE names
 	@mkdir -p $(DAGSTER_HOME) && ln -sf $(CURDIR)/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
 	$(BIN)/dagster asset materialize -m marketing_assets.definitions --select '*' --partition-range $$($(BIN)/marketing days)
-	@$(BIN)/marketing report
 
 .PHONY: test
 test: env ## all tests
