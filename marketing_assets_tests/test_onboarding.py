@@ -183,9 +183,7 @@ def test_event_words_are_translated_and_what_has_no_counterpart_is_left_out(tmp_
     facts = source(checked(store), "events").facts
     assert facts["event types"] == "view_item 21, purchase 21"
     # no order numbers: what one visit bought is one order, as everywhere else
-    assert re.match(
-        r"[1-9]\d* orders, .*; 21 purchases without an order_id, those of one visit taken for one order", facts["sales"]
-    )
+    assert re.match(r"[1-9]\d* orders, .*; 21 purchases without an order_id, those of one visit taken for one order", facts["sales"])
 
 
 def test_a_whole_shop_of_several_exports(tmp_path: Path) -> None:
@@ -294,8 +292,8 @@ def test_plans_of_prices_and_calendars_are_no_sales(tmp_path: Path) -> None:
         (tmp_path / f"prices_{day}.csv").write_text("\n".join(["date,product,shop,price,promo", *rows]) + "\n")
     rows = [f"{day},2026-02-01,p{day.day % 3},1" for day in days]
     (tmp_path / "weeks.csv").write_text("\n".join(["date,known_at,sku,open", *rows]) + "\n")
-    rows = [f"{day},{int(day.day == 6)},{day.day % 3}" for day in days]
-    (tmp_path / "calendar.csv").write_text("\n".join(["date,Holiday,School Days", *rows]) + "\n")
+    rows = [f"{day},{int(day.day == 6)},{day.day % 2},{day.day * 7}" for day in days]
+    (tmp_path / "calendar.csv").write_text("\n".join(["date,Holiday,School Days,visits", *rows]) + "\n")
     store = started(tmp_path)
     assert len(store.blocks("events")) == 1 and columns(store, "events")["quantity"] == "n"
     prices, opening = ({**block.columns, "files": block.files} for block in store.blocks("item_drivers"))
@@ -333,9 +331,20 @@ def test_what_names_amounts_or_people_is_no_plan_whatever_its_file_is_called(tmp
     ):
         lines = [row.format(day=date(2026, 3, 2) + timedelta(days=k % 9), k=k % 7) for k in range(63)]
         (tmp_path / name).write_text("\n".join([header, *lines]) + "\n")
-    assert {
-        source for source, _ in ((block.source, block) for files in look_into(tmp_path).sets for block in blocks_of(files))
-    } == {"events"}
+    assert {block.source for files in look_into(tmp_path).sets for block in blocks_of(files)} == {"events"}
+
+
+def test_a_price_list_with_a_row_an_item_is_a_catalogue(tmp_path: Path) -> None:
+    rows = [f"2026-03-02,p{k},Mug {k},2.5" for k in range(40)]
+    (tmp_path / "prices.csv").write_text("\n".join(["date,sku,title,price", *rows]) + "\n")
+    assert [block.source for files in look_into(tmp_path).sets for block in blocks_of(files)] == ["items"]
+
+
+def test_other_numbers_of_a_calendar_are_taken_where_it_says_since_when_they_are_known(tmp_path: Path) -> None:
+    """Visits of a day in a calendar without such a column would be known ahead of the day."""
+    rows = [f"{date(2026, 3, 2) + timedelta(days=k)},2026-02-01,{k % 2},{k * 7}" for k in range(30)]
+    (tmp_path / "calendar.csv").write_text("\n".join(["date,known_at,holiday,expected_visits", *rows]) + "\n")
+    assert "expected_visits" in recognised(tmp_path)["market_days"]
 
 
 def test_shopify_orders(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from marketing_assets.onboarding import names
 from marketing_assets.onboarding.columns import (
     FITS,
     Block,
+    Fits,
     Mapped,
     day_expression,
     fill,
@@ -30,6 +31,7 @@ from marketing_assets.onboarding.columns import (
     time_expression,
 )
 from marketing_assets.onboarding.looking import Column, FileSet
+from marketing_assets.onboarding.values import Profile
 from marketing_assets.schemas import INPUTS, OWN_NAME
 
 
@@ -151,60 +153,58 @@ def campaigns(files: FileSet) -> Block | None:
 
 def item_drivers(files: FileSet) -> Block | None:
     """A plan of prices, promotions or opening days by item: nobody buys anything, and a column or the file's name says it is a plan."""
-    known = pick(files, names.KNOWN, lambda profile: profile.is_temporal)
-    taken = {known.name} if known else set()
-    day = pick(files, names.TIMES, lambda profile: profile.is_temporal and not profile.has_time, taken)
-    item = pick(files, names.EVENTS["item_id"], FITS["item_id"], taken)
-    if (
-        item is None
-        or day is None
-        or not (known or _speaks(files, names.PLANS))
-        or _somebody_acts(files, {*taken, day.name, item.name})
-    ):
+    item = pick(files, names.EVENTS["item_id"], FITS["item_id"])
+    block = None if item is None else _plan("item_drivers", files, _is_day, {item.name})
+    if item is None or block is None:
         return None
-    block = Block("item_drivers", files)
     block.add("item_id", item, id_expression(item))
-    block.add("date", day, day_expression(day))
-    if known is not None:
-        block.add("known_at", known, time_expression(known))
-    elif files.is_dated:
-        told = r"regexp_extract(source_file, '.*(\d{4}-\d{2}-\d{2})', 1)"
-        block.constant("known_at", f"TRY_CAST({told} AS DATE)", "told by the day of the file")
-    else:
-        block.constant("known_at", block.expression("date") or "", "known on the day itself; earlier, where the plan says so")
+    if not block.has("known_at"):
+        if item.profile.is_unique or not _speaks(files, names.PLANS):
+            return None  # a row an item is a catalogue
+        if files.is_dated:
+            told = r"regexp_extract(source_file, '.*(\d{4}-\d{2}-\d{2})', 1)"
+            block.constant("known_at", f"TRY_CAST({told} AS DATE)", "told by the day of the file")
+        else:
+            block.constant("known_at", block.expression("date") or "", "known on the day itself; earlier, where the plan says so")
     before = len(block.columns)
     fill(block, names.PLANNED)
     return block if {mapped.contract for mapped in block.columns[before:]} - {"location_id"} else None
 
 
 def market_days(files: FileSet) -> Block | None:
-    """A calendar: one row a day, no item, place or person; its other numbers are kept under their own names."""
-    known = pick(files, names.KNOWN, lambda profile: profile.is_temporal)
-    taken = {known.name} if known else set()
-    day = pick(files, names.TIMES, lambda profile: profile.is_temporal and profile.is_unique and not profile.has_time, taken)
-    if day is None or _somebody_acts(files, {*taken, day.name}):
+    """A calendar: one row a day, no item, place or person. Its other flags are kept under their own names.
+
+    Other numbers, too, where a column says since when they are known: without one, outcomes of a day would be known years ahead.
+    """
+    block = _plan("market_days", files, lambda profile: _is_day(profile) and profile.is_unique, set())
+    if block is None or any(pick(files, names.EVENTS[name], is_id, block.used) for name in ("item_id", "location_id")):
         return None
-    if any(pick(files, names.EVENTS[name], is_id, {*taken, day.name}) for name in ("item_id", "location_id")):
-        return None
-    block = Block("market_days", files)
-    block.add("date", day, day_expression(day))
-    if known is not None:
-        block.add("known_at", known, time_expression(known))
     fill(block, names.MARKET_DAYS)
     if not block.has("is_holiday") and not _speaks(files, names.CALENDARS):
         return None
+    fits = is_number if block.has("known_at") else is_flag
     for column in files.columns:
         own = names.plain(column.name)
-        if (
-            column.name not in block.used
-            and is_number(column.profile)
-            and column.profile.symbol is None
-            and re.fullmatch(OWN_NAME, own)
-            and own not in INPUTS["market_days"].columns
-            and not block.has(own)
-        ):
-            block.add(own, column, None, "a number of your own, known in advance by day")
+        is_free = column.name not in block.used and own not in INPUTS["market_days"].columns and not block.has(own)
+        if is_free and fits(column.profile) and column.profile.symbol is None and re.fullmatch(OWN_NAME, own):
+            block.add(own, column, None, "of your own; taken for known in advance" if fits is is_flag else "of your own")
     return block if {mapped.contract for mapped in block.columns} - {"date", "known_at"} else None
+
+
+def _is_day(profile: Profile) -> bool:
+    return profile.is_temporal and not profile.has_time
+
+
+def _plan(source: str, files: FileSet, fits: Fits, taken: set[str]) -> Block | None:
+    """A block with the day a row is about and, where a column says so, when it was known; None where somebody did something."""
+    known = pick(files, names.KNOWN, lambda profile: profile.is_temporal, taken)
+    block = Block(source, files, used=taken if known is None else taken | {known.name})
+    day = pick(files, names.TIMES, fits, block.used)
+    if day is None or _somebody_acts(files, block.used | {day.name}):
+        return None
+    block.add("date", day, day_expression(day))
+    block.add("known_at", known, None if known is None else time_expression(known))
+    return block
 
 
 def _speaks(files: FileSet, words: frozenset[str]) -> bool:
