@@ -553,6 +553,16 @@ def test_numbers_of_the_shops_own_are_numbers(text: str, is_good: bool) -> None:
     assert found == ([] if is_good else [f"further '{text}' is no JSON object of numbers named in small letters, digits and _"])
 
 
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [("2026-03-02", None), ("", None), ("2027-04-06", None), ("2026-03-01", "end_date '2026-03-01' lies before date"),
+     ("9999-12-31", "end_date '9999-12-31' lies more than 400 days after date"), ("soon", "end_date 'soon' is no date")],
+)  # fmt: skip
+def test_a_range_of_days_is_one_of_at_most_400_days_beyond_its_first(end: str, reason: str | None) -> None:
+    raw = {"market_days": [{"date": "2026-03-02", "end_date": end, "is_holiday": "true"}]}
+    assert clean(store_with(("market_days",)), raw)["rejected_rows"]["reason"].to_list() == ([] if reason is None else [reason])
+
+
 def test_purchases_are_credited_to_the_last_click_once() -> None:
     store = store_with(("events", "impressions"))
     events = [

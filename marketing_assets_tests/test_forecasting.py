@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from marketing_assets.config import Store
+from marketing_assets.config import SourceBlock, Store
 from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, learned, what_if
 from marketing_assets.forecasting.calendar import (
     SHAPE_POWER,
@@ -404,6 +404,20 @@ def test_promotions_known_in_advance_move_the_forecast_and_those_learnt_later_do
     assert rows.filter(is_on)["demand_mean"].mean() > 1.6 * rows.filter(~is_on)["demand_mean"].mean()  # type: ignore[operator]
     late = issued([day], store, promoted_shop("2026-04-01")).filter(pl.col("level") == "item", pl.col("item_id") == "i0")
     assert late["demand_mean"].max() < 1.2 * late["demand_mean"].min()  # type: ignore[operator]
+
+
+def test_a_promotion_told_by_its_first_and_last_day_is_one_of_each_of_its_days() -> None:
+    day, frames = FIRST + timedelta(days=77), promoted_shop()
+    ranged = [
+        {"landed_date": "2026-01-05", "item_id": "i0", "date": first, "known_at": "2026-01-05 08:00:00", "is_promotion": True, "end_date": last}
+        for first, last in ((FIRST + timedelta(days=80), FIRST + timedelta(days=83)), (FIRST + timedelta(days=85), ""))
+    ]  # fmt: skip
+    frames["raw_item_drivers"] = raw_drivers(ranged)
+    mapped = dict.fromkeys(("item_id", "date", "known_at", "is_promotion", "end_date"), "x")
+    store = shop().model_copy(update={"sources": {"item_drivers": SourceBlock(files="d{date}.csv", columns=mapped)}})
+    panel = DemandHistory(reader_until(day, store, frames), [day], store, 28).panel(day)
+    on = np.flatnonzero(np.nan_to_num(panel.drivers["promotion"][0]))
+    assert [panel.start + timedelta(days=int(place)) for place in on] == [FIRST + timedelta(days=after) for after in (80, 81, 82, 83, 85)]
 
 
 def test_what_if_moves_only_what_it_names_and_refuses_what_it_cannot_try() -> None:

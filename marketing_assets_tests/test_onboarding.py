@@ -320,7 +320,41 @@ def test_a_calendar_without_numbers_of_its_own_lacks_none(tmp_path: Path) -> Non
     days = [date(2026, 3, 2) + timedelta(days=k) for k in range(30)]
     (tmp_path / "orders.csv").write_text("\n".join(["date,sku,qty", *(f"{day},p{k % 3},2" for k, day in enumerate(days))]) + "\n")
     (tmp_path / "holidays.csv").write_text("\n".join(["date,holiday", *(f"{day},{day.day % 2}" for day in days)]) + "\n")
-    assert source(checked(started(tmp_path)), "market_days").unmapped == ("known_at", "is_promotion")
+    assert source(checked(started(tmp_path)), "market_days").unmapped == ("known_at", "is_promotion", "end_date")
+
+
+def test_promotions_and_holidays_may_be_told_by_their_first_and_last_day(tmp_path: Path) -> None:
+    days = [date(2026, 3, 2) + timedelta(days=k) for k in range(30)]
+    (tmp_path / "orders.csv").write_text("\n".join(["date,sku,qty", *(f"{day},p{k % 3},2" for k, day in enumerate(days))]) + "\n")
+    promotions = ["1,p0,05.03.2026,11.03.2026,20", "2,p1,20.03.2026,,10", "3,p2,25.03.2026,27.03.2026,15"]
+    (tmp_path / "promotions.csv").write_text("\n".join(["id,sku,starts,promo_end,percent", *promotions]) + "\n")
+    (tmp_path / "school_holidays.csv").write_text("name,from,to\nwinter,2026-03-05,2026-03-08\neaster,2026-03-28,2026-03-29\n")
+    prices = ["p0,2026-03-02,2026-03-20,2.5", "p0,2026-03-21,2026-03-31,3", "p1,2026-03-02,2026-03-02,4"]
+    (tmp_path / "prices.csv").write_text("\n".join(["sku,valid_from,valid_until,price", *prices]) + "\n")
+    store = started(tmp_path)
+    by_file = {str(block.files): block.columns for block in store.blocks("item_drivers")}
+    assert set(by_file["promotions.csv"]) == {"item_id", "date", "end_date", "known_at", "is_promotion"}
+    assert set(by_file["prices.csv"]) == {"item_id", "date", "end_date", "known_at", "unit_price"}
+    assert columns(store, "market_days")["school_holiday"] == "1"
+    report = checked(store)
+    assert not report.problems
+    assert [(source(report, name).rows, source(report, name).clean) for name in ("item_drivers", "market_days")] == [(6, 6), (2, 2)]
+    warehouse = Warehouse(duckdb.connect(":memory:"), store, None)
+    with warehouse.transaction():
+        for name in ("item_drivers", "market_days"):
+            built = build_sources(warehouse.reader(days[-1]), days, store, name)
+            warehouse.replace_window(f"raw_{name}", (f"raw_{name}",), days, built)
+    drivers = warehouse.reader(days[-1]).accepted("item_drivers", None, days[-1])
+    on = drivers.filter("is_promotion").group_by("item_id").agg(pl.col("date").min().alias("first"), pl.col("date").max().alias("last"), pl.len())
+    assert on.sort("item_id").rows() == [
+        ("p0", date(2026, 3, 5), date(2026, 3, 11), 7),
+        ("p1", date(2026, 3, 20), date(2027, 3, 20), 366),
+        ("p2", date(2026, 3, 25), date(2026, 3, 27), 3),
+    ]
+    paid = drivers.filter(pl.col("unit_price").is_not_null(), pl.col("item_id") == "p0").sort("date")
+    assert paid.height == 30 and set(paid["date"].diff().drop_nulls()) == {timedelta(days=1)}
+    assert [float(price) for price in paid["unit_price"].unique(maintain_order=True)] == [2.5, 3]
+    assert warehouse.reader(days[-1]).accepted("market_days", None, days[-1]).height == 6
 
 
 def test_what_names_amounts_or_people_is_no_plan_whatever_its_file_is_called(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING
 
-from marketing_assets.cleaning.typed import typed
+from marketing_assets.cleaning.typed import mapped_columns, typed
 from marketing_assets.schemas import INPUTS
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def accepted_landed(reader: Reader, source: str, start: date | None, end: date) -> ir.Table:
     """Every accepted row that landed in [start, end] (start None: from the beginning).
 
-    Typed columns of the input, then landed_date, raw_row_id, source_file and source_row. Instants are UTC.
+    Typed columns of the input, then landed_date, raw_row_id, source_file and source_row. Instants are UTC. A row that holds
+    from date to end_date comes once for each of these days.
     """
     import ibis
 
@@ -34,6 +35,10 @@ def accepted_landed(reader: Reader, source: str, start: date | None, end: date) 
     kept = raw.anti_join(rejected, ["landed_date", "raw_row_id"])
     # the clock of the window's own last day decides, so that a row reads the same however far the reader sees
     rows = typed(kept, source, reader.store, end, judged=False)
+    if {"date", "end_date"} <= mapped_columns(reader.store, source):
+        day, first = ibis.interval(days=1), rows.date.cast("timestamp")
+        days = ibis.range(first, rows.end_date.fill_null(rows.date).cast("timestamp") + day, day)
+        rows = rows.mutate(date=days.unnest().cast("date"))
     return rows.select(*INPUTS[source].columns, "landed_date", "raw_row_id", "source_file", "source_row")
 
 

@@ -21,6 +21,15 @@ TIMES = _words(
     "kaufdatum rechnungsdatum zeitstempel zeitpunkt date_commande fecha fecha_pedido data_pedido 时间 日期 下单时间 支付时间 "
     "订单日期 行为时间"
 )
+STARTS = _words(
+    "start_date start starts starts_at begin_date begin begins begins_at date_from from_date from valid_from first_day "
+    "beginn startdatum gueltig_ab gültig_ab von date_debut debut début fecha_inicio inicio desde data_inicio 开始日期 开始时间"
+)
+ENDS = _words(
+    "end_date end ends ends_at finish_date finish date_to to_date to until valid_to valid_until valid_through last_day "
+    "promo_end promotion_end enddatum ende gueltig_bis gültig_bis bis date_fin fin fecha_fin hasta data_fim 结束日期 结束时间"
+)
+"""First and last day of what holds for a range of days."""
 CLOCKS = _words(
     "time event_hour order_time event_time transaction_time trans_time sale_time hour_minute clock purchase_time "
     "uhrzeit zeit heure hora 时刻"
@@ -163,8 +172,8 @@ CONTACTS: dict[str, list[str]] = {
 }
 CAMPAIGNS: dict[str, list[str]] = {
     "campaign_id": _words("campaign_id campaign id"),
-    "start_date": _words("start_date start starts_at begin_date"),
-    "end_date": _words("end_date end ends_at finish_date"),
+    "start_date": STARTS,
+    "end_date": ENDS,
     "budget": _words("budget daily_budget total_budget amount"),
     "budget_period": _words("budget_period budget_type period"),
     "objective": ["objective", "goal"],
@@ -185,10 +194,11 @@ MARKET_DAYS: dict[str, list[str]] = {
 }
 KNOWN = _words("known_at known known_since known_from announced_at announced published_at published planned_at decided_at")
 """When a plan of prices, promotions or holidays was told."""
-PLANS = frozenset(
-    _words("price prices pricing promotion promotions promo promos driver drivers item_drivers preise aktionen prix precios")
-)
-CALENDARS = frozenset(_words("calendar calendars holiday holidays market_days feiertage kalender calendrier"))
+PROMOTIONS = frozenset(_words("promotion promotions promo promos aktionen angebote promociones"))
+PLANS = PROMOTIONS | frozenset(_words("price prices pricing driver drivers item_drivers preise prix precios"))
+HOLIDAYS = frozenset(_words("holiday holidays feiertage feiertag feries festivos"))
+SCHOOL = frozenset(_words("school schools schulferien ferien vacances vacaciones"))
+CALENDARS = HOLIDAYS | SCHOOL | frozenset(_words("calendar calendars market_days kalender calendrier"))
 """Words in the names of files that hold such plans."""
 CURRENCIES = _words("currency currency_code presentment_currency")
 COUNTRIES = _words("country country_name country_code billing_country shipping_country ship_country store_country market")

@@ -34,6 +34,8 @@ from marketing_assets.onboarding.looking import Column, FileSet
 from marketing_assets.onboarding.values import Profile
 from marketing_assets.schemas import INPUTS, OWN_NAME
 
+_BY_NAME = "taken from the file's name"
+
 
 def same_names(files: FileSet) -> Block | None:
     """Files that already speak the contract: every required column of one input under its own name."""
@@ -148,6 +150,8 @@ def campaigns(files: FileSet) -> Block | None:
     block = Block("campaigns", files)
     block.add("campaign_id", campaign, id_expression(campaign))
     fill(block, names.CAMPAIGNS)
+    if not block.has("budget") and _speaks(files, names.PLANS | names.CALENDARS):
+        return None
     return block if len(block.columns) >= 2 and (block.has("budget") or block.has("start_date")) else None
 
 
@@ -159,8 +163,9 @@ def item_drivers(files: FileSet) -> Block | None:
         return None
     block.add("item_id", item, id_expression(item))
     if not block.has("known_at"):
-        if item.profile.is_unique or not _speaks(files, names.PLANS):
-            return None  # a row an item is a catalogue
+        is_catalogue = item.profile.is_unique and not block.has("end_date")
+        if is_catalogue or not _speaks(files, names.PLANS):
+            return None
         if files.is_dated:
             told = r"regexp_extract(source_file, '.*(\d{4}-\d{2}-\d{2})', 1)"
             block.constant("known_at", f"TRY_CAST({told} AS DATE)", "told by the day of the file")
@@ -168,19 +173,24 @@ def item_drivers(files: FileSet) -> Block | None:
             block.constant("known_at", block.expression("date") or "", "known on the day itself; earlier, where the plan says so")
     before = len(block.columns)
     fill(block, names.PLANNED)
-    return block if {mapped.contract for mapped in block.columns[before:]} - {"location_id"} else None
+    if {mapped.contract for mapped in block.columns[before:]} <= {"location_id"}:
+        if not _speaks(files, names.PROMOTIONS):
+            return None
+        block.constant("is_promotion", "true", _BY_NAME)
+    return block
 
 
 def market_days(files: FileSet) -> Block | None:
-    """A calendar: one row a day, no item, place or person. Its other flags are kept under their own names.
+    """A calendar: one row a day or range of days, no item, place or person. Its other flags are kept under their own names.
 
     Other numbers, too, where a column says since when they are known: without one, outcomes of a day would be known years ahead.
+    Where there are none at all, its name says what its days are.
     """
     block = _plan("market_days", files, lambda profile: _is_day(profile) and profile.is_unique, set())
     if block is None or any(pick(files, names.EVENTS[name], is_id, block.used) for name in ("item_id", "location_id")):
         return None
     fill(block, names.MARKET_DAYS)
-    if not block.has("is_holiday") and not _speaks(files, names.CALENDARS):
+    if not block.has("is_holiday") and not _speaks(files, names.CALENDARS | names.PROMOTIONS):
         return None
     fits = is_number if block.has("known_at") else is_flag
     for column in files.columns:
@@ -188,7 +198,13 @@ def market_days(files: FileSet) -> Block | None:
         is_free = column.name not in block.used and own not in INPUTS["market_days"].columns and not block.has(own)
         if is_free and fits(column.profile) and column.profile.symbol is None and re.fullmatch(OWN_NAME, own):
             block.add(own, column, None, "of your own; taken for known in advance" if fits is is_flag else "of your own")
-    return block if {mapped.contract for mapped in block.columns} - {"date", "known_at"} else None
+    if {mapped.contract for mapped in block.columns} <= {"date", "end_date", "known_at"}:
+        told = (("school_holiday", "1", names.SCHOOL), ("is_holiday", "true", names.HOLIDAYS), ("is_promotion", "true", names.PROMOTIONS))
+        said = next(((contract, value) for contract, value, words in told if _speaks(files, words)), None)
+        if said is None:
+            return None
+        block.constant(*said, _BY_NAME)
+    return block
 
 
 def _is_day(profile: Profile) -> bool:
@@ -196,13 +212,22 @@ def _is_day(profile: Profile) -> bool:
 
 
 def _plan(source: str, files: FileSet, fits: Fits, taken: set[str]) -> Block | None:
-    """A block with the day a row is about and, where a column says so, when it was known; None where somebody did something."""
+    """A block with the day or days a row is about and, where a column says so, when it was known; None where somebody did something."""
     known = pick(files, names.KNOWN, lambda profile: profile.is_temporal, taken)
     block = Block(source, files, used=taken if known is None else taken | {known.name})
-    day = pick(files, names.TIMES, fits, block.used)
-    if day is None or _somebody_acts(files, block.used | {day.name}):
+    day = pick(files, names.STARTS, lambda profile: profile.is_temporal, block.used)
+    last = None if day is None else pick(files, names.ENDS, lambda profile: profile.is_temporal, block.used | {day.name})
+    if last is None:
+        day = pick(files, names.TIMES, fits, block.used)
+    if day is None or _somebody_acts(files, block.used | {day.name} | (set() if last is None else {last.name})):
         return None
-    block.add("date", day, day_expression(day))
+    first = day_expression(day)
+    block.add("date", day, first)
+    if last is not None:
+        end, comment = day_expression(last), "the last day, itself included"
+        if source == "item_drivers" and last.profile.filled < 1:
+            end, comment = f"coalesce({end}, {first} + 365)", f"{comment}; a year where it is open"
+        block.add("end_date", last, end, comment)
     block.add("known_at", known, None if known is None else time_expression(known))
     return block
 

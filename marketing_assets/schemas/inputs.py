@@ -23,6 +23,10 @@ FURTHER, OWN_NAME = "further", "[a-z][a-z0-9_]{0,59}"
 """Where an input has this column (numbers by name, a JSON object), a shop may map columns of its own beside the contract's; they are kept in it."""
 
 
+MAX_RANGE_DAYS = 400
+"""Days a row with date and end_date, first and last day it holds for, may reach beyond its first."""
+
+
 @dataclass(frozen=True)
 class Input:
     """An input table: its columns, which of them a row must have, and which column dates a row's landing.
@@ -95,16 +99,16 @@ INPUTS: dict[str, Input] = {
             ("item_id",), key=("item_id",),
         ),
         Input(
-            "item_drivers", "One row per item and day of what is known of it in advance: price, promotion, availability.",
+            "item_drivers", "One row per item and day, or range of days, of what is known of it in advance: price, promotion, availability.",
             _columns(
                 "item_id:text date:day known_at:instant location_id:text unit_price:money is_promotion:boolean "
-                "is_available:boolean planned_ad_spend:money"
+                "is_available:boolean planned_ad_spend:money end_date:day"
             ),
             ("item_id", "date", "known_at"), landed_by="known_at", key=("item_id", "date", "location_id"),
         ),
         Input(
-            "market_days", "One row per calendar day of what is known of it in advance.",
-            _columns(f"date:day known_at:instant is_holiday:boolean is_promotion:boolean {FURTHER}:numbers"),
+            "market_days", "One row per calendar day, or range of days, of what is known of it in advance.",
+            _columns(f"date:day known_at:instant is_holiday:boolean is_promotion:boolean {FURTHER}:numbers end_date:day"),
             ("date",), landed_by="known_at", key=("date",),
         ),
         Input(
