@@ -30,7 +30,8 @@ demo: env ## sample shop, whole graph over its history, report
 .PHONY: history
 history: env ## whole graph over all days so far of the shop MARKETING_STORE names
 	@mkdir -p $(DAGSTER_HOME) && ln -sf $(CURDIR)/dagster.yaml $(DAGSTER_HOME)/dagster.yaml
-	$(BIN)/dagster asset materialize -m marketing_assets.definitions --select '*' --partition-range $$($(BIN)/marketing days)
+	days=$$($(BIN)/marketing days) && \
+	  $(BIN)/dagster asset materialize -m marketing_assets.definitions --select '*' --partition-range $$days
 
 .PHONY: test
 test: env ## all tests

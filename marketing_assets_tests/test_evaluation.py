@@ -27,7 +27,7 @@ from marketing_assets.schemas import QUANTILE_COLUMNS, TABLES
 from marketing_assets.warehouse import Reader, days_between, polars_schema, reader_over
 
 FIRST = date(2026, 1, 1)
-SOURCE = {"rows": [{"any": 1}]}
+SOURCE = {"files": "f_{date}.csv", "columns": {"*": "*"}}
 
 
 def shop(**changes: Any) -> Store:
@@ -415,6 +415,37 @@ def test_ad_figures_by_plain_loops() -> None:
     assert value["roi"] == pytest.approx((10 * paid * 0.4 - shown.height) / shown.height)  # a margin of 0.4 of the price
     assert value["clicks_promise_ratio"] == pytest.approx(shown["is_clicked"].sum() / 9.6)
     assert value["conversions_promise_ratio"] == pytest.approx(paid / 5.6)
+
+
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        ({"impressions": ["is_clicked"]}, ()),  # a rate of conversions of zero was once told of such logs
+        ({"impressions": ["is_clicked"], "events": ["unit_price"]}, ()),  # purchases find no clicks without people
+        ({"impressions": ["is_clicked", "is_converted"]}, ("cvr",)),
+        ({"impressions": ["is_clicked", "user_id"], "events": ["item_id"]}, ("cvr",)),
+        ({"impressions": ["is_clicked"], "conversions": ["conversion_value"]}, ("cvr", "ad_revenue", "roas", "roi")),
+        ({"ad_reports": ["clicks", "spend"]}, ()),
+        ({"ad_reports": ["clicks", "spend", "conversions"]}, ("cvr",)),
+        ({"ad_reports": ["clicks", "spend", "conversions", "conversion_value"]}, ("cvr", "ad_revenue", "roas")),
+    ],
+)  # fmt: skip
+def test_outcomes_that_nothing_tells_have_no_figures(sources: dict[str, list[str]], told: tuple[str, ...]) -> None:
+    blocks = {name: {"files": "f_{date}.csv", "columns": dict.fromkeys(columns, "x")} for name, columns in sources.items()}
+    store, day = shop(sources=blocks), FIRST + timedelta(days=33)
+    reader = reader_until(day, store)
+    if "ad_reports" in sources:
+        row = {"date": day, "landed_date": day, "campaign_id": "c", "impressions": 100, "clicks": 10, "spend": 5, "conversions": 2}
+        nothing = {name: pl.lit(None, pl.Int64 if name == "hour" else pl.String) for name in ("creative_id", "placement_id", "audience_id", "hour")}
+        reports = pl.DataFrame([row]).with_columns(**nothing, conversion_value=pl.lit(30))
+        reader.accepted = lambda source, start, end: reports if source == "ad_reports" else pl.DataFrame()  # type: ignore[assignment,method-assign,misc]
+    found = build_evaluation(reader, [day], store).tables["evaluation_report"]
+    assert isinstance(found, pl.DataFrame)
+    metrics = set(found.filter(pl.col("concept").is_in(["ads", "plan"]))["metric"])
+    late = {"cvr", "ad_revenue", "roas", "roi", "cvr_calibration_ratio", "conversions_promise_ratio", "revenue_promise_ratio"}
+    more = {"conversions_promise_ratio", "cvr_calibration_ratio"} if "cvr" in told and "impressions" in sources else set()
+    more |= {"revenue_promise_ratio"} if "roas" in told and "impressions" in sources else set()
+    assert "ctr" in metrics and metrics & late == set(told) | more
 
 
 def test_impressions_without_an_audience_count_for_the_users_of_the_evening_before() -> None:

@@ -357,6 +357,15 @@ def test_promotions_and_holidays_may_be_told_by_their_first_and_last_day(tmp_pat
     assert warehouse.reader(days[-1]).accepted("market_days", None, days[-1]).height == 6
 
 
+@pytest.mark.parametrize(("header", "value"), [("date,sku,qty", "conversions"), ("date,sku,qty,price", "revenue")])
+def test_a_shop_that_tells_no_money_plans_for_conversions(header: str, value: str, tmp_path: Path) -> None:
+    rows = [f"{date(2026, 3, 2) + timedelta(days=k)},p{k % 3},2,{5 + k % 3}".rsplit(",", header == "date,sku,qty")[0] for k in range(30)]
+    (tmp_path / "orders.csv").write_text("\n".join([header, *rows]) + "\n")
+    store = started(tmp_path)
+    assert store.ad_planning.value == value
+    assert ("  # often wanted: daily_budget" in (tmp_path / "store.yaml").read_text()) == (value == "conversions")
+
+
 def test_what_names_amounts_or_people_is_no_plan_whatever_its_file_is_called(tmp_path: Path) -> None:
     for name, header, row in (
         ("sale_prices.csv", "date,sku,price,qty", "{day},p{k},2.5,3"),
@@ -505,6 +514,21 @@ def test_what_the_engine_wrote_beside_the_store_is_no_export(tmp_path: Path) -> 
     (tmp_path / "exports").mkdir()
     (tmp_path / "exports" / "plan.csv").write_text("created_at,user_id,item_id\n2026-03-01,u,i\n", encoding="utf-8")
     assert [files.pattern for files in look_into(tmp_path).sets] == ["events.csv"]
+
+
+def test_rows_of_no_day_of_the_shop_are_held_against_the_rows_of_all_days(tmp_path: Path) -> None:
+    """They land on the first day, which is always read: few of many thousand once made half of the rows read, and check-store failed."""
+    rows = [f"{date(2026, 3, 2) + timedelta(days=3 * k)},u{k % 7},p{k % 5},2" for k in range(400)]
+    strays = [f"2019-01-{k + 1:02d},u1,p1,2" for k in range(2)]
+    (tmp_path / "orders.csv").write_text("\n".join(["date,customer,sku,qty", *rows, *strays]) + "\n")
+    store = started(tmp_path)
+    report = checked(store, 3)
+    events = source(report, "events")
+    assert report.is_ok and (events.rows, events.clean, events.strays, events.total) == (5, 3, 2, 402)
+    assert [(window[0], (window[1] - window[0]).days) for window in report.read] == [(date(2026, 3, 2), 3), (date(2029, 6, 11), 0)]
+    (tmp_path / "orders.csv").write_text("\n".join(["date,customer,sku,qty", *rows, *strays * 15]) + "\n")
+    report = checked(store, 3)
+    assert "7.0% of the rows are refused" in report.problems[0]
 
 
 def test_check_counts_refused_rows_by_reason_with_file_and_row(tmp_path: Path) -> None:

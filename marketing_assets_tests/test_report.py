@@ -651,6 +651,29 @@ def test_a_refused_plan_is_the_first_thing_said() -> None:
     assert "No plan for tomorrow. Clicks: 9 predicted, 90 observed." in text and "Run the plan" not in text
 
 
+def test_a_plan_without_ads_says_why_and_is_not_to_be_run() -> None:
+    frames = dict(published())
+    runs = frames["ad_plan_runs"].with_columns(note=pl.lit("no cell is worth anything"))
+    frames |= {"ad_plan_runs": runs, "ad_plan": frames["ad_plan"].filter(pl.col("as_of_date") < LAST)}
+    text = " ".join(Reading(page_of(shop(), frames)).text)
+    assert "No ads are planned for tomorrow. No cell is worth anything." in text
+    assert "Run the plan" not in text and "of the ad budget" not in text
+
+
+def test_the_last_money_of_a_budget_is_spoken_of_where_it_is_spent() -> None:
+    frames = dict(published())
+    spent = float(frames["ad_plan"].filter(pl.col("as_of_date") == LAST)["planned_spend"].cast(pl.Float64).sum())
+
+    def told(budget: float) -> bool:
+        current = pl.when("is_current")
+        scenarios = frames["ad_plan_scenarios"].with_columns(
+            budget=current.then(budget).otherwise("budget"), marginal_revenue=current.then(0.5).otherwise("marginal_revenue")
+        )
+        return "of the ad budget brings only" in " ".join(Reading(page_of(shop(), {**frames, "ad_plan_scenarios": scenarios})).text)
+
+    assert told(spent) and not told(2 * spent)
+
+
 def test_the_file_is_written_whole_and_is_the_same_again(tmp_path: Path) -> None:
     store = shop(tmp_path)
     reader = reader_over(published(), store, LAST)

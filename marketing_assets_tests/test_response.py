@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from marketing_assets.config import ResponseSettings, Store
+from marketing_assets.config import ResponseSettings, SourceBlock, Store
 from marketing_assets.response import (
     build_response,
     calibration_verdict,
@@ -37,6 +37,7 @@ from marketing_assets.response.supply import (
     on_offer,
     placement_prices,
 )
+from marketing_assets.schemas import INPUTS
 from marketing_assets.warehouse import polars_schema, reader_over
 
 FIRST = date(2026, 1, 1)
@@ -53,7 +54,7 @@ def shop(methods: str = "plain", sources: tuple[str, ...] = ("impressions",), **
             "first_day": FIRST,
             "methods": methods,
             "threads": 1,
-            "sources": {name: {"rows": [{}]} for name in sources},
+            "sources": {name: {"rows": [dict.fromkeys(INPUTS[name].columns)]} for name in sources},
             **settings_,
         }
     )
@@ -154,6 +155,27 @@ def test_rates_find_the_truth_and_leave_the_slot_out(truth: Truth) -> None:
     assert rates["cvr"].mean() == pytest.approx(0.2, rel=0.15)
     inside = ((rates["ctr_low"].to_numpy() <= true) & (true <= rates["ctr_high"].to_numpy())).mean()
     assert inside > 0.75
+
+
+def test_what_nothing_tells_of_conversions_is_not_taken_for_none(truth: Truth) -> None:
+    """Thousands of clicks of a log without conversions once taught that no click ever converts, and that a conversion is worth nothing."""
+    day, store = FIRST + timedelta(days=29), shop()
+
+    def rates(columns: list[str], frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
+        block = SourceBlock(files="f_{date}.csv", columns=dict.fromkeys(columns, "x"))
+        asked = store.model_copy(update={"sources": {"impressions": block}})
+        made = build_response(reader_over(frames, asked, day), [day], asked).tables["response_rates"]
+        assert isinstance(made, pl.DataFrame)
+        return made
+
+    log = {"clean_impressions": truth.impressions}
+    untold, none = rates(["is_clicked"], log), rates(["is_clicked", "is_converted"], log)
+    assert untold["cvr"].to_list() == pytest.approx([store.response.prior_cvr] * untold.height, rel=1e-6)
+    assert none["cvr"].max() < 0.5 * store.response.prior_cvr  # type: ignore[operator]
+    assert (untold["value_per_conversion"] == 1).all()
+    worthless = {**log, "attributed_conversions": truth.conversions.with_columns(conversion_value=pl.lit(0.0))}
+    assert (rates(["is_clicked", "is_converted"], worthless)["value_per_conversion"] == 1).all()
+    assert (rates(["is_clicked", "is_converted", "conversion_value"], worthless)["value_per_conversion"] == 0).all()
 
 
 @pytest.mark.parametrize("methods", ["plain", "learned"])

@@ -27,6 +27,7 @@ from marketing_assets.ad_planning.proposals import campaign_proposals
 from marketing_assets.ad_planning.risk import probability_of_target
 from marketing_assets.ad_planning.rounding import whole_impressions
 from marketing_assets.ad_planning.solve import Model, Solution, used, without_overrides
+from marketing_assets.cleaning import tells_values
 from marketing_assets.config import ACTIVE_DAYS, GATE_DAYS, PLAN_DAYS, Store
 from marketing_assets.response.audience import named_until
 from marketing_assets.response.calibration import calibration_verdict
@@ -320,6 +321,8 @@ def plan_day(
         x = whole_impressions(x, cells, model.statement.blocks, solution.relaxed, store.seed + day.toordinal())
     plan = plan_rows(day, cells, x, solution, model)
     notes = _notes(model, solution, x, cells)
+    if settings.value != "conversions" and not tells_values(store) and (rates["value_per_conversion"] == 1).all():
+        notes.append("nothing says what a conversion is worth, so each counts as 1; map conversion_value, or set ad_planning.value to conversions")
     if limits.overrides:
         notes.append(_cost_of_overrides(rates, limits, reach, solution, store))
     kept = model.statement.losses.kept_share(x, cells)

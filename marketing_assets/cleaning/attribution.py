@@ -26,17 +26,6 @@ MONEY = "decimal(18, 4)"
 _COLUMNS = ("landed_date", "conversion_id", "impression_id", "converted_at", "order_id", "conversion_value", "attribution_rule")
 
 
-def missing_for_conversions(reader: Reader) -> str | None:
-    """What the shop would have to map for conversions to be credited; None where it maps enough."""
-    if reader.has_source("conversions"):
-        return None
-    if not reader.has_source("impressions"):
-        return "needs source 'impressions'"
-    if reader.has_source("events") or "is_converted" in mapped_columns(reader.store, "impressions"):
-        return None
-    return "needs source 'events', 'conversions' or impressions.is_converted"
-
-
 def attributed_conversions(
     staging: Staging, start: date, store: Store, events: ir.Table, impressions: ir.Table, conversions: ir.Table | None
 ) -> ir.Table:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from marketing_assets.cleaning.attribution import attributed_conversions, missing_for_conversions
+from marketing_assets.cleaning.attribution import attributed_conversions
 from marketing_assets.cleaning.events import clean_events
 from marketing_assets.cleaning.identities import as_persons, persons
 from marketing_assets.cleaning.impressions import clean_impressions
+from marketing_assets.cleaning.outcomes import missing_for_conversions
 from marketing_assets.cleaning.typed import mapped_columns, typed
 from marketing_assets.config import Store
 from marketing_assets.privacy.marks import check_retained
@@ -69,7 +70,7 @@ def build_cleaning(reader: Reader, days: Sequence[date], store: Store) -> Built:
                 degraded[name] = f"needs source '{source}'"
         tables[name] = clean[source] if source in landed else pl.DataFrame(schema=polars_schema(name))
     conversions = as_persons(good["conversions"], known) if "conversions" in good else None
-    if lacking := missing_for_conversions(reader):
+    if lacking := missing_for_conversions(store):
         degraded["attributed_conversions"] = lacking
     if lacking or not {"events", "impressions", "conversions"} & set(landed):
         tables["attributed_conversions"] = pl.DataFrame(schema=polars_schema("attributed_conversions"))

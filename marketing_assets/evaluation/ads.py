@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from marketing_assets.cleaning import tells_conversions, tells_values
 from marketing_assets.config import Store
 from marketing_assets.evaluation.ad_log import AdLog, enumerated
 from marketing_assets.evaluation.queries import Tables, query
@@ -223,6 +224,7 @@ def report_increments(reader: Reader, start: date, end: date) -> tuple[pl.DataFr
 def score_ads(reader: Reader, days: Sequence[date], store: Store, log: AdLog | None) -> pl.DataFrame:
     """Report rows of the concepts 'ads' and 'plan'; empty where the shop has neither an ad log nor reports.
 
+    What the shop's inputs do not tell, conversions or what they are worth, has no figures: it is unknown, and not zero.
     log: what landed from look_back days before the window on; None where the shop has none.
     """
     if log is not None:
@@ -246,15 +248,20 @@ def score_ads(reader: Reader, days: Sequence[date], store: Store, log: AdLog | N
     frames = [report("ads", PROMPT_METRICS, cells, windows, store, totals)]
     late_windows = scored_windows(days, [1], arrival(delays, days, store, is_cold_start_mature=False), store.first_day)
     late_cells = expand(late, late_windows, LATE)
-    totals = same_weekday_totals(in_total, late_windows, ["clicks", "spend", *CREDITED])
-    frames.append(report("ads", LATE_METRICS, late_cells, late_windows, store, totals))
-    # where an item's cost is unknown its revenue earns the margin of the cell's other revenue
-    known = pl.col("ad_revenue") - pl.col("unknown_margin")
-    pooled = pl.when(known.sum().over("cell") != 0).then(pl.col("margin").sum().over("cell") / known.sum().over("cell"))
-    filled = late_cells.rows.with_columns(margin=pl.col("margin") + pl.col("unknown_margin") * pooled).drop_nulls("margin")
-    frames.append(report("ads", [ROI], late_cells.with_rows(filled), late_windows, store))
+    if tells_conversions(store):
+        totals = same_weekday_totals(in_total, late_windows, ["clicks", "spend", *CREDITED])
+        told = LATE_METRICS if tells_values(store) else LATE_METRICS[:1]
+        frames.append(report("ads", told, late_cells, late_windows, store, totals))
+    if tells_values(store):
+        # where an item's cost is unknown its revenue earns the margin of the cell's other revenue
+        known = pl.col("ad_revenue") - pl.col("unknown_margin")
+        pooled = pl.when(known.sum().over("cell") != 0).then(pl.col("margin").sum().over("cell") / known.sum().over("cell"))
+        filled = late_cells.rows.with_columns(margin=pl.col("margin") + pl.col("unknown_margin") * pooled).drop_nulls("margin")
+        frames.append(report("ads", [ROI], late_cells.with_rows(filled), late_windows, store))
     if log is not None and shown is not None:
-        frames += [score_clicks(cells, windows, store), score_conversions(late_cells, late_windows, store)]
+        frames.append(score_clicks(cells, windows, store))
+        if tells_conversions(store):
+            frames.append(score_conversions(late_cells, late_windows, store))
         frames.append(score_plan(reader, log, days, store, (windows, cells, shown), (late_windows, late_cells, paid)))
     return pl.concat(frames)
 
@@ -363,7 +370,8 @@ def score_plan(reader: Reader, log: AdLog, days: Sequence[date], store: Store, p
     )  # fmt: skip
     under_plan = log.shown.filter("is_planned").select("event_date", "landed_date").unique()
     frames = []
-    for (windows, cells, rows), names in ((prompt, list(PROMISES)[:3]), (late, list(PROMISES)[3:])):
+    credited = [name for name, is_told in (("conversions", tells_conversions(store)), ("ad_revenue", tells_values(store))) if is_told]
+    for (windows, cells, rows), names in ((prompt, list(PROMISES)[:3]), *(((late, credited),) if credited else ())):
         totals = expand(promised, windows, promises, by_cluster=False)
         promise_of = totals.names.join(totals.rows, on="cell").drop("cell")
         has_plan, has_none = by_plan(windows, under_plan)

@@ -42,9 +42,10 @@ class SourceCheck:
     """What was understood of one input.
 
     files: that its patterns match. landed: first and last day its rows land on, of dated files by name. days: of these, days with
-    rows. rows, clean: within the days read. missing: days without a file where one must be. unused: columns of the files that no
-    expression reads. unmapped: contract columns without expression. facts: line -> text about the clean rows. error: why it
-    could not be read.
+    rows. rows, clean: within the days read. strays: of the rows of undated files, those whose day is unknown or outside of the shop's:
+    they all land on its first day. total: rows of these files on any day. missing: days without a file where one must be. unused:
+    columns of the files that no expression reads. unmapped: contract columns without expression. facts: line -> text about the
+    clean rows. error: why it could not be read.
     """
 
     source: str
@@ -53,12 +54,21 @@ class SourceCheck:
     days: int = 0
     rows: int = 0
     clean: int = 0
+    strays: int = 0
+    total: int = 0
     refused: tuple[Refused, ...] = ()
     missing: tuple[date, ...] = ()
     unused: tuple[str, ...] = ()
     unmapped: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     error: str | None = None
+
+    @property
+    def refused_share(self) -> float:
+        """Share of the rows that is refused. Strays, which are read whatever else is, are held against the rows of all days."""
+        refused, strays = self.rows - self.clean, min(self.strays, self.rows - self.clean)
+        others = (refused - strays) / (self.rows - strays) if self.rows > strays else 0.0
+        return max(others, strays / self.total if strays else 0.0)
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,7 @@ def _layout(store: Store, source: str, tell: Tell) -> _Layout:
 
 
 def _windows(store: Store, layouts: Mapping[str, _Layout], limit: int) -> list[list[date]]:
-    """The first and the newest landed days, together at most `limit`."""
+    """The first and the newest landed days, together at most `limit` with rows."""
     ends = [layout.dated[-1] for layout in layouts.values() if layout.dated]
     for layout in layouts.values():
         if layout.landing and (stretch := main_stretch(layout.landing.rows)):
@@ -182,11 +192,17 @@ def _windows(store: Store, layouts: Mapping[str, _Layout], limit: int) -> list[l
     end = max(ends, default=store.first_day)
     end = max(store.first_day, end if store.last_day is None else min(end, store.last_day))
     days = days_between(store.first_day, end)
-    if len(days) <= limit:
+    filled = sorted({day for layout in layouts.values() for day in _days_with_rows(layout) if store.first_day <= day <= end}) or days
+    if len(filled) <= limit:
         return [days]
     newest = max(1, limit // 2)
     oldest = limit - newest
-    return [window for window in (days[:oldest], days[-newest:]) if window]
+    starts = [days_between(store.first_day, filled[oldest - 1])] if oldest else []
+    return [*starts, days_between(filled[-newest], end)]
+
+
+def _days_with_rows(layout: _Layout) -> set[date]:
+    return {*layout.dated, *(layout.landing.rows if layout.landing else ())}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -304,6 +320,8 @@ def _check(
         if clean and INPUTS[source].key:
             raw = reader.table(f"raw_{source}")
             facts = {"different": f"{int(raw[INPUTS[source].key[0]].nunique().execute()):,} {INPUTS[source].key[0]}"}
+    landing = layout.landing
+    inside = sum(count for day, count in landing.rows.items() if store.first_day <= day <= (store.last_day or day)) if landing else 0
     return SourceCheck(
         source,
         layout.files,
@@ -311,6 +329,8 @@ def _check(
         days,
         rows,
         clean,
+        landing.total - inside if landing else 0,
+        landing.total if landing else 0,
         refused,
         tuple(layout.missing),
         tuple(layout.unused),
@@ -321,7 +341,7 @@ def _check(
 
 
 def _landed(layout: _Layout) -> tuple[tuple[date, date] | None, int]:
-    days = sorted({*layout.dated, *(layout.landing.rows if layout.landing else ())})
+    days = sorted(_days_with_rows(layout))
     return ((days[0], days[-1]), len(days)) if days else (None, 0)
 
 
@@ -409,6 +429,8 @@ def _lines(check: SourceCheck, store: Store) -> list[str]:
         return [*lines, f"  not readable: {check.error}"]
     refused = check.rows - check.clean
     share = f" ({refused / check.rows:.1%})" if check.rows else ""
+    if check.strays:
+        share += f"; {check.strays:,} of {check.total:,} rows are of no day of the shop"
     lines.append(f"  {check.rows:,} rows read: {check.clean:,} clean, {refused:,} refused{share}")
     for one in check.refused[:6]:
         lines.append(f"    {one.rows:,} x {one.reason}")
@@ -451,10 +473,10 @@ def _judged(store: Store, checks: Sequence[SourceCheck], windows: Sequence[Seque
             problems.append(f"{key}: no row landed in the days read ({_said(windows)}); check 'files', 'where' and first_day")
         refused = check.rows - check.clean
         limit = store.drift.reject_rate_threshold
-        if check.rows and refused > limit * check.rows:
+        if check.refused_share > limit:
             most = check.refused[0]
             problems.append(
-                f"{key}: {refused / check.rows:.1%} of the rows are refused (more than drift.reject_rate_threshold, {limit:.0%}), most for: "
+                f"{key}: {check.refused_share:.1%} of the rows are refused (more than drift.reject_rate_threshold, {limit:.0%}), most for: "
                 f"{most.reason}. Correct the expression, or leave such rows out with 'where'"
             )
         elif refused:

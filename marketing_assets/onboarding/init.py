@@ -156,6 +156,7 @@ def _draft(folder: Path, target: Path, found: Folder, blocks: list[Block], today
         country=place.code if place else None,
         service_pattern=service,
         service_examples=examples,
+        tells_money=any(block.has("unit_price") or block.has("conversion_value") for block in blocks),
         notes=notes,
         unused=list(found.unused.items()),
     )

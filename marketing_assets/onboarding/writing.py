@@ -19,7 +19,8 @@ WIDTH = 118
 
 @dataclass(frozen=True)
 class Draft:
-    """What goes into the file. *_comment: why. service_pattern: of item ids that are no items. notes: what could not be told."""
+    """What goes into the file. *_comment: why. service_pattern: of item ids that are no items. tells_money: whether anything says what
+    is paid. notes: what could not be told."""
 
     name: str
     timezone: str
@@ -36,6 +37,7 @@ class Draft:
     country: str | None
     service_pattern: str | None
     service_examples: Sequence[str]
+    tells_money: bool
     notes: Sequence[str]
     unused: Sequence[tuple[str, str]]
 
@@ -123,10 +125,14 @@ def store_text(draft: Draft) -> str:
         ]
     if draft.country:
         lines += ["forecasting:", _commented(f"country: {draft.country}", "its public holidays are known in advance", 2)]
+    plan = "daily_budget: 100.0, target_conversions: 0, needs_approval: true"
+    if not draft.tells_money:
+        why = "nothing says what a conversion is worth, so plans seek the most of them; with prices or values: revenue"
+        lines += ["ad_planning:", _commented("value: conversions", why, 2), f"  # often wanted: {plan}"]
     lines += [
         "# Every other setting has a safe default; docs/tune.md lists them. Often wanted:",
         "# methods: plain               # fast and simple everywhere, to see the whole graph quickly",
-        "# ad_planning: {daily_budget: 100.0, target_conversions: 0, needs_approval: true}",
+        *([f"# ad_planning: {{{plan}}}"] if draft.tells_money else []),
         "# profiles: {holdout_share: 0.05}",
     ]
     if draft.notes or draft.unused:

@@ -35,6 +35,8 @@ from marketing_assets.warehouse import Reader
 MOST_LIMITS = 8
 MOST_CELLS = 3
 SMALLEST_GAP = 1e-4
+USED_UP = 0.99
+"""Share of the budget that must be spent for its last money to be spoken of."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,15 @@ def plan_actions(facts: PlanFacts, day: date, store: Store, words: Words) -> lis
     if run["status"] == "refused":
         return [Action(words("No plan for tomorrow. {note}", "明天没有计划。{note}", note=said_note(run["note"], words)), "plan", "bad")]
     plan = facts.plan
-    tomorrow = plan["plan_date"][0] if plan.height else day
+    if plan.is_empty():
+        none = words("No ads are planned for tomorrow. {note}", "明天没有广告计划。{note}", note=said_note(run["note"], words))
+        return [Action(none, "plan", "warn")]
+    spend, tomorrow = plan["planned_spend"].sum(), plan["plan_date"][0]
     text = words(
         "Run the plan for {day}: {spend} over {cells} cells should bring {conversions} conversions and {value} of {name}.",
         "执行 {day} 的计划：{cells} 个投放单元共 {spend}，预计 {conversions} 次转化，{name} {value}。",
         day=words.day(tomorrow),
-        spend=words.money(plan["planned_spend"].sum()),
+        spend=words.money(spend),
         cells=words.number(plan.height),
         conversions=words.number(plan["expected_conversions"].sum()),
         value=words.money(plan["expected_revenue"].sum()),
@@ -102,7 +107,7 @@ def plan_actions(facts: PlanFacts, day: date, store: Store, words: Words) -> lis
             "Run the plan for {day}: {spend} over {cells} cells should bring {conversions} conversions.",
             "执行 {day} 的计划：{cells} 个投放单元共 {spend}，预计 {conversions} 次转化。",
             day=words.day(tomorrow),
-            spend=words.money(plan["planned_spend"].sum()),
+            spend=words.money(spend),
             cells=words.number(plan.height),
             conversions=words.number(plan["expected_conversions"].sum()),
         )
@@ -138,7 +143,7 @@ def plan_actions(facts: PlanFacts, day: date, store: Store, words: Words) -> lis
                     "good",
                 )
             )
-        elif marginal < 1 and budget > 0:
+        elif marginal < 1 and spend > USED_UP * budget:
             actions.append(
                 Action(
                     words(

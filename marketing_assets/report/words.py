@@ -216,6 +216,10 @@ NOTES: Sequence[tuple[str, str]] = (
     (r"\. By itself would do: ", "。单独放宽其一即可："),
     (r", or ", "，或"),
     (r"no cell is worth anything", "没有任何单元有价值"),
+    (
+        r"nothing says what a conversion is worth, so each counts as 1; map conversion_value, or set ad_planning.value to conversions",
+        "没有数据说明一次转化的价值，故每次按 1 计；请映射 conversion_value，或将 ad_planning.value 设为 conversions",
+    ),
     (r"overrides cost (\S+) of value: ", r"人工设定的代价为 \1："),
 )
 """What ad_plan_runs.note may say, as patterns, and the same in Chinese."""

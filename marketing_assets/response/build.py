@@ -18,6 +18,7 @@ import numpy as np
 import polars as pl
 from scipy.special import ndtri
 
+from marketing_assets.cleaning import tells_conversions, tells_values
 from marketing_assets.config import Store
 from marketing_assets.response.calibration import HOUR_BLOCK, score_rates
 from marketing_assets.response.changes import Change, Changes, Outcome, read_changes
@@ -179,6 +180,7 @@ class Pool:
 
     def __init__(self, log: Log, store: Store, changes: Changes, items: AsKnown) -> None:
         self.log, self.store, self.changes, self.items = log, store, changes, items
+        self.tells_conversions = tells_conversions(store)
         shown, converted = log.shown, log.converted
         keys = [*CELL, "position"]
         self.cells = pl.concat([shown.select(keys), converted.select(keys)]).unique().sort(keys)
@@ -248,7 +250,8 @@ class Pool:
         impressions = totals(index, self.impressions[rows], size)
         clicks = totals(index, self.clicks[rows], size)
         age = np.clip(today - self.landed[rows], 0, window)
-        exposure = totals(index, self.clicks[rows] * curve[age], size)
+        # where nothing tells of conversions, clicks without one teach nothing
+        exposure = totals(index, self.clicks[rows] * curve[age], size) if self.tells_conversions else np.zeros(size)
         conversions = totals(credited, self.conversions[credit], size)
         kept = np.flatnonzero(impressions > 0)
         values = (
@@ -474,7 +477,8 @@ def conversion_values(day: date, cells: pl.DataFrame, statistics: Day, items: As
 
     Revenue: a creative's mean conversion value, shrunk to what the item's price suggests (a line through all creatives'
     means where they follow the price), else to the overall mean. Margin: that times 1 - unit_cost / unit_price, items of
-    unknown cost at the known items' mean share. Discounts and refunds are in the conversion values already.
+    unknown cost at the known items' mean share. Discounts and refunds are in the conversion values already. Where nothing tells
+    what conversions bring, the mean price of the items; where that is unknown as well, 1, so that plans seek the most conversions.
     """
     if store.ad_planning.value == "conversions":
         return np.ones(cells.height)
@@ -483,13 +487,14 @@ def conversion_values(day: date, cells: pl.DataFrame, statistics: Day, items: As
         .select("creative_id", "item_id")
         .unique()
         .join(items.on(day).lazy(), on="item_id", how="left")
-        .join(statistics.values.lazy(), on="creative_id", how="left")
         .sort("creative_id")
         .collect()
     )
+    valued = statistics.values if tells_values(store) else statistics.values.clear()
+    creatives = creatives.join(valued, on="creative_id", how="left", maintain_order="left")
     n = creatives["conversions"].fill_null(0).to_numpy().astype(float)
     total = creatives["conversion_value"].fill_null(0.0).to_numpy().astype(float)
-    every_n, every_total = float(statistics.values["conversions"].sum()), float(statistics.values["conversion_value"].sum())
+    every_n, every_total = float(valued["conversions"].sum()), float(valued["conversion_value"].sum())
     prices = creatives["unit_price"].to_numpy().astype(float)
     usual = every_total / every_n if every_n > 0 else float(np.nanmean(prices)) if np.isfinite(prices).any() else 1.0
     prior = np.full(len(n), usual)
