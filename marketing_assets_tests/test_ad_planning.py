@@ -18,6 +18,7 @@ from marketing_assets.ad_planning import Cells, Limits, Model, Override, build_a
 from marketing_assets.ad_planning import solve as solve_module
 from marketing_assets.ad_planning.build import TABLES, audience_reach
 from marketing_assets.ad_planning.constraints import all_blocks
+from marketing_assets.ad_planning.hours import even_over_hours
 from marketing_assets.ad_planning.objective import repetition
 from marketing_assets.ad_planning.risk import probability_of_target
 from marketing_assets.ad_planning.rounding import whole_impressions
@@ -122,6 +123,34 @@ def violations(model: Model, solution: Any) -> float:
 
 
 # --- the problem and its answer ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_hours_that_nothing_tells_apart_are_bought_evenly_at_no_loss(seed: int) -> None:
+    """p0's hours are alike; p1's are not. Of reports without hours a plan once bought a few hours picked by nothing."""
+    table = random_cells(seed, hours=4).frame
+    key, terms = ["audience_id", "creative_id"], ["ctr", "cvr", "cost_per_impression", "value_per_conversion"]
+    is_flat = pl.col("placement_id") == "p0"
+    flat = [pl.when(is_flat).then(pl.col(name).first().over([*key, "placement_id"])).otherwise(name).alias(name) for name in terms]
+    amount = pl.col("available_impressions").first().over(["audience_id", "placement_id"])
+    cells = Cells(table.with_columns(*flat, available_impressions=pl.when(is_flat).then(amount).otherwise("available_impressions")))
+    limits = random_limits(seed)
+    model = Model(cells, limits)
+    before = model.solve()
+    after = even_over_hours(before, model)
+    losses = model.statement.losses
+    worth = [float(cells.value @ plan.x) - losses.lost(plan.x, losses.value_lost) for plan in (before, after)]
+    assert worth[1] == pytest.approx(worth[0], rel=1e-9, abs=1e-9)
+    assert violations(model, after) < 1e-6
+    assert after.total == pytest.approx(cells.members @ after.x, abs=1e-6)
+    rows = cells.frame.select(*key, "placement_id", x=pl.Series(after.x), x_before=pl.Series(before.x))
+    assert rows.filter(~is_flat).select((pl.col("x") == pl.col("x_before")).all()).item()
+    spread = rows.filter(is_flat).group_by(key).agg((pl.col("x").max() - pl.col("x").min()).alias("gap"), pl.col("x", "x_before").sum())
+    if limits.hourly_share == 1:  # else what p1's hours leave of the day's pacing may not be even
+        assert spread["gap"].max() < 1e-9 * 200
+    assert spread["x"].to_list() == pytest.approx(spread["x_before"].to_list())
+    named = Model(cells, replace(limits, overrides=(Override("night", hour=3, maximum=1.0),)))
+    assert even_over_hours(before, named) is before
 
 
 def test_budget_buys_the_best_value_per_cost_first() -> None:

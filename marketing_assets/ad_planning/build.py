@@ -22,6 +22,7 @@ import polars as pl
 from marketing_assets.ad_planning.constraints import HARD
 from marketing_assets.ad_planning.delivery import PLANNED, Deliveries, as_delivered, planned_groups
 from marketing_assets.ad_planning.diff import plan_difference
+from marketing_assets.ad_planning.hours import even_over_hours
 from marketing_assets.ad_planning.inputs import Cells, Floats, Limits, Override
 from marketing_assets.ad_planning.proposals import campaign_proposals
 from marketing_assets.ad_planning.risk import probability_of_target
@@ -315,7 +316,7 @@ def plan_day(
         note = "no cell is on offer tomorrow, or all are excluded"
         return {"ad_plan_runs": _runs(day, status="no_inputs", note=note, seconds=time.perf_counter() - started)}, None
     model = Model(cells, limits)
-    solution = model.solve()
+    solution = even_over_hours(model.solve(), model)
     x = solution.x
     if settings.whole_impressions:
         x = whole_impressions(x, cells, model.statement.blocks, solution.relaxed, store.seed + day.toordinal())
