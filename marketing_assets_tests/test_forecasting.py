@@ -665,6 +665,47 @@ def test_where_every_day_sells_the_model_of_the_log_needs_no_other_to_do_well(mo
     assert mean[:, fair[420:]].mean() > 1.3 * mean[:, ~fair[420:]].mean()  # nothing learnt is 1, all of it 1.5
 
 
+def test_a_young_shop_does_not_expect_of_what_never_sold_what_the_rest_sells() -> None:
+    """A week of a shop where people look at five hundred items and buy forty of them: it once expected sales of all of them."""
+    generator = np.random.default_rng(4)
+    units = np.zeros((500, 8))
+    units[:40] = generator.poisson(0.4, (40, 8))
+    first_seen = generator.integers(0, 3, 500)
+    panel = panel_of(units, horizon=28, first_seen=first_seen)
+    daily = forecast_level_calendar(panel).mean.sum() / 28
+    assert daily == pytest.approx(units[:, 2:].sum() / 6, rel=0.3)
+    assert forecast_level_calendar(replace(panel, first_seen=None)).mean.sum() / 28 > 5 * daily
+    # an item sold once counts its days on offer before
+    once = np.eye(21)
+    assert fit_levels(panel_of(once, first_seen=np.zeros(21, dtype=np.int64))).level == pytest.approx(np.full(21, 1 / 21), rel=0.05)
+    assert fit_levels(panel_of(once)).level.mean() > 2 / 21
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_an_item_nothing_was_sold_of_is_expected_to_sell_as_the_ones_before_it_did(share: float) -> None:
+    generator = np.random.default_rng(6)
+    old, lately, fresh = generator.poisson(3.0, (100, 140)), generator.poisson(3.0, (60, 140)), np.zeros((50, 140))
+    lately[:, :100] = 0
+    lately[int(60 * share) :] = 0
+    first_seen = np.concatenate([np.zeros(100), np.full(60, 100), np.full(50, 140)]).astype(np.int64)
+    levels = fit_levels(panel_of(np.vstack([old, lately, fresh]), horizon=28, first_seen=first_seen))
+    assert levels.level[160:].mean() == pytest.approx(3.0 * share, rel=0.1)
+    assert np.median(levels.ratios[160:, 6]) == pytest.approx(3.0 * share, abs=0.5)
+    assert levels.level[:100].mean() == pytest.approx(3.0, rel=0.05)
+
+
+def test_days_on_offer_are_those_of_the_catalogue_where_a_series_has_no_place_of_its_own() -> None:
+    frames = dict(lived_shop())
+    day = FIRST + timedelta(days=60)
+    store = shop()
+    later = frames["items"].with_columns(first_seen_date=pl.lit(FIRST + timedelta(days=5)))
+    panel = DemandHistory(reader_until(day, store, {**frames, "items": later}), [day], store, 28).panel(day)
+    assert panel.first_seen is not None
+    expected = [5 if place is None else panel.known for place in panel.series["location_id"]]
+    assert panel.first_seen.tolist() == expected and len(set(expected)) == 2
+    assert (panel.rows([1, 0]).begins == panel.begins[[1, 0]]).all()
+
+
 def shop_bands(panel: Panel) -> tuple[Floats, Floats, Floats]:
     """Mean, 10 % and 90 % quantile of the shop on each day ahead."""
     levels = fit_levels(panel)

@@ -106,10 +106,13 @@ class DemandHistory:
             ending, drivers["closed"] = reopening(silent.lasting, drivers["closed"])
             blocked |= ending
         series = described[chosen].select("series_id", "item_id", "location_id", "category", "unit_price")
+        # a place may take up an item long after the shop did
+        since = pl.when(pl.col("location_id").is_null()).then((pl.col("first_seen_date") - start).dt.total_days())
+        first_seen = described[chosen].select(since.fill_null(known).clip(0, known)).to_series().to_numpy().astype(np.int64)
         return Panel(
             series=series, start=start, units=units[chosen], is_blocked=blocked, is_holiday=is_holiday,
             is_promotion=market["is_promotion"], horizon=self._horizon, drivers=drivers,
-            signals={name: values[self._item[chosen]] for name, values in signals.items()},
+            signals={name: values[self._item[chosen]] for name, values in signals.items()}, first_seen=first_seen,
         )
 
     def _is_new(self, described: pl.DataFrame, units: Floats, issue: date) -> Flags:

@@ -47,8 +47,8 @@ def capped(units: Floats) -> Floats:
 
 
 def observed(panel: Panel, shape: Floats) -> Flags:
-    """(n, T) days that say something of demand: from the first sale on, shop open, item to be had (or sold all the same)."""
-    begun = np.arange(panel.known) >= panel.first_sale[:, None]
+    """(n, T) days that say something of demand: on offer or sold already, shop open, item to be had (or sold all the same)."""
+    begun = np.arange(panel.known) >= panel.begins[:, None]
     return begun & (shape[: panel.known] > 0) & (~panel.is_blocked | (panel.units > 0))
 
 

@@ -31,7 +31,8 @@ class Panel:
     series: series_id, item_id, location_id, category, unit_price; one row per series, in the order of the rows of units.
     start: first known day. units: (n, T). is_blocked: (n, T), days on which nothing could be sold, so that sales are no
     measure of demand. is_holiday, is_promotion: (T + horizon,) for the shop as a whole. drivers: name -> (n, T + horizon), nan
-    where unknown. signals: name -> (n, T) counts that run ahead of sales, such as views. step_days: days per column, 7 for weekly
+    where unknown. signals: name -> (n, T) counts that run ahead of sales, such as views. first_seen: (n,) column from which a series is
+    known to be on offer, where that is told; else it is from its first sale. step_days: days per column, 7 for weekly
     data; season: columns per season. Units are never negative and a series appears once: ValueError names what breaks that.
     """
 
@@ -44,6 +45,7 @@ class Panel:
     horizon: int
     drivers: dict[str, Floats] = field(default_factory=dict)
     signals: dict[str, Floats] = field(default_factory=dict)
+    first_seen: Integers | None = None
     step_days: int = 1
     season: int = 7
 
@@ -94,6 +96,11 @@ class Panel:
         is_sold = self.units > 0
         return np.where(is_sold.any(axis=1), is_sold.argmax(axis=1), self.known)
 
+    @property
+    def begins(self) -> Integers:
+        """Column from which a series says something of demand: it is on offer, or sold."""
+        return self.first_sale if self.first_seen is None else np.minimum(self.first_sale, self.first_seen)
+
     def rows(self, chosen: Sequence[int] | Integers | Flags) -> Panel:
         """The panel of some of the series."""
         places = np.flatnonzero(chosen) if np.asarray(chosen).dtype == np.bool_ else np.asarray(chosen, dtype=np.int64)
@@ -101,6 +108,7 @@ class Panel:
             self, series=self.series[places], units=self.units[places], is_blocked=self.is_blocked[places],
             drivers={name: values[places] for name, values in self.drivers.items()},
             signals={name: values[places] for name, values in self.signals.items()},
+            first_seen=None if self.first_seen is None else self.first_seen[places],
         )
 
     def until(self, columns: int, horizon: int) -> Panel:
