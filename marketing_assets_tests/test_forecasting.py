@@ -665,6 +665,13 @@ def test_where_every_day_sells_the_model_of_the_log_needs_no_other_to_do_well(mo
     assert mean[:, fair[420:]].mean() > 1.3 * mean[:, ~fair[420:]].mean()  # nothing learnt is 1, all of it 1.5
 
 
+def test_a_shop_of_one_day_does_not_know_the_next_one_exactly() -> None:
+    """One day differs from itself by nothing: the band was once as narrow as that."""
+    mean, low, high = shop_bands(panel_of(np.full((50, 1), 4.0), horizon=28))
+    assert mean == pytest.approx(np.full(28, 200.0), rel=0.01)
+    assert low == pytest.approx(mean - 1.28 * np.sqrt(mean), abs=1) and high == pytest.approx(mean + 1.28 * np.sqrt(mean), abs=1)
+
+
 def test_a_young_shop_does_not_expect_of_what_never_sold_what_the_rest_sells() -> None:
     """A week of a shop where people look at five hundred items and buy forty of them: it once expected sales of all of them."""
     generator = np.random.default_rng(4)
@@ -679,6 +686,9 @@ def test_a_young_shop_does_not_expect_of_what_never_sold_what_the_rest_sells() -
     once = np.eye(21)
     assert fit_levels(panel_of(once, first_seen=np.zeros(21, dtype=np.int64))).level == pytest.approx(np.full(21, 1 / 21), rel=0.05)
     assert fit_levels(panel_of(once)).level.mean() > 2 / 21
+    # unless it was listed long before it could be had: three a day for a week, after five of nothing
+    launched = np.concatenate([np.full((20, 42), 2.0), np.concatenate([np.zeros((20, 35)), np.full((20, 7), 3.0)], axis=1)])
+    assert fit_levels(panel_of(launched, first_seen=np.zeros(40, dtype=np.int64))).level[20:].min() > 2.4
 
 
 @pytest.mark.parametrize("share", [0.1, 1.0])

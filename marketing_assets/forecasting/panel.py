@@ -22,6 +22,8 @@ Integers = npt.NDArray[np.int64]
 
 LEVELS: Floats = np.array(list(QUANTILE_COLUMNS), dtype=np.float64)
 """The quantile levels of demand_forecasts, rising."""
+UNLIKELY = 4.6
+"""Expected days with a sale after which it is one chance in a hundred that there was none (Poisson)."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,16 @@ class Panel:
 
     @property
     def begins(self) -> Integers:
-        """Column from which a series says something of demand: it is on offer, or sold."""
-        return self.first_sale if self.first_seen is None else np.minimum(self.first_sale, self.first_seen)
+        """Column from which a series says something of demand: it is on offer, or sold.
+
+        A catalogue may list an item long before it can be had. Where a series that sells as this one has since its first sale would
+        hardly have been without one for so long (a chance of e^-UNLIKELY), it begins with that sale.
+        """
+        if self.first_seen is None:
+            return self.first_sale
+        silent, since = np.maximum(self.first_sale - self.first_seen, 0), np.maximum(self.known - self.first_sale, 1)
+        again = np.maximum((self.units > 0).sum(axis=1) - 1, 0) / since
+        return np.where(again * silent > UNLIKELY, self.first_sale, np.minimum(self.first_sale, self.first_seen))
 
     def rows(self, chosen: Sequence[int] | Integers | Flags) -> Panel:
         """The panel of some of the series."""

@@ -9,9 +9,10 @@ from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
+from scipy.stats import poisson
 
 from marketing_assets.forecasting.level_calendar import DECIMALS, Levels
-from marketing_assets.forecasting.panel import LEVELS, Floats, Forecast, Integers, Panel
+from marketing_assets.forecasting.panel import LEVELS, Flags, Floats, Forecast, Integers, Panel
 from marketing_assets.forecasting.quantiles import recency_weights, weighted_quantiles
 from marketing_assets.schemas import QUANTILE_COLUMNS
 from marketing_assets.warehouse import polars_schema
@@ -54,7 +55,7 @@ def grouped_forecast(panel: Panel, usual: Floats, fitted: int, mean: Floats, gro
     """Categories, or the shop: the sum of means, with quantiles from how far the sum of units has been from its level known before.
 
     usual: `usual_units`, of which `fitted` numbers of each group were fitted on the same days: deviations are stretched by
-    sqrt(m / (m - fitted)), m being the effective number of days (Kish 1965).
+    sqrt(m / (m - fitted)), m being the effective number of days (Kish 1965). See `_no_surer_than_chance` for groups of few days.
     """
     units, past, mean = (sum_groups(values, groups, count) for values in (panel.units, usual, mean))
     mean = np.round(mean, DECIMALS)
@@ -80,7 +81,15 @@ def grouped_forecast(panel: Panel, usual: Floats, fitted: int, mean: Floats, gro
         stretch = np.sqrt(np.divide(days, np.maximum(days - fitted, days / 4), out=np.ones(count), where=days > 0))[:, None]
         relative = np.where(centre > 0, np.maximum(1 + (relative - 1) * stretch, 0.0), 0.0)
         quantiles[:, first : first + WEEK] = np.round(relative, DECIMALS)[:, None, :]
-    return Forecast(mean, np.rint(mean[:, :, None] * quantiles))
+    return Forecast(mean, _no_surer_than_chance(mean, np.rint(mean[:, :, None] * quantiles), is_open.sum(axis=1) < FEWEST_BEFORE))
+
+
+def _no_surer_than_chance(mean: Floats, quantiles: Floats, is_short: Flags) -> Floats:
+    """Quantiles, those of groups with few days no closer to the mean than independent purchases would leave them (Poisson)."""
+    if is_short.any():
+        chance = poisson.ppf(LEVELS, mean[is_short][:, :, None])
+        quantiles[is_short] = np.where(LEVELS < 0.5, np.minimum(quantiles[is_short], chance), np.maximum(quantiles[is_short], chance))
+    return quantiles
 
 
 def _levels_known(units: Floats, past: Floats) -> Floats:
