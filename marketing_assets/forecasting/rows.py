@@ -9,7 +9,6 @@ from datetime import date, timedelta
 
 import numpy as np
 import polars as pl
-from scipy.stats import poisson
 
 from marketing_assets.forecasting.level_calendar import DECIMALS, Levels
 from marketing_assets.forecasting.panel import LEVELS, Flags, Floats, Forecast, Integers, Panel
@@ -87,6 +86,8 @@ def grouped_forecast(panel: Panel, usual: Floats, fitted: int, mean: Floats, gro
 def _no_surer_than_chance(mean: Floats, quantiles: Floats, is_short: Flags) -> Floats:
     """Quantiles, those of groups with few days no closer to the mean than independent purchases would leave them (Poisson)."""
     if is_short.any():
+        from scipy.stats import poisson
+
         chance = poisson.ppf(LEVELS, mean[is_short][:, :, None])
         quantiles[is_short] = np.where(LEVELS < 0.5, np.minimum(quantiles[is_short], chance), np.maximum(quantiles[is_short], chance))
     return quantiles
