@@ -63,7 +63,7 @@ def test_make_targets_call_what_exists() -> None:
     shown = subprocess.run(
         ["make", "-n", "demo", "ui"], cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin"}
     ).stdout
-    assert "marketing sample-shop" in shown and "--select '*' --partition-range $(.venv/bin/marketing days)" in shown
+    assert "marketing sample-shop" in shown and "days=$(.venv/bin/marketing days) &&" in shown and "--select '*' --partition-range $days" in shown
     assert "dagster dev --host 127.0.0.1 --port 3000 --workspace workspace.yaml" in shown
     assert (REPOSITORY_ROOT / "workspace.yaml").is_file() and (REPOSITORY_ROOT / "dagster.yaml").is_file()
 
