@@ -906,6 +906,10 @@ def test_what_if_values_a_plan_on_the_log() -> None:
     unsupported = what_if(reader, day, store, nowhere)
     assert unsupported["unsupported_share"].to_list() == [1.0] * unsupported.height
     assert not unsupported["is_supported"].any()
+    assert set(what_if(reader, day, store)["outcome"]) == {"clicks", "conversions", "revenue"}
+    for columns, outcomes in ((["is_clicked"], {"clicks"}), (["is_clicked", "is_converted"], {"clicks", "conversions"})):
+        told = shop(sources={"impressions": {"files": "f_{date}.csv", "columns": dict.fromkeys(columns, "x")}})
+        assert set(what_if(reader, day, told)["outcome"]) == outcomes
 
 
 def test_holdout_report_compares_the_arms_by_plain_loops() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from marketing_assets.cleaning import tells_conversions, tells_values
 from marketing_assets.config import Store
 from marketing_assets.evaluation.ad_log import AdLog, read_ad_log
 from marketing_assets.evaluation.ads import exported_or_issued
@@ -107,16 +108,20 @@ def what_if(reader: Reader, day: date, store: Store, plan: pl.DataFrame | None =
 
 
 def value_plan(log: pl.DataFrame, plan: pl.DataFrame, day: date, store: Store) -> list[dict[str, Any]]:
-    """Rows for one plan: each outcome by each estimator, with the logged value, interval and support. log: as from `weighable`."""
+    """Rows for one plan: each outcome by each estimator, with the logged value, interval and support; none of what the shop's inputs do not tell.
+
+    log: as from `weighable`.
+    """
     rows = []
     settled = day - timedelta(days=store.maturity_days)
     planned = float(plan["planned_impressions"].sum())
-    for end, outcomes in ((day, ("clicks",)), (settled, ("conversions", "revenue"))):
+    told = [name for name, is_told in (("conversions", tells_conversions(store)), ("revenue", tells_values(store))) if is_told]
+    for end, outcomes in ((day, ["clicks"]), (settled, told)):
         start = end - timedelta(days=WINDOW_DAYS - 1)
         first, last = log["impression_date"].search_sorted(start), log["impression_date"].search_sorted(end, side="right")
         window = log[first:last].filter(pl.col("landed_date") <= day)
         shown = window.filter("is_first")
-        if shown.height == 0:
+        if shown.height == 0 or not outcomes:
             continue
         position = np.cumsum(window["is_first"].to_numpy()) - 1
         credited = (window["credited_date"] <= day).fill_null(False).to_numpy()
