@@ -357,9 +357,16 @@ def test_promotions_and_holidays_may_be_told_by_their_first_and_last_day(tmp_pat
     assert warehouse.reader(days[-1]).accepted("market_days", None, days[-1]).height == 6
 
 
-@pytest.mark.parametrize(("header", "value"), [("date,sku,qty", "conversions"), ("date,sku,qty,price", "revenue")])
-def test_a_shop_that_tells_no_money_plans_for_conversions(header: str, value: str, tmp_path: Path) -> None:
-    rows = [f"{date(2026, 3, 2) + timedelta(days=k)},p{k % 3},2,{5 + k % 3}".rsplit(",", header == "date,sku,qty")[0] for k in range(30)]
+def test_campaigns_of_a_holiday_are_campaigns(tmp_path: Path) -> None:
+    (tmp_path / "holiday_campaigns.csv").write_text("Campaign ID,Starts,Ends\nxmas,2026-12-01,2026-12-24\nsale,2026-12-27,2027-01-05\n")
+    assert [block.source for files in look_into(tmp_path).sets for block in blocks_of(files)] == ["campaigns"]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "value"), [("date,sku,qty", "{day},p{k},2", "conversions"), ("date,sku,qty,price", "{day},p{k},2,{k}.5", "revenue")]
+)
+def test_a_shop_that_tells_no_money_plans_for_conversions(header: str, row: str, value: str, tmp_path: Path) -> None:
+    rows = [row.format(day=date(2026, 3, 2) + timedelta(days=number), k=number % 3) for number in range(30)]
     (tmp_path / "orders.csv").write_text("\n".join([header, *rows]) + "\n")
     store = started(tmp_path)
     assert store.ad_planning.value == value

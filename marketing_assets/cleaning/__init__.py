@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from marketing_assets.cleaning.accepted import accepted_landed, accepted_rows
 from marketing_assets.cleaning.build import build_cleaning
-from marketing_assets.cleaning.outcomes import tells_conversions, tells_values
+from marketing_assets.cleaning.outcomes import of_told, tells_conversions, tells_values
 
-__all__ = ["accepted_landed", "accepted_rows", "build_cleaning", "tells_conversions", "tells_values"]
+__all__ = ["accepted_landed", "accepted_rows", "build_cleaning", "of_told", "tells_conversions", "tells_values"]

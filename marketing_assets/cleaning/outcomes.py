@@ -40,3 +40,8 @@ def tells_values(store: Store) -> bool:
     if "is_converted" in (shown := mapped_columns(store, "impressions")):
         return "conversion_value" in shown
     return "unit_price" in mapped_columns(store, "events")
+
+
+def of_told(store: Store, conversions: str, values: str) -> list[str]:
+    """Of two names, of something about conversions and about what they are worth, those of which anything tells."""
+    return [name for name, is_told in ((conversions, tells_conversions(store)), (values, tells_values(store))) if is_told]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from marketing_assets.cleaning import tells_conversions, tells_values
+from marketing_assets.cleaning import of_told, tells_conversions, tells_values
 from marketing_assets.config import Store
 from marketing_assets.evaluation.ad_log import AdLog, enumerated
 from marketing_assets.evaluation.queries import Tables, query
@@ -370,7 +370,7 @@ def score_plan(reader: Reader, log: AdLog, days: Sequence[date], store: Store, p
     )  # fmt: skip
     under_plan = log.shown.filter("is_planned").select("event_date", "landed_date").unique()
     frames = []
-    credited = [name for name, is_told in (("conversions", tells_conversions(store)), ("ad_revenue", tells_values(store))) if is_told]
+    credited = of_told(store, "conversions", "ad_revenue")
     for (windows, cells, rows), names in ((prompt, list(PROMISES)[:3]), *(((late, credited),) if credited else ())):
         totals = expand(promised, windows, promises, by_cluster=False)
         promise_of = totals.names.join(totals.rows, on="cell").drop("cell")

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from marketing_assets.cleaning import tells_conversions, tells_values
+from marketing_assets.cleaning import of_told
 from marketing_assets.config import Store
 from marketing_assets.evaluation.ad_log import AdLog, read_ad_log
 from marketing_assets.evaluation.ads import exported_or_issued
@@ -115,8 +115,7 @@ def value_plan(log: pl.DataFrame, plan: pl.DataFrame, day: date, store: Store) -
     rows = []
     settled = day - timedelta(days=store.maturity_days)
     planned = float(plan["planned_impressions"].sum())
-    told = [name for name, is_told in (("conversions", tells_conversions(store)), ("revenue", tells_values(store))) if is_told]
-    for end, outcomes in ((day, ["clicks"]), (settled, told)):
+    for end, outcomes in ((day, ["clicks"]), (settled, of_told(store, "conversions", "revenue"))):
         start = end - timedelta(days=WINDOW_DAYS - 1)
         first, last = log["impression_date"].search_sorted(start), log["impression_date"].search_sorted(end, side="right")
         window = log[first:last].filter(pl.col("landed_date") <= day)

@@ -37,18 +37,18 @@ def with_prior(panel: Panel, level: Floats, quantiles: Floats, exposure: Floats)
         usual = np.broadcast_to(np.average(quantiles, axis=0, weights=exposure), quantiles.shape)
     else:
         usual_level, usual = _of_like(panel, level, quantiles, is_young, ~is_young & is_sold)
-        likely = np.where(is_sold, 1.0, _sold_share(panel))
+        likely = np.where(is_sold, 1.0, _sold_share(panel, is_sold))
         usual_level, usual = usual_level * likely, usual * likely.reshape(-1, *[1] * (quantiles.ndim - 1))
     share = np.where(is_young, PRIOR_DAYS / (PRIOR_DAYS + exposure), 0.0)
     each = share.reshape(-1, *[1] * (quantiles.ndim - 1))
     return level + share * (usual_level - level), quantiles + each * (usual - quantiles)
 
 
-def _sold_share(panel: Panel) -> float:
+def _sold_share(panel: Panel, is_sold: Flags) -> float:
     """Share of series lately put on offer that have sold since; 1 where there were too few to tell."""
     age = (panel.known - panel.begins) * panel.step_days
     settled = (age >= YOUNG_DAYS) & (age <= SETTLED_DAYS)
-    return float((panel.first_sale < panel.known)[settled].mean()) if settled.sum() >= FEWEST_DONORS else 1.0
+    return float(is_sold[settled].mean()) if settled.sum() >= FEWEST_DONORS else 1.0
 
 
 def _of_like(panel: Panel, level: Floats, quantiles: Floats, is_young: Flags, is_donor: Flags) -> tuple[Floats, Floats]:

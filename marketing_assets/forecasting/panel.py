@@ -105,11 +105,12 @@ class Panel:
         A catalogue may list an item long before it can be had. Where a series that sells as this one has since its first sale would
         hardly have been without one for so long (a chance of e^-UNLIKELY), it begins with that sale.
         """
+        first_sale = self.first_sale
         if self.first_seen is None:
-            return self.first_sale
-        silent, since = np.maximum(self.first_sale - self.first_seen, 0), np.maximum(self.known - self.first_sale, 1)
+            return first_sale
+        silent, since = np.maximum(first_sale - self.first_seen, 0), np.maximum(self.known - first_sale, 1)
         again = np.maximum((self.units > 0).sum(axis=1) - 1, 0) / since
-        return np.where(again * silent > UNLIKELY, self.first_sale, np.minimum(self.first_sale, self.first_seen))
+        return np.where(again * silent > UNLIKELY, first_sale, np.minimum(first_sale, self.first_seen))
 
     def rows(self, chosen: Sequence[int] | Integers | Flags) -> Panel:
         """The panel of some of the series."""

@@ -150,7 +150,8 @@ def campaigns(files: FileSet) -> Block | None:
     block = Block("campaigns", files)
     block.add("campaign_id", campaign, id_expression(campaign))
     fill(block, names.CAMPAIGNS)
-    if not block.has("budget") and _speaks(files, names.PLANS | names.CALENDARS):
+    is_vague = names.plain(campaign.name) == "id" and not block.has("budget")
+    if is_vague and _speaks(files, names.PLANS | names.CALENDARS):
         return None
     return block if len(block.columns) >= 2 and (block.has("budget") or block.has("start_date")) else None
 
