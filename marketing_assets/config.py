@@ -65,7 +65,10 @@ class SourceBlock(Settings):
     """One set of landing files and how its columns become the contract's."""
 
     files: str | None = Field(None, description="pattern relative to data_root; {date} is the landing day, YYYY-MM-DD")
-    format: Literal["csv", "parquet", "json"] = Field("csv", description="json means one object per line")
+    format: Literal["csv", "parquet", "json"] = Field("csv", description="json means one object per line, or one array of objects")
+    unroll: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="of json and parquet: a list in each row, such as line_items or order.lines; each of its elements is a row, source_element"
+    )
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
     header: list[Annotated[str, Field(min_length=1)]] | None = Field(
@@ -84,6 +87,8 @@ class SourceBlock(Settings):
             raise ValueError("give either 'files' or 'rows'")
         if self.files is not None and not self.columns:
             raise ValueError("'columns' must map at least one contract column")
+        if self.unroll is not None and (self.files is None or self.format == "csv"):
+            raise ValueError("'unroll' names a list in each row of json or parquet files")
         if self.header is not None:
             if self.format != "csv":
                 raise ValueError(f"'header' names the columns of csv files; a {self.format} file names its own")

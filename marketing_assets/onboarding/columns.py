@@ -60,6 +60,10 @@ class Block:
 Fits = Callable[[Profile], bool]
 
 
+PER_LINE = ("item_id", "event_id", "quantity", "unit_price", "discount", "title", "category", "brand", "is_clicked", "position")
+"""Contract columns of a line: where lines are unrolled, what stands beside them is of all of them together."""
+
+
 def pick(files: FileSet, known: Sequence[str], fits: Fits, taken: set[str] = frozenset()) -> Column | None:  # type: ignore[assignment]
     """The column whose name says most that it is one of `known` and whose values fit; None where none does."""
     best: tuple[float, Column] | None = None
@@ -250,10 +254,6 @@ def flag_expression(column: Column) -> str:
     )
 
 
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def find_time(files: FileSet, known: Sequence[str]) -> tuple[Column, Column | None] | None:
     """The column that says when, and one with the time of the day where that stands apart. Finer times win over days."""
     found = [
@@ -295,6 +295,7 @@ def fill(block: Block, known: dict[str, list[str]], only: Sequence[str] | None =
         if (only is None or contract in only) and not block.has(contract)
         for column in block.files.columns
         if column.profile.kind != "empty" and column.name not in block.used and FITS[contract](column.profile)
+        if column.is_element or block.files.unroll is None or contract not in PER_LINE
     ]
     for score, contract, column in sorted(wanted, key=lambda one: (-one[0], one[1], one[2].name)):
         if score > 0 and column.name not in block.used and not block.has(contract):

@@ -16,9 +16,9 @@ import yaml
 
 from marketing_assets.config import SourceBlock, Store, StoreError, load_store
 from marketing_assets.onboarding import names
-from marketing_assets.onboarding.columns import Block, literal
+from marketing_assets.onboarding.columns import Block
 from marketing_assets.onboarding.days import Landing, landing_of, main_stretch
-from marketing_assets.onboarding.looking import FileSet, Folder, look_into
+from marketing_assets.onboarding.looking import FileSet, Folder, literal, look_into
 from marketing_assets.onboarding.places import CURRENCIES, Place, place_of
 from marketing_assets.onboarding.recognition import blocks_of
 from marketing_assets.onboarding.values import SYMBOLS
@@ -227,6 +227,7 @@ def _source_block(block: Block, missing: str = "empty") -> SourceBlock:
             "format": files.format,
             "delimiter": files.delimiter,
             "encoding": files.encoding,
+            "unroll": files.unroll,
             "where": block.where,
             "columns": {mapped.contract: mapped.expression for mapped in block.columns},
             "missing_file": missing,

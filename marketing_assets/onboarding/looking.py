@@ -7,7 +7,9 @@ What belongs here: names, delimiters, encodings, headers and the first rows of f
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
+import dataclasses
 import functools
 import gzip
 import io
@@ -21,6 +23,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from marketing_assets.onboarding import names
 from marketing_assets.onboarding.values import Profile, profile_of
 
 HEAD_BYTES = 2_000_000
@@ -29,6 +32,7 @@ SAMPLE_ROWS = 10_000
 SAMPLE_FILES = 6
 """Files of a set that are looked into, spread over its days."""
 _DATA = (".csv", ".tsv", ".txt", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".pq")
+_JSON = (".json", ".jsonl", ".ndjson")
 _PACKED = (".gz", ".zst")
 _OURS = ("store.yaml", "ledger.parquet", "verdict.json", "warehouse.duckdb")
 _OUR_FOLDERS = ("reports", "exports", "control", "dagster", "truth", "state")
@@ -44,6 +48,8 @@ _UNREADABLE = {
     ".orc": "ORC: save it as parquet",
     ".xml": "XML: export CSV or JSON lines",
 }
+_MOST_PAIRS = 100
+"""Pairs of a list of keys and values that are looked at."""
 _DAY = re.compile(r"(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)")
 _OTHER_DAY = re.compile(r"(?<!\d)(19|20)\d{2}[_.]?(0[1-9]|1[0-2])[_.]?(0[1-9]|[12]\d|3[01])(?!\d)")
 _KEYWORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -55,16 +61,18 @@ class UnreadableFile(Exception):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a file set. expression: how store.yaml names it. profile: what its values look like."""
+    """A column of a file set. expression: how store.yaml names it. profile: what its values look like. is_element: of the list that is unrolled."""
 
     name: str
     expression: str
     profile: Profile
+    is_element: bool = False
 
 
 @dataclass(frozen=True)
 class FileSet:
-    """Files of one layout. pattern: relative to the folder, {date} and * put in. days: landing days in the names, sorted."""
+    """Files of one layout. pattern: relative to the folder, {date} and * put in. days: landing days in the names, sorted. unroll: a list
+    in each row whose elements are rows."""
 
     pattern: str
     files: tuple[Path, ...]
@@ -75,10 +83,18 @@ class FileSet:
     columns: tuple[Column, ...]
     rows: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    unroll: str | None = None
 
     @property
     def is_dated(self) -> bool:
         return "{date}" in self.pattern
+
+    @property
+    def lines(self) -> FileSet:
+        """Without the columns that stand beside a list that is unrolled."""
+        if self.unroll is None:
+            return self
+        return dataclasses.replace(self, columns=tuple(column for column in self.columns if column.is_element))
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
@@ -172,13 +188,17 @@ def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
     rows = [row for look in looks for row in look.rows[: SAMPLE_ROWS // len(looks) + 1]]
     if not rows:
         raise UnreadableFile("a header without rows")
-    names = list(dict.fromkeys(name for look in looks for name in look.columns_by_name))
+    listed = list(dict.fromkeys(name for look in looks for name in look.columns_by_name))
     notes = [note for look in looks for note in look.notes]
-    if absent := [name for name in names if name not in common]:
+    if first.format == "json":  # a key that an object lacks is null
+        listed = [name for name in listed if not any(other.startswith(f"{name}.") for other in listed)]
+    elif absent := [name for name in listed if name not in common]:
         # a mapping may only name what every file has
         notes.append(f"not in every file, so not used: {', '.join(absent)}")
-        names = [name for name in names if name in common]
-    columns = [Column(name, first.columns_by_name[name], profile_of([row.get(name) for row in rows])) for name in names]
+        listed = [name for name in listed if name in common]
+    expressions = {name: text for look in reversed(looks) for name, text in look.columns_by_name.items()}
+    elements = frozenset(name for look in looks for name in look.elements)
+    columns = [_column(name, expressions[name], [row.get(name) for row in rows], name in elements) for name in listed]
     days = sorted(
         {
             date.fromisoformat(found[-1])
@@ -203,8 +223,16 @@ def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
             tuple(columns),
             tuple(rows),
             tuple(dict.fromkeys(notes)),
+            next((look.unroll for look in looks if look.unroll is not None), None),
         )
     ]
+
+
+def _column(name: str, expression: str, values: Sequence[Any], is_element: bool) -> Column:
+    profile = profile_of(values)
+    for word in () if profile.is_temporal else profile.nothing:
+        expression = f"nullif({expression}, {literal(word)})"
+    return Column(name, expression, profile, is_element)
 
 
 def _is_day(text: str) -> bool:
@@ -217,7 +245,7 @@ def _is_day(text: str) -> bool:
 
 @dataclass(frozen=True)
 class _Look:
-    """One file's layout and first rows. columns_by_name: name -> its expression."""
+    """One file's layout and first rows. columns_by_name: name -> its expression. elements: names of those of the list `unroll`."""
 
     format: Literal["csv", "json", "parquet"]
     columns_by_name: Mapping[str, str]
@@ -225,6 +253,8 @@ class _Look:
     delimiter: str = ","
     encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
     notes: tuple[str, ...] = ()
+    unroll: str | None = None
+    elements: frozenset[str] = frozenset()
 
 
 @functools.cache
@@ -242,6 +272,10 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _look(path: Path) -> _Look:
     if path.stat().st_size == 0:
         raise UnreadableFile("an empty file")
@@ -249,10 +283,9 @@ def _look(path: Path) -> _Look:
         return _parquet(path)
     text, encoding = _head(path)
     start = text.lstrip()[:1]
-    if start == "[" and _suffix(path) == ".json":
-        raise UnreadableFile("one JSON array: write one object per line, such as with: jq -c '.[]' FILE > FILE.jsonl")
+    is_json = start == "{" or (start == "[" and _suffix(path) in _JSON)
     try:
-        return _json(text, encoding) if start == "{" else _csv(text, encoding)
+        return _json(text, encoding) if is_json else _csv(text, encoding)
     except csv.Error as error:
         raise UnreadableFile(f"not readable as a table: {error}") from error
 
@@ -275,7 +308,7 @@ def _head(path: Path) -> tuple[str, Literal["utf-8", "latin-1", "utf-16"]]:
         except UnicodeDecodeError:
             encoding = "latin-1"
             text = data.decode("latin-1")
-    if not is_whole:
+    if not is_whole and not text.lstrip().startswith("["):
         text = text[: text.rfind("\n") + 1]
     if "\x00" in text[:1000]:
         raise UnreadableFile("not a text file")
@@ -304,42 +337,139 @@ def _parquet(path: Path) -> _Look:
         batch = next(file.iter_batches(batch_size=SAMPLE_ROWS), None)
     except (OSError, pyarrow.ArrowException) as error:
         raise UnreadableFile(f"not readable as parquet: {error}") from error
-    plain = [found.name for found in file.schema_arrow if not pyarrow.types.is_nested(found.type)]
-    rows = [] if batch is None else batch.select(plain).to_pylist()
-    return _Look("parquet", {name: quoted(name) for name in plain}, rows)
+    contents = [] if batch is None else batch.to_pylist()
+    nested = [found.name for found in file.schema_arrow if pyarrow.types.is_nested(found.type)]
+    expressions = {found.name: quoted(found.name) for found in file.schema_arrow if found.name not in nested}
+    return _nested_look("parquet", contents, expressions, "utf-8")
 
 
 def _json(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
-    rows: list[Mapping[str, Any]] = []
-    expressions: dict[str, str] = {}
+    from marketing_assets.sources.unpacking import elements_of
+
+    contents: list[Mapping[str, Any]] = []
     broken = 0
-    for line in itertools.islice(filter(str.strip, text.split("\n")), SAMPLE_ROWS):
-        try:
-            content = json.loads(line)
-        except json.JSONDecodeError:
-            broken += 1
-            continue
-        if isinstance(content, dict):
-            flat: dict[str, Any] = {}
-            _flatten(content, (), flat, expressions)
-            rows.append(flat)
-    if not rows or broken > len(rows):
-        raise UnreadableFile("JSON that is not one object per line: write it so, such as with: jq -c . FILE > FILE.jsonl")
-    return _Look("json", expressions, rows, encoding=encoding)
+    lines = elements_of(text) if text.lstrip().startswith("[") else iter(filter(str.strip, text.split("\n")))
+    with contextlib.suppress(json.JSONDecodeError):  # an array that goes on beyond the head
+        for line in itertools.islice(lines, SAMPLE_ROWS):
+            try:
+                content = json.loads(line)
+            except json.JSONDecodeError:
+                broken += 1
+                continue
+            if isinstance(content, dict):
+                contents.append(content)
+    if not contents or broken > len(contents):
+        raise UnreadableFile(
+            "JSON that is neither one object per line nor one array of objects: write it so, such as with: jq -c . FILE > FILE.jsonl"
+        )
+    return _nested_look("json", contents, {}, encoding)
 
 
-def _flatten(content: Mapping[str, Any], above: tuple[str, ...], flat: dict[str, Any], expressions: dict[str, str]) -> None:
-    for key, value in content.items():
-        path = (*above, key)
-        name = ".".join(path)
-        if isinstance(value, dict):
-            if len(path) < 3:
-                _flatten(value, path, flat, expressions)
-        elif not isinstance(value, list):
-            flat[name] = value if value is None else json.dumps(value) if isinstance(value, bool) else str(value)
-            steps = "".join("." + (step if _KEYWORDS.fullmatch(step) else json.dumps(step)) for step in path)
-            escaped = steps.replace("'", "''")
-            expressions.setdefault(name, quoted(key) if not above else f"(source_line ->> '${escaped}')")
+def _nested_look(
+    kind: Literal["json", "parquet"],
+    contents: Sequence[Mapping[str, Any]],
+    expressions: dict[str, str],
+    encoding: Literal["utf-8", "latin-1", "utf-16"],
+) -> _Look:
+    """Objects as rows: what is nested by its path, pairs of key and value by their key, and a list of what was bought row by row."""
+    row = _Flattening(kind, "", expressions)
+    rows = [row.flat(content) for content in contents]
+    lists = row.lists
+    unroll = next((path for path in lists if names.plain(path.rsplit(".")[-1]) in names.LISTS), None)
+    notes = [f"lists nobody looked into: {', '.join(path for path in lists if path != unroll)}"] if set(lists) - {unroll} else []
+    if unroll is None:
+        return _Look(kind, expressions, rows, encoding=encoding, notes=tuple(notes))
+    element = _Flattening(kind, "source_element", {})
+    made = []
+    for content, outer in zip(contents, rows, strict=True):
+        found = _at(content, unroll)
+        inner = [element.flat(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        made.append((outer, inner or [{}]))
+    beside = {name: f"{name} (beside {unroll})" for name in expressions if name in element.expressions}
+    return _Look(
+        kind,
+        {beside.get(name, name): text for name, text in expressions.items()} | element.expressions,
+        [{**{beside.get(name, name): value for name, value in outer.items()}, **one} for outer, inner in made for one in inner][:SAMPLE_ROWS],
+        encoding=encoding,
+        notes=tuple(notes),
+        unroll=unroll,
+        elements=frozenset(element.expressions),
+    )
+
+
+def _at(content: Any, path: str) -> Any:
+    for step in path.split("."):
+        content = content.get(step) if isinstance(content, dict) else None
+    return content
+
+
+@dataclass
+class _Flattening:
+    """Objects laid flat. root: the column they are in, '' for whole rows. expressions: name -> expression; lists: paths of lists of objects."""
+
+    kind: Literal["json", "parquet"]
+    root: str
+    expressions: dict[str, str]
+    lists: dict[str, None] = field(default_factory=dict)
+
+    def flat(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        row: dict[str, Any] = {}
+        self._into(row, content, ())
+        return row
+
+    def _into(self, row: dict[str, Any], content: Mapping[str, Any], above: tuple[str, ...]) -> None:
+        for key, value in content.items():
+            path = (*above, key)
+            if isinstance(value, dict):
+                if len(path) < 3:
+                    self._into(row, value, path)
+            elif isinstance(value, list):
+                objects = [one for one in value if isinstance(one, dict)]
+                if objects and not self._pairs(row, objects, path):
+                    self.lists[".".join(path)] = None
+            else:
+                self._put(row, ".".join(path), self._expression(path), value)
+
+    def _put(self, row: dict[str, Any], name: str, expression: str, value: Any) -> None:
+        if self.kind == "json" and value is not None:
+            value = json.dumps(value) if isinstance(value, bool) else str(value)
+        row[name] = value
+        self.expressions.setdefault(name, expression)
+
+    def _expression(self, path: tuple[str, ...]) -> str:
+        if self.kind == "parquet":
+            return ".".join([*([self.root] if self.root else []), *map(quoted, path)])
+        if len(path) == 1 and not self.root:
+            return quoted(path[0])
+        return f"({self.root or 'source_line'} ->> '{_json_path(path)}')"
+
+    def _pairs(self, row: dict[str, Any], objects: Sequence[Mapping[str, Any]], path: tuple[str, ...]) -> bool:
+        """A list of {key, value}: each key is a column."""
+        named = next((name for name in ("key", "name") if all(name in one and "value" in one for one in objects)), None)
+        if named is None:
+            return False
+        for one in objects[:_MOST_PAIRS]:
+            steps, value = ["value"], one["value"]
+            if isinstance(value, dict):  # a value by its type, the others null
+                steps += [kind for kind, told in value.items() if told is not None][:1]
+                value = value.get(steps[-1])
+            if value is None or isinstance(value, dict | list):
+                continue
+            key = str(one[named])
+            quote = literal(key)
+            if self.kind == "parquet":
+                text = f"list_filter({self._expression(path)}, lambda pair: pair.{quoted(named)} = {quote})[1].{'.'.join(map(quoted, steps))}"
+            else:
+                within = f"TRY_CAST({self.root or 'source_line'} -> '{_json_path(path)}' AS JSON[])"
+                text = f"(list_filter({within}, lambda pair: pair ->> '$.{named}' = {quote})[1] ->> '{_json_path(steps)}')"
+            self._put(row, ".".join((*path, key)), text, value)
+        return True
+
+
+
+def _json_path(path: Sequence[str]) -> str:
+    """A path within an object, to stand between quotes."""
+    return ("$" + "".join("." + (step if _KEYWORDS.fullmatch(step) else json.dumps(step)) for step in path)).replace("'", "''")
 
 
 def _csv(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:

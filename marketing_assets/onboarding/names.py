@@ -88,6 +88,8 @@ EVENTS: dict[str, list[str]] = {
         "location_id store_id store store_nbr store_code shop_id shop warehouse_id warehouse branch outlet region_id"
     ),
 }
+SESSIONS_OF_ONE = ("ga_session_id", "ga_session_number", "visit_number", "session_number")
+"""Sessions that are numbered user by user."""
 TOTALS = _words(
     "revenue line_total total_price total_amount sales_value sales_amount net_amount gross_amount amount sales "
     "turnover total dollar_value order_total total_sales value paid_price order_value umsatz betrag summe "
@@ -200,6 +202,11 @@ HOLIDAYS = frozenset(_words("holiday holidays feiertage feiertag feries festivos
 SCHOOL = frozenset(_words("school schools schulferien ferien vacances vacaciones"))
 CALENDARS = HOLIDAYS | SCHOOL | frozenset(_words("calendar calendars market_days kalender calendrier"))
 """Words in the names of files that hold such plans."""
+LISTS = _words(
+    "items line_items lineitems products lines order_lines order_items order_products orderlines order_details positions contents articles "
+    "cart_items basket_items shown_items positionen artikel produkte lignes articulos productos itens 商品列表 商品明细"
+)
+"""Lists in the rows of nested files whose elements are what was bought or seen."""
 CURRENCIES = _words("currency currency_code presentment_currency")
 COUNTRIES = _words("country country_name country_code billing_country shipping_country ship_country store_country market")
 NOT_LINES = _words("order_total total_price order_value")
@@ -238,7 +245,8 @@ LEFT_OUT = _words(
     "remove_from_cart removefromcart remove_cart remove removed_from_cart delete cart_remove unfav dislike "
     "remove_from_wishlist impression impressions show exposure cancelled canceled voided void unavailable abandoned "
     "failed expired pending login logout session_start first_visit scroll user_engagement signup sign_up home "
-    "landing"
+    "landing view_item_list select_item view_promotion select_promotion view_cart add_payment_info add_shipping_info "
+    "file_download form_start form_submit video_start video_progress video_complete"
 )
 """Event types that mean nothing here: rows of them are left out by name, everything else unknown is refused by name."""
 

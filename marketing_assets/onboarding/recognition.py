@@ -25,12 +25,11 @@ from marketing_assets.onboarding.columns import (
     is_prose,
     is_rating,
     is_type,
-    literal,
     number_expression,
     pick,
     time_expression,
 )
-from marketing_assets.onboarding.looking import Column, FileSet
+from marketing_assets.onboarding.looking import Column, FileSet, literal
 from marketing_assets.onboarding.values import Profile
 from marketing_assets.schemas import INPUTS, OWN_NAME
 
@@ -80,7 +79,7 @@ def ad_reports(files: FileSet) -> Block | None:
 
 def impressions(files: FileSet) -> Block | None:
     time = find_time(files, names.SHOWN)
-    click = pick(files, names.IMPRESSIONS["is_clicked"], is_flag)
+    click = pick(files.lines, names.IMPRESSIONS["is_clicked"], is_flag)
     if time is None or click is None:
         return None
     block = Block("impressions", files)
@@ -267,18 +266,21 @@ def events(files: FileSet) -> Block | None:
             if pick(files, ["rating", "overall", "stars", "star_rating", "review_score"], is_rating)
             else {}
         )
+    _fuller_user(block)
     fill(block, known)
+    _sessions_of_one(block)
     if not block.has("order_id"):
         _order_names(block)
+    _ids_of_lines(block, kind is None)
     if not block.has("quantity"):
         counted = [
             column
-            for column in files.columns
+            for column in files.lines.columns
             if column.name not in block.used and is_count(column.profile) and names.plain(column.name).startswith(names.COUNTS)
         ]
         if counted:
             block.add("quantity", counted[0], number_expression(counted[0]), "a guess")
-    total = pick(files, names.TOTALS, is_number, block.used) if not block.has("unit_price") else None
+    total = pick(files.lines, names.TOTALS, is_number, block.used) if not block.has("unit_price") else None
     _only_places(block, total)
     signs = [name for name in ("quantity", "unit_price", "order_id", "rating") if block.has(name)] + (["total"] if total else [])
     spoken = names.event_type_in(files.pattern)
@@ -297,6 +299,8 @@ def events(files: FileSet) -> Block | None:
         )
     if not block.has("user_id"):
         block.notes.append("no column of users: demand can be forecast, profiles and lists cannot be made")
+    if files.unroll is not None:
+        _with_elements(block, kind)
     order = list(INPUTS["events"].columns)
     block.columns.sort(key=lambda mapped: order.index(mapped.contract))
     return block
@@ -306,6 +310,29 @@ def _names_things(column: Column) -> bool:
     """Whether a column's name ends as ids do and its values may be ids."""
     named = re.search(r"(_id|_code|_no|_key)$", names.plain(column.name)) is not None
     return named and is_id(column.profile) and column.profile.distinct > 1
+
+
+def _fuller_user(block: Block) -> None:
+    """Where people are known in few rows and their devices in nearly all, rows are of the devices: a person's way would be torn in two."""
+    named = pick(block.files, names.EVENTS["user_id"], FITS["user_id"], block.used)
+    if named is None or named.profile.filled > 0.6:
+        return
+    taken = block.used | {named.name}
+    other = pick(block.files, names.EVENTS["user_id"], lambda profile: FITS["user_id"](profile) and profile.filled > 0.95, taken)
+    if other is not None:
+        comment = f"{named.name} is empty in {1 - named.profile.filled:.0%} of the rows; an input identities can join what is of one person"
+        block.add("user_id", other, id_expression(other, is_user=True), comment)
+
+
+def _sessions_of_one(block: Block) -> None:
+    """A session that is numbered user by user is one only together with the user."""
+    column = next((one for one in block.files.columns if one.name in block.used and one.expression == block.expression("session_id")), None)
+    user = block.expression("user_id")
+    if column is None or user is None or not names.plain(column.name).endswith(names.SESSIONS_OF_ONE):
+        return
+    text = f"CAST({column.expression} AS VARCHAR)" if column.profile.native else column.expression
+    block.columns = [mapped for mapped in block.columns if mapped.contract != "session_id"]
+    block.constant("session_id", f"{user} || '.' || {text}", "numbered user by user")
 
 
 def _order_names(block: Block) -> None:
@@ -318,9 +345,33 @@ def _order_names(block: Block) -> None:
             return
 
 
+def _ids_of_lines(block: Block, are_orders: bool) -> None:
+    """Of orders with a list of lines, what is just called id: that of the order beside the list, that of the line in it."""
+    unroll = block.files.unroll
+    if unroll is None:
+        return
+    for column in block.files.columns:
+        if column.name in block.used or not is_id(column.profile):
+            continue
+        if column.name == "id" and column.is_element and not block.has("event_id") and column.profile.is_unique:
+            block.add("event_id", column, id_expression(column), "a line that is delivered again counts once")
+        elif column.name in ("id", f"id (beside {unroll})") and not column.is_element and are_orders and not block.has("order_id"):
+            block.add("order_id", column, id_expression(column), "a guess")
+
+
+def _with_elements(block: Block, kind: Column | None) -> None:
+    """Leaves out what has no element: an order without lines, a look at a page that shows nothing."""
+    text = "source_element IS NOT NULL"
+    if kind is not None:
+        searches = [literal(value) for value in kind.profile.values if names.event_type_of(value) == "search"]
+        text = f"({text} OR {kind.expression} IN ({', '.join(searches)}))" if searches else text
+    block.where = text if block.where is None else f"{block.where} AND {text}"
+    block.where_comment = "; ".join(filter(None, [block.where_comment, f"without {block.files.unroll} there is no item"]))
+
+
 def _guess_item(block: Block) -> None:
     """A column named *_id that repeats and means nothing else is the thing that was bought or seen."""
-    for column in block.files.columns:
+    for column in block.files.lines.columns:
         named = re.search(r"(_id|_code|_no|_key)$", names.plain(column.name))
         if named and column.name not in block.used and is_id(column.profile) and column.profile.distinct > 1:
             block.add("item_id", column, id_expression(column), "a guess from the name")
@@ -426,6 +477,8 @@ def items_beside(block: Block) -> Block | None:
     block.used |= made.used
     if (price := made.expression("unit_price")) is not None:
         made.where, made.where_comment = f"TRY_CAST({price} AS DOUBLE) > 0", ""
+    elif block.files.unroll is not None:
+        made.where = "source_element IS NOT NULL"
     return made
 
 
@@ -473,7 +526,8 @@ def drivers_beside(block: Block) -> Block | None:
 
 def blocks_of(files: FileSet) -> list[Block]:
     """What a file set is: one block, with others that rest on the same files behind it; [] where it is nothing known."""
-    for recognise in (same_names, ad_reports, impressions, campaigns, contacts, item_drivers, market_days, items):
+    whole = (same_names, ad_reports, impressions, campaigns, contacts, item_drivers, market_days, items)
+    for recognise in whole if files.unroll is None else (impressions,):
         block = recognise(files)
         if block is not None:
             return [block]

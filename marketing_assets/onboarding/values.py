@@ -83,6 +83,8 @@ NO_ONE = (
     "-",
 )
 """Ways exports write 'no user'."""
+_NOTHING = frozenset(["null", "nan", "n/a", "#n/a", "undefined", "(not set)", "\\n"])
+"""Ways exports write that a value is missing, where no shop means the word."""
 SYMBOLS = {
     "€": "EUR",
     "£": "GBP",
@@ -107,7 +109,8 @@ class Profile:
     filled: share of rows with a value. distinct: different values among `count` rows. least, most: of numbers. time_format: strptime
     format where the engine would not read the text by itself. per_second: units of an epoch. has_time, is_zoned: of instants.
     is_whole_float: whole numbers written '17850.0'. decimal_comma: of money. symbol: sign or code beside amounts, '' for amounts
-    without one that are no plain numbers either, None for plain numbers. native: read from parquet with its own type.
+    without one that are no plain numbers either, None for plain numbers. native: read from parquet with its own type. nothing: words found
+    that say that a value is missing; they count as missing everywhere else.
     """
 
     kind: Kind
@@ -126,6 +129,7 @@ class Profile:
     decimal_comma: bool = False
     symbol: str | None = None
     native: bool = False
+    nothing: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
     """Distinct values as text, most frequent first, at most 60."""
     shares: tuple[float, ...] = ()
@@ -157,6 +161,8 @@ def profile_of(values: Sequence[Any]) -> Profile:
         for value in values
         if value is not None and not (isinstance(value, float) and value != value) and str(value).strip()
     ]
+    nothing = {value for value in present if isinstance(value, str) and value.strip().lower() in _NOTHING}
+    present = [value for value in present if value not in nothing] if nothing else present
     if not present:
         return Profile("empty", len(values))
     texts = [value.isoformat(sep=" ") if isinstance(value, datetime) else str(value).strip() for value in present]
@@ -166,6 +172,7 @@ def profile_of(values: Sequence[Any]) -> Profile:
         "filled": len(present) / len(values),
         "distinct": len(counted),
         "mean_length": sum(map(len, texts)) / len(texts),
+        "nothing": tuple(sorted(nothing)),
         "values": tuple(value for value, _ in counted[:60]),
         "shares": tuple(count / len(texts) for _, count in counted[:60]),
     }

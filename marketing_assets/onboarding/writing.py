@@ -76,6 +76,8 @@ def _block(block: Block, may_be_missing: bool, why_missing: str, indent: int, fi
         lines.append(f"{pad}delimiter: {delimiter}")
     if files.encoding != "utf-8":
         lines.append(f"{pad}encoding: {files.encoding}")
+    if files.unroll is not None:
+        lines.append(_commented(f"unroll: {scalar(files.unroll)}", "each of its elements is a row, source_element", indent))
     if files.is_dated:
         lines.append(_commented(f"missing_file: {'empty' if may_be_missing else 'error'}", why_missing, indent))
     if block.where:

@@ -70,6 +70,15 @@ def json_values(text: Any, keys: list[str]) -> Any:
     return _built_in("json_extract_string", (dt.string, dt.Array(dt.string)), dt.Array(dt.string))(text, paths)
 
 
+def json_elements(text: Any, path: str) -> Any:
+    """The elements of the list at a dotted path of an object, as JSON; empty where there is none. `text` must be valid JSON."""
+    import ibis
+    import ibis.expr.datatypes as dt
+
+    steps = "".join("." + '"' + step.replace('"', '\\"') + '"' for step in path.split("."))
+    return _built_in("json_extract", (dt.string, dt.string), dt.Array(dt.json))(text, ibis.literal(f"${steps}[*]")).cast("array<string>")
+
+
 def json_kind(text: Any) -> Any:
     """OBJECT, ARRAY, ... of a JSON text; null where it is not valid JSON."""
     import ibis

@@ -26,11 +26,20 @@ from marketing_assets.config import SourceBlock, Store
 from marketing_assets.privacy.marks import check_retained
 from marketing_assets.privacy.people import without_erased
 from marketing_assets.schemas import FURTHER, INPUTS, TABLES
-from marketing_assets.sources.engine import Staging, hexadecimal, json_kind, json_values, row_hash, rows_in
+from marketing_assets.sources.engine import Staging, hexadecimal, json_elements, json_kind, json_values, row_hash, rows_in
 from marketing_assets.sources.errors import SourceError
 from marketing_assets.sources.files import files_of_window, source_blocks
 from marketing_assets.sources.instants import parse_instant, to_local
-from marketing_assets.sources.mapping import KEPT, SOURCE_FILE, SOURCE_LINE, Mapping, further_names, mapping_of, selection
+from marketing_assets.sources.mapping import (
+    KEPT,
+    SOURCE_ELEMENT,
+    SOURCE_FILE,
+    SOURCE_LINE,
+    Mapping,
+    further_names,
+    mapping_of,
+    selection,
+)
 from marketing_assets.sources.unpacking import MAX_LINE_BYTES, Ready, ready
 from marketing_assets.warehouse import Built
 
@@ -269,24 +278,61 @@ def _view(
             rejects_scan=rejects[1],
         )
     file_number = landing.landing_path.right(len(f"000000.{block.format}")).left(6).cast("int32")
-    content = {name: landing[name] for name in own}
-    landing = landing.mutate(landing_file=file_number, landing_hash=row_hash({"block": ibis.literal(number), **content}))
+    landing = landing.mutate(landing_file=file_number)
     columns = list(own)
     if block.format == "json":
-        keys = [*mapping.needs, *(INPUTS[source].columns if mapping.takes_same_names else ())]
-        keys = [name for name in dict.fromkeys(keys) if name.lower() != SOURCE_LINE]
         kind = json_kind(landing.landing_text)
-        values = ibis.ifelse(kind == "OBJECT", json_values(landing.landing_text, keys), ibis.null("array<string>"))
-        line = ibis.ifelse(kind == "OBJECT", landing.landing_text, ibis.null("string"))
-        landing = landing.mutate(landing_values=values, landing_kind=kind.fill_null("no valid JSON"), **{SOURCE_LINE: line})
-        landing = landing.mutate(**{name: landing.landing_values[place] for place, name in enumerate(keys)})
-        columns = [*keys, SOURCE_LINE]
+        landing = landing.mutate(landing_kind=kind.fill_null("no valid JSON"))
         carried += ["landing_kind", "landing_text"]
-    if mapping.uses_source_file():
+    if block.unroll is not None:
+        landing = _unrolled(landing, block, header, files[0].file.name)
+        columns.append(SOURCE_ELEMENT)
+        carried.append("landing_element")
+    content = {name: landing[name] for name in [*own, *(["landing_element"] if block.unroll is not None else [])]}
+    landing = landing.mutate(landing_hash=row_hash({"block": ibis.literal(number), **content}))
+    if block.format == "json":
+        keys = [*mapping.needs, *(INPUTS[source].columns if mapping.takes_same_names else ())]
+        keys = [name for name in dict.fromkeys(keys) if name.lower() not in (SOURCE_LINE, SOURCE_ELEMENT)]
+        is_object = landing.landing_kind == "OBJECT"
+        line = ibis.ifelse(is_object, landing.landing_text, ibis.null("string"))
+        landing = landing.mutate(**{SOURCE_LINE: line})
+        if keys:
+            values = ibis.ifelse(is_object, json_values(landing.landing_text, keys), ibis.null("array<string>"))
+            landing = landing.mutate(landing_values=values)
+            landing = landing.mutate(**{name: landing.landing_values[place] for place, name in enumerate(keys)})
+        columns = [*keys, SOURCE_LINE, *columns[1:]]
+    if mapping.uses(SOURCE_FILE):
         by_number = {int(file.path.name[:6]): file.file.name for file in files}
         listed = ibis.array([by_number.get(place, "") for place in range(max(by_number) + 1)])
         landing = landing.mutate(**{SOURCE_FILE: listed[landing.landing_file]})
     return landing, columns, carried
+
+
+def _unrolled(landing: ir.Table, block: SourceBlock, header: Sequence[str], file_name: str) -> ir.Table:
+    """A row for each element of a list, as SOURCE_ELEMENT, and one with null where there is none; landing_element counts them from 0."""
+    import ibis
+
+    assert block.unroll is not None
+    if block.format == "json":
+        found = ibis.ifelse(landing.landing_kind == "OBJECT", json_elements(landing.landing_text, block.unroll), ibis.null("array<string>"))
+    else:
+        found = _inner(landing, block.unroll)
+        if found is None or not found.type().is_array():
+            raise SourceError(f"{file_name}: no list {block.unroll!r}, named by 'unroll'. The file has: {', '.join(header)[:1000]}.")
+    nothing = ibis.array([ibis.null(found.type().value_type)])
+    landing = landing.mutate(landing_elements=ibis.ifelse(found.length() > 0, found, nothing))
+    # side by side in one projection, which keeps the order of the file; a join of the lists would not
+    places = ibis.range(0, landing.landing_elements.length()).unnest()
+    return landing.mutate(landing_element=places, **{SOURCE_ELEMENT: landing.landing_elements.unnest()}).drop("landing_elements")
+
+
+def _inner(landing: ir.Table, path: str) -> Any:
+    """The value at a dotted path of a table with structs, None where there is none."""
+    first, *steps = path.split(".")
+    found: Any = landing[first] if first in landing.columns else None
+    for step in steps:
+        found = found[step] if found is not None and found.type().is_struct() and step in found.type().names else None
+    return found
 
 
 def _check_lines(
@@ -294,7 +340,8 @@ def _check_lines(
     block: SourceBlock,
 ) -> None:
     """Every line of every file was read or refused; raises SourceError where the engine lost one without a word."""
-    read = dict(reader.frame(staged.group_by("landing_file").agg(rows=staged.count())).iter_rows())
+    lines = staged.filter(staged.landing_element == 0) if block.unroll is not None else staged
+    read = dict(reader.frame(lines.group_by("landing_file").agg(rows=lines.count())).iter_rows())
     refused = dict(broken.group_by("landing_file").len().iter_rows())
     for file in files:
         number = int(file.path.name[:6])
@@ -396,8 +443,12 @@ def _with_files(
     if "landing_line" in staged.columns:
         line = joined.landing_line
     else:
-        place = joined.landing_position - joined["first"]
-        line = place + 1 + int(block.has_header_line)
+        place: Any = joined.landing_position - joined["first"]
+        if block.unroll is not None:  # elements of one list stand in one line
+            before = ibis.window(group_by=joined.landing_file, order_by=joined.landing_position, following=0)
+            place = (joined.landing_element == 0).cast("int64").sum().over(before) - 1
+        joined = joined.mutate(place=place)
+        line = joined.place + 1 + int(block.has_header_line)
         if broken is not None and broken.height:
             joined, line = _past_broken_lines(staging, joined, broken, block)
     joined = joined.mutate(source_row=line.cast("int64"))
@@ -422,7 +473,6 @@ def _past_broken_lines(staging: Staging, rows: ir.Table, broken: pl.DataFrame, b
     )
     steps = steps.group_by("step_file", "step_place").agg(pl.col("refused").max()).sort("step_file", "step_place")
     table = staging.keep(steps.select("step_file", "step_place", "refused"), "steps")
-    rows = rows.mutate(place=rows.landing_position - rows["first"])
     joined = rows.asof_join(table, on=rows.place >= table.step_place, predicates=[rows.landing_file == table.step_file])
     return joined, joined.place + 1 + header + joined.refused.fill_null(0)
 

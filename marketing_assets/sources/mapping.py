@@ -22,6 +22,8 @@ from marketing_assets.sources.errors import SourceError
 SOURCE_FILE = "source_file"
 SOURCE_LINE = "source_line"
 """The whole object, as JSON, where the format is json: `source_line ->> '$.customer.id'` reads what is nested."""
+SOURCE_ELEMENT = "source_element"
+"""Where a list is unrolled, the row's element of it: `source_element ->> '$.sku'` of json, `source_element.sku` of parquet; null where it is empty."""
 KEPT = "landing_kept"
 """Of a mapped row: whether it satisfies the block's condition."""
 EVERY = "*"
@@ -106,9 +108,10 @@ class Mapping:
         chosen = [*self.columns.values(), *([self.where] if self.where else [])]
         return list(dict.fromkeys(name for expression in chosen for name in expression.needs if name.lower() != SOURCE_FILE))
 
-    def uses_source_file(self) -> bool:
+    def uses(self, name: str) -> bool:
+        """Whether an expression reads this column of the file."""
         chosen = [*self.columns.values(), *([self.where] if self.where else [])]
-        return any(name.lower() == SOURCE_FILE for expression in chosen for name in expression.needs)
+        return any(needed.lower() == name for expression in chosen for needed in expression.needs)
 
 
 def mapping_of(store: Store, source: str, block: SourceBlock) -> Mapping:
@@ -121,7 +124,10 @@ def mapping_of(store: Store, source: str, block: SourceBlock) -> Mapping:
         pairs = ", ".join(f"'{name}', CAST(({parsed.pop(name).parsed.sql(dialect='duckdb')}) AS TEXT)" for name in further)
         parsed[FURTHER] = parse(f"json_object({pairs})", f"{where_columns}.{FURTHER}")
     where = parse(block.where, f"{store.path}: sources.{source}.where") if block.where else None
-    return Mapping(parsed, where, EVERY in block.columns)
+    mapping = Mapping(parsed, where, EVERY in block.columns)
+    if block.format == "json" and block.unroll is None and mapping.uses(SOURCE_ELEMENT):
+        raise SourceError(f"{store.path}: sources.{source}: {SOURCE_ELEMENT} is an element of a list; say of which with 'unroll', such as line_items")
+    return mapping
 
 
 def further_names(source: str, names: Collection[str], where: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Landing files made ready for the engine: unpacked, in UTF-8, without monstrous lines.
+"""Landing files made ready for the engine: unpacked, in UTF-8, an object a line, without monstrous lines.
 
 What belongs here: bytes. The engine reads a compressed CSV on one core without noticing that it is cut short, and drops
 a line longer than its buffer without a word; both are caught here, while unpacking.
@@ -7,6 +7,8 @@ a line longer than its buffer without a word; both are caught here, while unpack
 from __future__ import annotations
 
 import codecs
+import itertools
+import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -54,7 +56,12 @@ def ready(file: LandingFile, block: SourceBlock, folder: Path, number: int) -> R
     pieces = _unpacked(file, packed)
     if block.encoding != "utf-8":
         pieces = _decoded(pieces, file, block.encoding)
-    if packed or block.encoding != "utf-8":
+    start = next(pieces, b"")
+    pieces = itertools.chain([start], pieces)
+    is_array = block.format == "json" and start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
+    if is_array:
+        pieces = _lines_of_array(b"".join(pieces), file)
+    if packed or block.encoding != "utf-8" or is_array:
         result = _copy(pieces, file, target)
     else:
         result = _scan(pieces, file)
@@ -125,6 +132,49 @@ def _decoded(pieces: Iterator[bytes], file: LandingFile, encoding: str) -> Itera
         yield decoder.decode(b"", final=True).encode("utf-8")
     except (UnicodeDecodeError, UnicodeError) as error:
         raise SourceError(f"{file.name}: not in {encoding}, as 'encoding' says: {error}") from error
+
+
+def elements_of(text: str) -> Iterator[str]:
+    """The elements of a JSON array, each on a line of its own, as they are written. Raises JSONDecodeError where it is broken or cut short."""
+    decoder = json.JSONDecoder()
+    place = _past_space(text, text.index("[") + 1)
+    while text[place : place + 1] != "]":
+        _, end = decoder.raw_decode(text, place)
+        # within its texts an array holds no line ends
+        yield text[place:end].replace("\r", " ").replace("\n", " ")
+        place = _past_space(text, end)
+        if text[place : place + 1] == ",":
+            place = _past_space(text, place + 1)
+        elif text[place : place + 1] != "]":
+            raise json.JSONDecodeError("expected a comma or the end of the array", text, place)
+    if (rest := _past_space(text, place + 1)) < len(text):
+        raise json.JSONDecodeError("more behind the end of the array", text, rest)
+
+
+def _past_space(text: str, place: int) -> int:
+    while text[place : place + 1] in (" ", "\n", "\r", "\t"):
+        place += 1
+    return place
+
+
+def _lines_of_array(content: bytes, file: LandingFile) -> Iterator[bytes]:
+    """The elements of a file that is one array, a line each; the file as it is where each line is an array of its own."""
+    text = content.decode("utf-8", "surrogateescape")
+    try:
+        lines = list(elements_of(text))
+    except json.JSONDecodeError as error:
+        first = text.split("\n", 1)[0]
+        try:
+            json.loads(first)
+        except json.JSONDecodeError:
+            raise SourceError(
+                f"{file.name}: a JSON array that is broken or cut short at line {error.lineno}, character {error.colno}: {error.msg}. "
+                "Deliver it again."
+            ) from error
+        yield content
+        return
+    for line in lines:
+        yield f"{line}\n".encode("utf-8", "surrogateescape")
 
 
 def _scan(pieces: Iterator[bytes], file: LandingFile) -> Ready:
