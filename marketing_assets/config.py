@@ -61,10 +61,21 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
+DAY_PARTS = ("{yyyy}", "{mm}", "{dd}")
+"""Where the name of a landing file writes its day otherwise than as {date}."""
+
+
+def is_dated(pattern: str) -> bool:
+    """Whether a pattern of files names the landing day."""
+    return "{date}" in pattern or all(part in pattern for part in DAY_PARTS)
+
+
 class SourceBlock(Settings):
     """One set of landing files and how its columns become the contract's."""
 
-    files: str | None = Field(None, description="pattern relative to data_root; {date} is the landing day, YYYY-MM-DD")
+    files: str | None = Field(
+        None, description="pattern relative to data_root; {date} is the landing day, 2026-03-01, {yyyy}, {mm} and {dd} are its parts, as in 20260301"
+    )
     format: Literal["csv", "parquet", "json"] = Field("csv", description="json means one object per line, or one array of objects")
     unroll: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="of json and parquet: a list in each row, such as line_items or order.lines; each of its elements is a row, source_element"
@@ -87,6 +98,9 @@ class SourceBlock(Settings):
             raise ValueError("give either 'files' or 'rows'")
         if self.files is not None and not self.columns:
             raise ValueError("'columns' must map at least one contract column")
+        parts = [part for part in DAY_PARTS if self.files is not None and part in self.files]
+        if parts and (len(parts) < len(DAY_PARTS) or "{date}" in str(self.files)):
+            raise ValueError(f"'files' names its landing day either by {{date}} or by all of {', '.join(DAY_PARTS)}, not by {', '.join(parts)}")
         if self.unroll is not None and (self.files is None or self.format == "csv"):
             raise ValueError("'unroll' names a list in each row of json or parquet files")
         if self.header is not None:
@@ -104,7 +118,7 @@ class SourceBlock(Settings):
 
     @property
     def is_dated(self) -> bool:
-        return self.files is not None and "{date}" in self.files
+        return self.files is not None and is_dated(self.files)
 
 
 class CleaningSettings(Settings):

@@ -397,6 +397,154 @@ def test_other_numbers_of_a_calendar_are_taken_where_it_says_since_when_they_are
     assert "expected_visits" in recognised(tmp_path)["market_days"]
 
 
+def ga4_event(name: str, place: int, items: int, **more: object) -> dict[str, object]:
+    def told(**value: object) -> dict[str, object]:
+        return {"string_value": None, "int_value": None, "double_value": None} | value
+
+    at = int((FIRST.replace(tzinfo=UTC) + timedelta(minutes=place)).timestamp() * 1e6)
+    return {
+        "event_date": "20260302",
+        "event_timestamp": str(at),
+        "event_name": name,
+        "event_params": [
+            {"key": "page_location", "value": told(string_value="https://shop.example/it's")},
+            {"key": "ga_session_id", "value": told(int_value=str(1772442000 + place // 10))},
+            *([{"key": "search_term", "value": told(string_value="red shoes")}] if "search" in name else []),
+        ],
+        "user_id": f"c{place % 4}" if place % 5 == 0 else None,
+        "user_pseudo_id": f"{1000 + place % 4}.{1700000000 + place % 4}",
+        "device": {"category": "mobile", "web_info": {"browser": "Chrome"}},
+        "ecommerce": {"transaction_id": f"T{place}"} if name == "purchase" else {"transaction_id": "(not set)"},
+        "items": [
+            {"item_id": f"i{(place + line) % 6}", "item_name": "Shoe", "item_brand": "(not set)", "price": 9.5, "quantity": str(line + 1)}
+            for line in range(items)
+        ],
+        **more,
+    }
+
+
+def ga4(folder: Path, name: str = "events_20260302.json") -> list[dict[str, object]]:
+    """An export of Google Analytics 4: parameters as pairs, items in a list, the day in the name without dashes."""
+    kinds = ("view_item", "add_to_cart", "purchase", "page_view", "session_start", "view_search_results", "view_item_list")
+    counts = {"view_item": 1, "add_to_cart": 1, "purchase": 2, "view_item_list": 3}
+    rows = [ga4_event(kinds[place % 7], place, counts.get(kinds[place % 7], 0)) for place in range(140)]
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return rows
+
+
+def test_an_export_of_analytics_with_pairs_and_lists(tmp_path: Path) -> None:
+    ga4(tmp_path)
+    store = started(tmp_path)
+    block = store.blocks("events")[0]
+    assert (block.files, block.unroll, store.first_day) == ("events_{yyyy}{mm}{dd}.json", "items", date(2026, 3, 2))
+    assert block.columns["user_id"] == "user_pseudo_id" and block.columns["order_id"].startswith("nullif(")
+    events = source(checked(store), "events")
+    # by hand: of 20 each, looks, carts and searches have one row, purchases two; pages, starts of sessions and lists of items none
+    assert (events.rows, events.clean) == (100, 100)
+    assert events.facts["event types"] == "view_item 20, search 20, add_to_cart 20, purchase 40"
+    assert events.facts["sales"].startswith(f"20 orders, revenue {20 * (1 + 2) * 9.5:,.2f}")
+    rows = landed(store, "events")
+    assert rows["search_query"].drop_nulls().unique().to_list() == ["red shoes"]
+    # the engine's second of two visitors' sessions is the same number; they are two sessions all the same
+    assert rows["session_id"].n_unique() == len({(row["user_id"], row["session_id"]) for row in rows.iter_rows(named=True)}) > 14
+    items = landed(store, "items")
+    assert items["item_id"].null_count() == 0 and items["brand"].null_count() == len(items)
+
+
+def landed(store: Store, name: str) -> pl.DataFrame:
+    day = store.first_day
+    connection = duckdb.connect(":memory:")
+    warehouse = Warehouse(connection, store, None)
+    with warehouse.transaction():
+        warehouse.replace_window("sources", [f"raw_{name}"], [day], build_sources(warehouse.reader(day), [day], store, name))
+    rows = warehouse.reader(day).window(f"raw_{name}", None, day)
+    connection.close()
+    return rows
+
+
+def test_parquet_with_lists_says_the_same_as_json(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "json").mkdir()
+    (tmp_path / "parquet").mkdir()
+    rows = ga4(tmp_path / "json")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "parquet" / "events_20260302.parquet")
+    stores = [started(tmp_path / name) for name in ("json", "parquet")]
+    assert columns(stores[1], "events")["item_id"] == "source_element.item_id"
+    told = [landed(store, "events").drop("landed_date", "raw_row_id", "source_file", "row_hash", "context", strict=False) for store in stores]
+    same = [frame.sort(frame.columns).with_columns(pl.col("unit_price").cast(pl.Float64)) for frame in told]
+    assert same[0].equals(same[1]), (same[0], same[1])
+
+
+def test_orders_with_their_lines_in_an_array(tmp_path: Path) -> None:
+    """As shops' interfaces give them: the order's own id and amounts beside those of its lines, people nested or missing."""
+    orders = [
+        {
+            "id": 5000 + place, "name": f"#{1000 + place}", "created_at": (FIRST + timedelta(hours=place)).isoformat() + "+01:00",
+            "financial_status": "paid", "currency": "EUR", "total_price": "99.00", "total_discounts": "5.00",
+            "customer": None if place % 4 == 0 else {"id": 70 + place % 6, "email": f"a{place % 6}@example.org"},
+            "shipping_lines": [{"id": place, "title": "Post", "price": "4.00"}],
+            "line_items": [
+                {"id": 10 * place + line, "product_id": 300 + (place + line) % 5, "title": "Tea", "quantity": line + 1, "price": "3.00"}
+                for line in range(place % 3)
+            ],
+        }
+        for place in range(60)
+    ]  # fmt: skip
+    (tmp_path / "orders.json").write_text(json.dumps(orders, indent=1), encoding="utf-8")
+    store = started(tmp_path)
+    mapped = columns(store, "events")
+    assert (mapped["item_id"], mapped["unit_price"]) == ("(source_element ->> '$.product_id')", "(source_element ->> '$.price')")
+    assert mapped["user_id"] == "(source_line ->> '$.customer.id')" and "discount" not in mapped
+    assert mapped["event_id"] == "(source_element ->> '$.id')"
+    text = (tmp_path / "store.yaml").read_text(encoding="utf-8")
+    assert "lists nobody looked into: shipping_lines" in text
+    events = source(checked(store, 90), "events")
+    lines = [line for order in orders for line in order["line_items"]]  # type: ignore[attr-defined]
+    assert (events.rows, events.clean) == (len(lines), len(lines))
+    assert events.facts["sales"].startswith(f"40 orders, revenue {sum(3.0 * line['quantity'] for line in lines):,.2f} EUR")
+
+
+def dump(folder: Path, name: str, days: int = 40) -> None:
+    rows = [f"{place},{(FIRST + timedelta(days=place % days)).date()} 10:00,c{place % 7},s{place % 5},1,2.50" for place in range(200)]
+    (folder / name).write_text("\n".join(["order_id,created_at,customer_id,sku,quantity,price", *rows]) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["orders_export_2026-04-11.csv", "orders-20260411.csv"])
+def test_an_export_of_all_orders_named_after_today_holds_all_days(name: str, tmp_path: Path) -> None:
+    dump(tmp_path, name)
+    (tmp_path / "products_2026-04-11.csv").write_text("sku,title,cost,stock\n" + "".join(f"s{place},T,1.5,7\n" for place in range(5)))
+    store = started(tmp_path)
+    assert (store.first_day, store.last_day) == (date(2026, 3, 2), date(2026, 4, 10))
+    report = checked(store, 90)
+    assert report.is_ok and source(report, "events").clean == 200 and source(report, "items").clean == 5
+    assert "the day in the name is not the day of the rows" in (tmp_path / "store.yaml").read_text(encoding="utf-8")
+
+
+def test_a_file_a_day_stays_a_file_a_day_whatever_its_catalogue_says(tmp_path: Path) -> None:
+    for day in range(3):
+        at = FIRST + timedelta(days=day)
+        rows = [f"{at + timedelta(minutes=place)},c{place % 7},s{place % 5},1,2.50" for place in range(50)]
+        (tmp_path / f"orders_{at:%Y%m%d}.csv").write_text("\n".join(["created_at,customer_id,sku,quantity,price", *rows]) + "\n")
+        items = [f"s{place},T{place},2019-05-01,{day}" for place in range(5)]
+        (tmp_path / f"items_{at:%Y%m%d}.csv").write_text("\n".join(["sku,title,created_at,stock", *items]) + "\n")
+    store = started(tmp_path)
+    assert [store.blocks(name)[0].files for name in ("events", "items")] == ["orders_{yyyy}{mm}{dd}.csv", "items_{yyyy}{mm}{dd}.csv"]
+
+
+def test_words_for_nothing_are_no_values(tmp_path: Path) -> None:
+    rows = [
+        f"{FIRST + timedelta(hours=place)},c{place % 7},s{place % 5},{'NULL' if place % 3 else 'blue'},{'NULL' if place % 9 else '1.5'},NULL"
+        for place in range(60)
+    ]
+    (tmp_path / "orders.csv").write_text("\n".join(["created_at,customer_id,sku,brand,price,channel", *rows]) + "\n")
+    store = started(tmp_path)
+    assert columns(store, "events")["unit_price"] == "nullif(price, 'NULL')" and "channel" not in columns(store, "events")
+    assert columns(store, "items")["brand"] == "nullif(brand, 'NULL')"
+    assert source(checked(store, 90), "events").clean == 60
+
+
 def test_shopify_orders(tmp_path: Path) -> None:
     """'Name' numbers orders there, it names no item."""
     rows = [
@@ -471,7 +619,7 @@ def test_orders_and_their_lines_in_two_files_are_said_to_belong_together(tmp_pat
     [
         ("a.csv", b"1,2,2026-03-01\n3,4,2026-03-02\n", "no header line"),
         ("a.csv", b"user_id,item_id,colour\nu,i,red\nv,j,blue\n", "no column of dates or times"),
-        ("a.json", b'[{"user_id": "u"}]', "one JSON array"),
+        ("a.json", b'{"orders": [\n{"user_id": "u"}\n, {\n"user_id": "v"}]}', "neither one object per line nor one array"),
         ("a.csv", b"", "an empty file"),
         ("a.csv", b"user_id,user_id,event_time\nu,u,2026-03-01\n", "appears twice"),
         ("a.zip", b"PK", "an archive"),

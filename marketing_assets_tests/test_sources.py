@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -240,6 +241,126 @@ def test_control_files_are_always_mapped(tmp_path: Path) -> None:
         (FIRST, "ad_plan", "refit", "drift", None)
     ]
     assert land(store, source="plan_overrides").height == 0
+
+
+# --- lists, and days in parts -----------------------------------------------------------------------------------------
+
+ORDERS: list[dict[str, Any]] = [
+    {"id": place, "at": f"2026-03-01 1{place}:00:00", "who": {"id": f"u{place % 2}"}, "order": {"lines": [
+        {"sku": f"s{line}", "price": "1.50"} for line in range(lines)
+    ]}}
+    for place, lines in enumerate((2, 0, 3, 1))
+]  # fmt: skip
+UNROLLED = {
+    "event_at": "at", "user_id": "source_line ->> '$.who.id'", "event_type": "'purchase'", "order_id": "id",
+    "item_id": "source_element ->> '$.sku'", "unit_price": "source_element ->> '$.price'",
+}  # fmt: skip
+LINES = [
+    ("u0", "0", "s0", 1), ("u0", "0", "s1", 1), ("u1", "1", None, 2), ("u0", "2", "s0", 3), ("u0", "2", "s1", 3), ("u0", "2", "s2", 3),
+    ("u1", "3", "s0", 4),
+]  # fmt: skip
+"""By hand: who, order, item and the line of the file, an order without lines being a row as well."""
+
+
+def unrolled(folder: Path, name: str, content: bytes, **changes: Any) -> Store:
+    (folder / name.replace("{date}", "2026-03-01")).write_bytes(content)
+    return store_at(folder, {"files": name, "format": "json", "unroll": "order.lines", "columns": UNROLLED, **changes})
+
+
+def objects(rows: Sequence[Any]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def by_line(rows: pl.DataFrame) -> list[Any]:
+    return rows.sort("source_row", "item_id").select("user_id", "order_id", "item_id", "source_row").rows()
+
+
+@pytest.mark.parametrize("layout", ["lines", "array", "indented array", "array, gzip"])
+def test_lists_are_unrolled_row_by_row(tmp_path: Path, layout: str) -> None:
+    content = objects(ORDERS) if layout == "lines" else json.dumps(ORDERS, indent=2 if "indented" in layout else None).encode()
+    name = "{date}.json.gz" if "gzip" in layout else "{date}.json"
+    rows = land(unrolled(tmp_path, name, gzip.compress(content) if "gzip" in layout else content))
+    assert by_line(rows) == LINES
+    assert rows["raw_row_id"].n_unique() == rows["row_hash"].n_unique() == len(LINES) and rows["source_error"].null_count() == len(LINES)
+
+
+def test_lists_of_parquet_are_unrolled_as_those_of_json(tmp_path: Path) -> None:
+    pq = pa.Table.from_pylist(ORDERS)
+    pa.parquet.write_table(pq, tmp_path / "2026-03-01.parquet")
+    columns = UNROLLED | {"user_id": "who.id", "item_id": "source_element.sku", "unit_price": "source_element.price"}
+    blocks = {"files": "{date}.parquet", "format": "parquet", "unroll": "order.lines", "columns": columns}
+    assert by_line(land(store_at(tmp_path, blocks))) == LINES
+    refused(store_at(tmp_path, {**blocks, "unroll": "order.items"}), "2026-03-01.parquet", "no list 'order.items'", "The file has: id, at")
+
+
+def test_broken_lines_move_no_line_of_a_list(tmp_path: Path) -> None:
+    broken = objects(ORDERS[:1]) + b'{"id": \n[1, 2]\n\xff\xfe{"id": 5}\n' + objects(ORDERS[1:])
+    rows = land(unrolled(tmp_path, "{date}.json", broken))
+    good = rows.filter(pl.col("source_error").is_null())
+    assert by_line(good) == [(*row[:3], row[3] + 3 * (row[3] > 1)) for row in LINES]
+    bad = rows.filter(pl.col("source_error").is_not_null()).sort("source_row")
+    assert bad["source_row"].to_list() == [2, 3, 4]
+    for row, said in zip(bad["source_error"], ("no valid JSON", "found ARRAY", "not valid UTF-8"), strict=True):
+        assert said in row
+
+
+def test_an_order_told_again_has_the_ids_it_had_and_equal_lines_are_two_rows(tmp_path: Path) -> None:
+    twice = {**ORDERS[0], "order": {"lines": [{"sku": "s0", "price": "1"}] * 2}}
+    rows = land(unrolled(tmp_path, "{date}.json", objects([twice, twice]))).sort("source_row")
+    assert rows["raw_row_id"].n_unique() == 4 and rows["row_hash"].n_unique() == 2
+    assert sorted(rows["row_hash"][:2]) == sorted(rows["row_hash"][2:])
+
+
+def test_conditions_leave_out_rows_without_elements_and_scalars_are_elements_too(tmp_path: Path) -> None:
+    content = objects([{**ORDERS[0], "order": {"lines": ["a", "b"]}}, ORDERS[1], {**ORDERS[2], "order": {"lines": "none"}}, {"at": "2026-03-01"}])
+    store = unrolled(tmp_path, "{date}.json", content, columns=UNROLLED | {"item_id": "source_element ->> '$'"}, where="source_element IS NOT NULL")
+    assert by_line(land(store)) == [("u0", "0", "a", 1), ("u0", "0", "b", 1)]
+
+
+def test_a_broken_array_is_refused_as_a_whole_and_an_empty_one_is_an_empty_day(tmp_path: Path) -> None:
+    cut = json.dumps(ORDERS, indent=1).encode()[:-60]
+    refused(unrolled(tmp_path, "{date}.json", cut), "2026-03-01.json", "cut short at line", "Deliver it again")
+    refused(unrolled(tmp_path, "{date}.json", b'[{"id": 1} {"id": 2}]'), "expected a comma")
+    assert land(unrolled(tmp_path, "{date}.json", b" [ ] \n")).is_empty()
+    # a first line that is an array of its own is a broken line among others
+    assert len(land(unrolled(tmp_path, "{date}.json", b"[1, 2]\n" + objects(ORDERS)))) == len(LINES) + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": "csv", "unroll": "lines"}, "json or parquet"),
+        ({"files": "{yyyy}-{mm}.csv"}, "either by {date} or by all of"),
+        ({"files": "{date}/{yyyy}{mm}{dd}.csv"}, "either by {date} or by all of"),
+    ],
+)
+def test_blocks_that_contradict_themselves(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        store_at(tmp_path, {"files": "{date}.csv", "columns": COLUMNS, **changes})
+
+
+def test_elements_need_a_list(tmp_path: Path) -> None:
+    refused(unrolled(tmp_path, "{date}.json", objects(ORDERS), unroll=None), "source_element", "'unroll'")
+
+
+@pytest.mark.parametrize("pattern", ["x_{yyyy}{mm}{dd}.csv", "{yyyy}/{mm}/{dd}/*.csv", "year={yyyy}/month={mm}/day={dd}/{yyyy}.csv"])
+def test_landing_days_may_be_written_in_parts(tmp_path: Path, pattern: str) -> None:
+    for day, item in (("2026-03-01", "i"), ("2026-03-03", "j")):
+        path = tmp_path / pattern.replace("*", "part-0").replace("{yyyy}", day[:4]).replace("{mm}", day[5:7]).replace("{dd}", day[8:])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(HEADER + f"{day} 10:00:00,u,view_item,{item},1.50\n")
+    (tmp_path / "x_20260231.csv").write_text("names no day")
+    store = store_at(tmp_path, {"files": pattern, "columns": COLUMNS, "missing_file": "empty"})
+    assert landing_days(store)["events"] == [FIRST, FIRST + timedelta(days=2)]
+    rows = land(store, days_between(FIRST, FIRST + timedelta(days=2)))
+    assert rows.select("landed_date", "item_id").rows() == [(FIRST, "i"), (FIRST + timedelta(days=2), "j")]
+    assert file_fingerprint(store, "events", FIRST) != file_fingerprint(store, "events", FIRST + timedelta(days=1))
+
+
+def test_nested_values_alone_may_be_mapped(tmp_path: Path) -> None:
+    (tmp_path / "2026-03-01.json").write_bytes(objects(ORDERS))
+    rows = land(store_at(tmp_path, {"files": "{date}.json", "format": "json", "columns": {"user_id": "source_line ->> '$.who.id'"}}))
+    assert rows["user_id"].to_list() == ["u0", "u1", "u0", "u1"]
 
 
 # --- row ids ----------------------------------------------------------------------------------------------------------

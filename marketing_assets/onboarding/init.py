@@ -20,7 +20,7 @@ from marketing_assets.onboarding.columns import Block
 from marketing_assets.onboarding.days import Landing, landing_of, main_stretch
 from marketing_assets.onboarding.looking import FileSet, Folder, literal, look_into
 from marketing_assets.onboarding.places import CURRENCIES, Place, place_of
-from marketing_assets.onboarding.recognition import blocks_of
+from marketing_assets.onboarding.recognition import blocks_of, of_its_days
 from marketing_assets.onboarding.values import SYMBOLS
 from marketing_assets.onboarding.writing import Draft, store_text
 from marketing_assets.schemas import INPUTS
@@ -29,6 +29,8 @@ Tell = Callable[[str], None]
 
 _BEHAVIOUR = ("events", "impressions", "ad_reports", "conversions")
 """Inputs whose days are the shop's days."""
+_HAPPENS = ("events", "impressions")
+"""Of these, inputs whose rows say when they happened; a report restates days that are over."""
 _LIVE_DAYS = 14
 """Files that end no longer ago than this belong to a shop that goes on."""
 _SERVICE = re.compile(
@@ -68,8 +70,11 @@ def init_store(folder: Path, target: Path | None, tell: Tell, *, overwrite: bool
 def _understood(found: Folder, tell: Tell) -> list[Block]:
     """Blocks of every file set, said aloud; sets that are nothing go to `unused`."""
     blocks: list[Block] = []
-    for files in found.sets:
+    for place, files in enumerate(found.sets):
         made = blocks_of(files)
+        if made and made[0].source in _HAPPENS:
+            found.sets[place] = files = of_its_days(files)
+            made = blocks_of(files)
         if not made:
             found.unused[files.pattern] = _why_nothing(files)
             continue
@@ -131,6 +136,10 @@ def _draft(folder: Path, target: Path, found: Folder, blocks: list[Block], today
     notes += day_notes
     first, last = stretch
     live = last >= today - timedelta(days=_LIVE_DAYS)
+    for block in blocks:
+        if block.source not in _BEHAVIOUR and block.files.is_dated and not any(first <= day <= last for day in block.files.days):
+            notes.append(f"{block.files.pattern}: made on no day of {first}...{last}, so it is taken for known from the first day")
+            block.files = block.files.as_one("")
     notes += _apart(blocks)
     service, examples = _service_codes(blocks)
     if examples and service is None:

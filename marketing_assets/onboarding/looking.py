@@ -23,6 +23,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from marketing_assets.config import DAY_PARTS, is_dated
 from marketing_assets.onboarding import names
 from marketing_assets.onboarding.values import Profile, profile_of
 
@@ -51,7 +52,9 @@ _UNREADABLE = {
 _MOST_PAIRS = 100
 """Pairs of a list of keys and values that are looked at."""
 _DAY = re.compile(r"(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)")
-_OTHER_DAY = re.compile(r"(?<!\d)(19|20)\d{2}[_.]?(0[1-9]|1[0-2])[_.]?(0[1-9]|[12]\d|3[01])(?!\d)")
+_PARTS_OF_DAY = re.compile(
+    r"(?<!\d)(?P<yyyy>(?:19|20)\d{2})(?P<a>[_./]?|/(?:month|mm?)=)(?P<mm>0[1-9]|1[0-2])(?P<b>[_./]?|/(?:day|dd?)=)(?P<dd>0[1-9]|[12]\d|3[01])(?!\d)"
+)
 _KEYWORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -87,7 +90,7 @@ class FileSet:
 
     @property
     def is_dated(self) -> bool:
-        return "{date}" in self.pattern
+        return is_dated(self.pattern)
 
     @property
     def lines(self) -> FileSet:
@@ -95,6 +98,13 @@ class FileSet:
         if self.unroll is None:
             return self
         return dataclasses.replace(self, columns=tuple(column for column in self.columns if column.is_element))
+
+    def as_one(self, note: str) -> FileSet:
+        """Without landing days in the name."""
+        pattern = self.pattern
+        for part in ("{date}", *DAY_PARTS):
+            pattern = pattern.replace(part, "*")
+        return dataclasses.replace(self, pattern=pattern, days=(), notes=(*self.notes, note))
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
@@ -125,7 +135,7 @@ def look_into(folder: Path) -> Folder:
             result.unused[str(relative)] = _UNREADABLE[suffix]
     for template, files in sorted(groups.items()):
         pattern = template
-        if "{date}" not in template and len(files) == 1:
+        if not is_dated(template) and len(files) == 1:
             pattern = str(files[0].relative_to(folder))
         try:
             result.sets += _sets(folder, pattern, files)
@@ -150,21 +160,26 @@ def _suffix(path: Path) -> str:
 
 
 def _template(relative: Path) -> str:
-    """'events/2026-03-01_part-0001.csv' -> 'events/{date}_part-*.csv'."""
+    """'events/2026-03-01_part-0001.csv' -> 'events/{date}_part-*.csv', 'ga_20260301.json' -> 'ga_{yyyy}{mm}{dd}.json'."""
     text = str(relative)
-    days = _DAY.findall(text)
-    if days:
-        text = text.replace(days[-1], "{date}")
-    else:
-        text = _OTHER_DAY.sub("*", text)
-    parts = re.split(r"(\{date\})", text)
-    parts = [
-        part
-        if part == "{date}"
-        else re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|(?<![A-Za-z])\d{2,}(?![A-Za-z])|(?<=[-_])\d+", "*", part)
-        for part in parts
-    ]
-    return "".join(parts)
+    found = _day_in(text)
+    if found is not None:
+        _, (start, end), written = found
+        text = text.replace(text[start:end], written)
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}|(?<![A-Za-z])\d{2,}(?![A-Za-z])|(?<=[-_])\d+", "*", text)
+
+
+def _day_in(text: str) -> tuple[date, tuple[int, int], str] | None:
+    """(day, where it stands, how a pattern writes it) of the last day a path names; None where it names none."""
+    for expression in (_DAY, _PARTS_OF_DAY):
+        for match in reversed(list(expression.finditer(text))):
+            parts = match.groupdict()
+            with contextlib.suppress(ValueError):
+                if not parts:
+                    return date.fromisoformat(match[0]), match.span(), "{date}"
+                day = date(int(parts["yyyy"]), int(parts["mm"]), int(parts["dd"]))
+                return day, match.span(), f"{{yyyy}}{parts['a']}{{mm}}{parts['b']}{{dd}}"
+    return None
 
 
 def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
@@ -182,10 +197,11 @@ def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
     if not common:
         if len(files) == 1:
             raise UnreadableFile("no column has a name")
-        if len(files) > SAMPLE_FILES or "{date}" in pattern:
+        if len(files) > SAMPLE_FILES or is_dated(pattern):
             raise UnreadableFile("files of this name have no column in common: put different exports into different folders")
         return [one for path in files for one in _sets(folder, str(path.relative_to(folder)), [path])]
-    rows = [row for look in looks for row in look.rows[: SAMPLE_ROWS // len(looks) + 1]]
+    by_file = [look.rows[: SAMPLE_ROWS // len(looks) + 1] for look in looks]
+    rows = [row for own in by_file for row in own]
     if not rows:
         raise UnreadableFile("a header without rows")
     listed = list(dict.fromkeys(name for look in looks for name in look.columns_by_name))
@@ -198,18 +214,9 @@ def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
         listed = [name for name in listed if name in common]
     expressions = {name: text for look in reversed(looks) for name, text in look.columns_by_name.items()}
     elements = frozenset(name for look in looks for name in look.elements)
-    columns = [_column(name, expressions[name], [row.get(name) for row in rows], name in elements) for name in listed]
-    days = sorted(
-        {
-            date.fromisoformat(found[-1])
-            for path in files
-            if (found := _DAY.findall(str(path.relative_to(folder)))) and _is_day(found[-1])
-        }
-    )
-    if not days and len(files) > 1 and any(_OTHER_DAY.search(path.name) for path in files):
-        notes.append(
-            "the names carry dates, but not as YYYY-MM-DD: all files are read as one. Named like that, a day would read only its own file"
-        )
+    columns = [_column(name, expressions[name], [[row.get(name) for row in own] for own in by_file], name in elements) for name in listed]
+    named = (_day_in(str(path.relative_to(folder))) for path in files)
+    days = sorted({found[0] for found in named if found is not None}) if is_dated(pattern) else []
     encodings = Counter(look.encoding for look in looks)
     encoding = "latin-1" if "latin-1" in encodings else first.encoding
     return [
@@ -228,19 +235,13 @@ def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
     ]
 
 
-def _column(name: str, expression: str, values: Sequence[Any], is_element: bool) -> Column:
-    profile = profile_of(values)
+def _column(name: str, expression: str, by_file: Sequence[Sequence[Any]], is_element: bool) -> Column:
+    profile = profile_of([value for values in by_file for value in values])
+    is_key = profile.is_unique or (len(by_file) > 1 and all(profile_of(values).is_unique for values in by_file))
+    profile = dataclasses.replace(profile, is_key=is_key)
     for word in () if profile.is_temporal else profile.nothing:
         expression = f"nullif({expression}, {literal(word)})"
     return Column(name, expression, profile, is_element)
-
-
-def _is_day(text: str) -> bool:
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

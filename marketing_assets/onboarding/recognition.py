@@ -7,6 +7,7 @@ shop (init.py), or the text of store.yaml (writing.py).
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from marketing_assets.onboarding import names
 from marketing_assets.onboarding.columns import (
@@ -30,7 +31,7 @@ from marketing_assets.onboarding.columns import (
     time_expression,
 )
 from marketing_assets.onboarding.looking import Column, FileSet, literal
-from marketing_assets.onboarding.values import Profile
+from marketing_assets.onboarding.values import Profile, day_of
 from marketing_assets.schemas import INPUTS, OWN_NAME
 
 _BY_NAME = "taken from the file's name"
@@ -108,9 +109,9 @@ def items(files: FileSet) -> Block | None:
         return None
     if pick(files, names.EVENTS["order_id"], is_id) or pick(files, names.EVENTS["event_type"], is_type):
         return None
-    item = pick(files, names.ITEMS["item_id"], lambda profile: is_id(profile) and profile.is_unique)
+    item = pick(files, names.ITEMS["item_id"], lambda profile: is_id(profile) and profile.is_key)
     if item is None and pick(files, names.ITEMS["title"], FITS["title"]) is not None:
-        item = next((column for column in files.columns if _names_things(column) and column.profile.is_unique), None)
+        item = next((column for column in files.columns if _names_things(column) and column.profile.is_key), None)
     if item is None:
         return None
     block = Block("items", files)
@@ -134,7 +135,7 @@ def items(files: FileSet) -> Block | None:
 def contacts(files: FileSet) -> Block | None:
     block = Block("contacts", files)
     fill(block, names.CONTACTS, ("email", "phone", "country", "has_marketing_consent"))
-    user = pick(files, names.CONTACTS["user_id"], lambda profile: is_id(profile) and profile.is_unique, block.used)
+    user = pick(files, names.CONTACTS["user_id"], lambda profile: is_id(profile) and profile.is_key, block.used)
     if user is None or not (block.has("email") or block.has("phone")) or pick(files, names.EVENTS["item_id"], is_id, {user.name}):
         return None
     block.columns.insert(0, Mapped("user_id", id_expression(user)))
@@ -143,7 +144,7 @@ def contacts(files: FileSet) -> Block | None:
 
 
 def campaigns(files: FileSet) -> Block | None:
-    campaign = pick(files, names.CAMPAIGNS["campaign_id"], lambda profile: is_id(profile) and profile.is_unique)
+    campaign = pick(files, names.CAMPAIGNS["campaign_id"], lambda profile: is_id(profile) and profile.is_key)
     if campaign is None:
         return None
     block = Block("campaigns", files)
@@ -163,12 +164,11 @@ def item_drivers(files: FileSet) -> Block | None:
         return None
     block.add("item_id", item, id_expression(item))
     if not block.has("known_at"):
-        is_catalogue = item.profile.is_unique and not block.has("end_date")
+        is_catalogue = item.profile.is_key and not block.has("end_date")
         if is_catalogue or not _speaks(files, names.PLANS):
             return None
         if files.is_dated:
-            told = r"regexp_extract(source_file, '.*(\d{4}-\d{2}-\d{2})', 1)"
-            block.constant("known_at", f"TRY_CAST({told} AS DATE)", "told by the day of the file")
+            block.constant("known_at", _day_of_file(files.pattern), "told by the day of the file")
         else:
             block.constant("known_at", block.expression("date") or "", "known on the day itself; earlier, where the plan says so")
     before = len(block.columns)
@@ -178,6 +178,15 @@ def item_drivers(files: FileSet) -> Block | None:
             return None
         block.constant("is_promotion", "true", _BY_NAME)
     return block
+
+
+def _day_of_file(pattern: str) -> str:
+    """The day in a file's name as an expression."""
+    if "{date}" in pattern:
+        return r"TRY_CAST(regexp_extract(source_file, '.*(\d{4}-\d{2}-\d{2})', 1) AS DATE)"
+    between = [re.escape(text) for text in re.split(r"\{yyyy\}|\{mm\}|\{dd\}", pattern)[1:3]]
+    parts = rf"(\d{{4}}){between[0]}(\d{{2}}){between[1]}(\d{{2}})"
+    return rf"TRY_CAST(regexp_replace(source_file, '.*{parts}.*', '\1-\2-\3') AS DATE)"
 
 
 def market_days(files: FileSet) -> Block | None:
@@ -475,10 +484,10 @@ def items_beside(block: Block) -> Block | None:
     made.columns = [made.columns[0], *sorted(made.columns[1:], key=lambda mapped: only.index(mapped.contract))]
     made.used -= used
     block.used |= made.used
+    wanted = ["source_element IS NOT NULL"] if block.files.unroll is not None else []
     if (price := made.expression("unit_price")) is not None:
-        made.where, made.where_comment = f"TRY_CAST({price} AS DOUBLE) > 0", ""
-    elif block.files.unroll is not None:
-        made.where = "source_element IS NOT NULL"
+        wanted.append(f"TRY_CAST({price} AS DOUBLE) > 0")
+    made.where = " AND ".join(wanted) or None
     return made
 
 
@@ -522,6 +531,20 @@ def drivers_beside(block: Block) -> Block | None:
     fill(made, names.DRIVERS)
     block.used |= made.used
     return made if len(made.columns) > before else None
+
+
+def of_its_days(files: FileSet) -> FileSet:
+    """The files, taken as one where the day in their names is not the day of their rows: an export of all orders so far is named after today."""
+    time = find_time(files, names.SHOWN) if files.is_dated else None
+    if time is None:
+        return files
+    column, days = time[0], set(files.days)
+    told = [day for row in files.rows if (day := day_of(row.get(column.name), column.profile)) is not None]
+    # a file of a day may hold its evening in another zone, or have been written in the night after it
+    near = sum(not days.isdisjoint((day - timedelta(days=1), day, day + timedelta(days=1))) for day in told)
+    if near >= 0.5 * len(told):
+        return files
+    return files.as_one("the day in the name is not the day of the rows, so each row lands on its own day")
 
 
 def blocks_of(files: FileSet) -> list[Block]:

@@ -110,7 +110,7 @@ class Profile:
     format where the engine would not read the text by itself. per_second: units of an epoch. has_time, is_zoned: of instants.
     is_whole_float: whole numbers written '17850.0'. decimal_comma: of money. symbol: sign or code beside amounts, '' for amounts
     without one that are no plain numbers either, None for plain numbers. native: read from parquet with its own type. nothing: words found
-    that say that a value is missing; they count as missing everywhere else.
+    that say that a value is missing; they count as missing everywhere else. is_key: no value twice in any one file.
     """
 
     kind: Kind
@@ -130,6 +130,7 @@ class Profile:
     symbol: str | None = None
     native: bool = False
     nothing: tuple[str, ...] = ()
+    is_key: bool = False
     values: tuple[str, ...] = ()
     """Distinct values as text, most frequent first, at most 60."""
     shares: tuple[float, ...] = ()
@@ -190,6 +191,21 @@ def profile_of(values: Sequence[Any]) -> Profile:
             kind = "clock"
         found = {"kind": kind}
     return Profile(**{"native": not isinstance(present[0], str), **shared, **found})
+
+
+def day_of(value: Any, profile: Profile) -> date | None:
+    """The day of a value of a temporal column, as it is written or on UTC's clock; None where it cannot be read."""
+    if isinstance(value, date):
+        return value.date() if isinstance(value, datetime) else value
+    text = str(value).strip()
+    try:
+        if profile.kind == "epoch":
+            return datetime.fromtimestamp(float(text) / profile.per_second, UTC).date()
+        if profile.time_format:
+            return datetime.strptime(text, profile.time_format).replace(tzinfo=UTC).date()
+        return date.fromisoformat(text[:10].replace("/", "-"))
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _share(texts: Sequence[str], expression: re.Pattern[str]) -> float:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from marketing_assets.config import SourceBlock, Store
+from marketing_assets.config import DAY_PARTS, SourceBlock, Store
 from marketing_assets.schemas import INPUTS
 from marketing_assets.sources.errors import SourceError
 
-_DATE = "{date}"
+_PARTS = {"{yyyy}": (r"\d{4}", "????"), "{mm}": (r"\d{2}", "??"), "{dd}": (r"\d{2}", "??")}
+"""Part of the landing day in a pattern -> as a regular expression, and as a wildcard."""
 _WILD = re.compile(r"[*?\[]")
 CHUNK_BYTES = 192 * 2**20
 """Landing bytes read at once, uncompressed as far as the name tells; see `chunks`."""
@@ -40,9 +41,10 @@ def source_blocks(store: Store, source: str) -> list[SourceBlock]:
 
 
 def pattern_of(store: Store, block: SourceBlock) -> str:
-    """The block's file pattern as an absolute path."""
+    """The block's file pattern as an absolute path, {date} written as its parts."""
     assert block.files is not None
-    return block.files if Path(block.files).is_absolute() else str(store.data_folder / block.files)
+    files = block.files.replace("{date}", "-".join(DAY_PARTS))
+    return files if Path(files).is_absolute() else str(store.data_folder / files)
 
 
 def _name(store: Store, path: Path) -> str:
@@ -54,13 +56,15 @@ def _name(store: Store, path: Path) -> str:
 
 def files_of_day(store: Store, block: SourceBlock, day: date) -> list[LandingFile]:
     """The files of a dated block that land on `day`, sorted by path."""
-    pattern = pattern_of(store, block).replace(_DATE, day.isoformat())
+    pattern = pattern_of(store, block)
+    for part, text in zip(DAY_PARTS, day.isoformat().split("-"), strict=True):
+        pattern = pattern.replace(part, text)
     paths = [Path(found) for found in sorted(glob.glob(pattern))] if _WILD.search(pattern) else [Path(pattern)]
     return [LandingFile(path, _name(store, path), day) for path in paths if path.is_file()]
 
 
 def undated_files(store: Store, block: SourceBlock) -> list[LandingFile]:
-    """The files of a block without {date}, sorted by path."""
+    """The files of a block that names no landing day, sorted by path."""
     pattern = pattern_of(store, block)
     paths = [Path(found) for found in sorted(glob.glob(pattern))] if _WILD.search(pattern) else [Path(pattern)]
     return [LandingFile(path, _name(store, path), None) for path in paths if path.is_file()]
@@ -88,7 +92,7 @@ def files_of_window(store: Store, source: str, block: SourceBlock, days: Sequenc
 
 
 def landing_days(store: Store) -> dict[str, list[date]]:
-    """Input table -> days for which dated files lie there, sorted; [] for inputs without {date} in their files."""
+    """Input table -> days for which dated files lie there, sorted; [] for inputs whose files name none."""
     return {source: _days_of(store, source) for source in INPUTS if store.blocks(source)}
 
 
@@ -99,24 +103,29 @@ def _days_of(store: Store, source: str) -> list[date]:
             continue
         pattern = pattern_of(store, block)
         expression = re.compile(_regular(pattern))
-        for found in glob.glob(pattern.replace(_DATE, "????-??-??")):
+        wild = pattern
+        for part, (_, sign) in _PARTS.items():
+            wild = wild.replace(part, sign)
+        for found in glob.glob(wild):
             match = expression.fullmatch(found)
             if match:
                 try:
-                    days.add(date.fromisoformat(match["day"]))
+                    days.add(date(int(match["yyyy"]), int(match["mm"]), int(match["dd"])))
                 except ValueError:
                     continue  # 2011-02-31 and the like name no day
     return sorted(days)
 
 
 def _regular(pattern: str) -> str:
-    """A regular expression of the paths a pattern means, with the landing day as group 'day'."""
-    parts = []
-    for number, part in enumerate(pattern.split(_DATE)):
-        if number:
-            parts.append(r"(?P<day>\d{4}-\d{2}-\d{2})" if number == 1 else "(?P=day)")
-        parts.append(re.escape(part).replace(r"\*", "[^/]*").replace(r"\?", "[^/]"))
-    return "".join(parts)
+    """A regular expression of the paths a pattern means, with the parts of the landing day as groups."""
+    pieces: list[str] = []
+    for piece in re.split("(" + "|".join(map(re.escape, _PARTS)) + ")", pattern):
+        if piece in _PARTS:
+            name = piece.strip("{}")
+            pieces.append(f"(?P={name})" if f"(?P<{name}>" in "".join(pieces) else f"(?P<{name}>{_PARTS[piece][0]})")
+        else:
+            pieces.append(re.escape(piece).replace(r"\*", "[^/]*").replace(r"\?", "[^/]"))
+    return "".join(pieces)
 
 
 def chunks(store: Store, source: str, days: Sequence[date], most_bytes: int = CHUNK_BYTES) -> list[list[date]]:
