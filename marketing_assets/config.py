@@ -70,39 +70,25 @@ def is_dated(pattern: str) -> bool:
     return "{date}" in pattern or all(part in pattern for part in DAY_PARTS)
 
 
-class SourceBlock(Settings):
-    """One set of landing files and how its columns become the contract's."""
+class FileLayout(Settings):
+    """How landing files are named and written."""
 
     files: str | None = Field(
         None, description="pattern relative to data_root; {date} is the landing day, 2026-03-01, {yyyy}, {mm} and {dd} are its parts, as in 20260301"
     )
     format: Literal["csv", "parquet", "json"] = Field("csv", description="json means one object per line, or one array of objects")
-    unroll: Annotated[str, Field(min_length=1)] | None = Field(
-        None, description="of json and parquet: a list in each row, such as line_items or order.lines; each of its elements is a row, source_element"
-    )
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8", "latin-1", "utf-16"] = "utf-8"
     header: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, min_length=1, description="names of a csv file's columns, in order, where its first line is a row already"
     )
-    columns: dict[str, str] = Field(
-        default_factory=dict, description="contract column -> SQL expression over the file's own columns; '*': '*' takes same-named ones"
-    )
-    where: str | None = Field(None, description="SQL condition over the file's own columns; other rows are of another table")
     missing_file: Literal["empty", "error"] = "error"
-    rows: list[dict[str, Any]] | None = Field(None, description="a small table written inline instead of files")
 
     @model_validator(mode="after")
-    def _files_or_rows(self) -> SourceBlock:
-        if (self.files is None) == (self.rows is None):
-            raise ValueError("give either 'files' or 'rows'")
-        if self.files is not None and not self.columns:
-            raise ValueError("'columns' must map at least one contract column")
+    def _readable(self) -> FileLayout:
         parts = [part for part in DAY_PARTS if self.files is not None and part in self.files]
         if parts and (len(parts) < len(DAY_PARTS) or "{date}" in str(self.files)):
             raise ValueError(f"'files' names its landing day either by {{date}} or by all of {', '.join(DAY_PARTS)}, not by {', '.join(parts)}")
-        if self.unroll is not None and (self.files is None or self.format == "csv"):
-            raise ValueError("'unroll' names a list in each row of json or parquet files")
         if self.header is not None:
             if self.format != "csv":
                 raise ValueError(f"'header' names the columns of csv files; a {self.format} file names its own")
@@ -119,6 +105,43 @@ class SourceBlock(Settings):
     @property
     def is_dated(self) -> bool:
         return self.files is not None and is_dated(self.files)
+
+
+class JoinedFiles(FileLayout):
+    """Files whose rows stand beside a block's, such as orders beside their lines. With landing days in their names, those of the same day."""
+
+    files: str = Field(description="as of the block; with a landing day where the block's files have one, without where they have none")
+    by: str = Field(description="SQL expression over the block's columns, and over files joined before, that says which row stands beside")
+    key: str | None = Field(None, description="SQL expression over the joined files' own columns that is found by it; null: as 'by'")
+
+
+class SourceBlock(FileLayout):
+    """One set of landing files and how its columns become the contract's."""
+
+    unroll: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="of json and parquet: a list in each row, such as line_items or order.lines; each of its elements is a row, source_element"
+    )
+    join: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], JoinedFiles] = Field(
+        default_factory=dict, description="name -> files whose rows stand beside, their columns read as name.column, of json as name ->> '$.key'"
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="contract column -> SQL expression over the file's own columns; '*': '*' takes same-named ones"
+    )
+    where: str | None = Field(None, description="SQL condition over the file's own columns; other rows are of another table")
+    rows: list[dict[str, Any]] | None = Field(None, description="a small table written inline instead of files")
+
+    @model_validator(mode="after")
+    def _files_or_rows(self) -> SourceBlock:
+        if (self.files is None) == (self.rows is None):
+            raise ValueError("give either 'files' or 'rows'")
+        if self.files is not None and not self.columns:
+            raise ValueError("'columns' must map at least one contract column")
+        if self.unroll is not None and (self.files is None or self.format == "csv"):
+            raise ValueError("'unroll' names a list in each row of json or parquet files")
+        for name, joined in self.join.items():
+            if self.files is None or joined.is_dated != self.is_dated:
+                raise ValueError(f"'join.{name}.files' must name a landing day where 'files' does, and none where it does not")
+        return self
 
 
 class CleaningSettings(Settings):

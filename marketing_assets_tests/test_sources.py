@@ -357,6 +357,139 @@ def test_landing_days_may_be_written_in_parts(tmp_path: Path, pattern: str) -> N
     assert file_fingerprint(store, "events", FIRST) != file_fingerprint(store, "events", FIRST + timedelta(days=1))
 
 
+HEADS = [("o1", "2026-03-01 10:00:00", "u1"), ("o2", "2026-03-01 11:00:00", None), ("o3", "2026-03-02 09:00:00", "u2")]
+LINES_OF = [("o3", "i1", "3"), ("o1", "i1", "1"), ("o1", "i2", "2"), ("o9", "i1", "5"), ("o2", "i3", "4")]
+"""Lines in another order than their orders; nothing says who ordered o9, or when."""
+BESIDE = {
+    "event_at": "orders.placed", "user_id": "orders.who", "event_type": "'purchase'", "item_id": "sku", "order_id": "number", "quantity": "qty"
+}  # fmt: skip
+
+
+def beside(folder: Path, layout: str, pattern: str = "{}.{}", **changes: Any) -> Store:
+    """Lines and their orders in files of their own."""
+    heads = [dict(zip(("id", "placed", "who"), row, strict=True)) for row in HEADS]
+    lines = [dict(zip(("number", "sku", "qty"), row, strict=True)) for row in LINES_OF]
+    for name, rows in (("orders", heads), ("lines", lines)):
+        path = folder / pattern.replace("{date}", "2026-03-01").format(name, layout)
+        if layout == "csv":
+            pl.DataFrame(rows).write_csv(path)
+        elif layout == "json":
+            path.write_bytes(objects(rows))
+        else:
+            pa.parquet.write_table(pa.Table.from_pylist(rows), path)
+    files = {name: pattern.replace("{}", name, 1).replace("{}", layout) for name in ("orders", "lines")}
+    columns = {key: text.replace("orders.", "orders ->> '$.") + ("'" if "orders." in text else "") for key, text in BESIDE.items()}
+    join = {"orders": {"files": files["orders"], "format": layout, "by": "number", "key": "id"}}
+    blocks = {"files": files["lines"], "format": layout, "join": join, "columns": columns if layout == "json" else BESIDE}
+    return store_at(folder, blocks | changes)
+
+
+def told_beside(rows: pl.DataFrame) -> list[Any]:
+    return rows.sort("source_row").select("source_row", "landed_date", "event_at", "user_id", "order_id", "item_id", "quantity").rows()
+
+
+SECOND = FIRST + timedelta(days=1)
+TOGETHER = [
+    ("2026-03-02 09:00:00", "u2", "o3", "i1", "3"),
+    ("2026-03-01 10:00:00", "u1", "o1", "i1", "1"),
+    ("2026-03-01 10:00:00", "u1", "o1", "i2", "2"),
+    (None, None, "o9", "i1", "5"),
+    ("2026-03-01 11:00:00", None, "o2", "i3", "4"),
+]
+
+
+@pytest.mark.parametrize("layout", ["csv", "json", "parquet"])
+def test_rows_of_other_files_stand_beside(tmp_path: Path, layout: str) -> None:
+    first = 2 if layout == "csv" else 1
+    rows = told_beside(land(beside(tmp_path, layout), [FIRST, SECOND]))
+    assert rows == [(first + place, SECOND if place == 0 else FIRST, *row) for place, row in enumerate(TOGETHER)]
+    (tmp_path / "dated").mkdir()
+    dated = told_beside(land(beside(tmp_path / "dated", layout, "{}_{date}.{}")))
+    assert dated == [(first + place, FIRST, *row) for place, row in enumerate(TOGETHER)]
+
+
+def test_what_stands_beside_is_found_among_lists_and_by_what_was_found_before(tmp_path: Path) -> None:
+    orders = [{"id": 7, "lines": [{"sku": "a"}, {"sku": "b"}], "customer": 3}, {"id": 8, "lines": [{"sku": "a"}], "customer": 4}]
+    (tmp_path / "carts.json").write_text(json.dumps(orders))
+    (tmp_path / "payments.csv").write_text("cart;day\n8;2026-03-01\n7;2026-03-02\n")
+    (tmp_path / "people.json").write_bytes(objects([{"no": "C4", "name": "Ann"}, {"no": "C3", "name": "Bob"}]))
+    store = store_at(tmp_path, {
+        "files": "carts.json", "format": "json", "unroll": "lines",
+        "join": {
+            "payments": {"files": "payments.csv", "delimiter": ";", "by": "id", "key": "cart"},
+            "people": {"files": "people.json", "format": "json", "by": "'C' || customer", "key": "no"},
+        },
+        "columns": {"event_at": "payments.day", "user_id": "people ->> '$.name'", "item_id": "source_element ->> '$.sku'"},
+    })  # fmt: skip
+    rows = land(store, [FIRST, SECOND]).sort("source_row", "item_id")
+    found = rows.select("source_row", "landed_date", "user_id", "item_id").rows()
+    assert found == [(1, SECOND, "Bob", "a"), (1, SECOND, "Bob", "b"), (2, FIRST, "Ann", "a")]
+
+
+def test_of_rows_told_twice_the_last_stands_beside_and_ids_follow_what_stands_there(tmp_path: Path) -> None:
+    store = beside(tmp_path, "csv")
+    before = land(store, [FIRST, SECOND])
+    prints = [file_fingerprint(store, "events", day) for day in (FIRST, SECOND)]
+    with open(tmp_path / "orders.csv", "a") as stream:
+        stream.write("o1,2026-03-01 12:00:00,u9\n")
+    after = land(store, [FIRST, SECOND])
+    assert after.filter(pl.col("order_id") == "o1")["user_id"].to_list() == ["u9", "u9"]
+    changed = set(after["raw_row_id"]) - set(before["raw_row_id"])
+    assert set(after.filter(pl.col("raw_row_id").is_in(changed))["order_id"]) == {"o1"}
+    assert [file_fingerprint(store, "events", day) == print for day, print in zip((FIRST, SECOND), prints, strict=True)] == [False, True]
+
+
+@pytest.mark.parametrize("layout", ["csv", "json"])
+def test_lines_of_joined_files_that_cannot_be_read_are_rows_with_a_reason(tmp_path: Path, layout: str) -> None:
+    for pattern in ("{}.{}", "{}_{date}.{}"):
+        store = beside(tmp_path, layout, pattern)
+        path = next(tmp_path.glob(f"orders{'_*' if 'date' in pattern else ''}.{layout}"))
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:2], "one,two,three,four" if layout == "csv" else "[1]", *lines[2:]]) + "\n")
+        rows = land(store, [FIRST] if "date" in pattern else [FIRST, SECOND])
+        bad = rows.filter(pl.col("source_error").is_not_null())
+        assert bad.select("landed_date", "source_file", "source_row").rows() == [(FIRST, path.name, 3)]
+        assert [row[2:] for row in told_beside(rows.filter(pl.col("source_error").is_null()))] == TOGETHER
+
+
+def test_columns_of_joined_files_may_move_and_days_may_lack_them(tmp_path: Path) -> None:
+    store = beside(tmp_path, "csv", "{}_{date}.{}", missing_file="empty")
+    (tmp_path / "orders_2026-03-02.csv").write_text("who,placed,note,id\nu7,2026-03-02 08:00:00,x,o7\n")
+    (tmp_path / "lines_2026-03-02.csv").write_text("number,sku,qty\no7,i1,1\no1,i1,1\n")
+    (tmp_path / "lines_2026-03-03.csv").write_text("number,sku,qty\no7,i1,1\n")
+    days = [FIRST, SECOND, SECOND + timedelta(days=1)]
+    blocks = store.blocks("events")[0]
+    lenient = blocks.model_copy(update={"join": {"orders": blocks.join["orders"].model_copy(update={"missing_file": "empty"})}})
+    store = store.model_copy(update={"sources": {"events": lenient}})
+    rows = land(store, days)
+    found = rows.filter(pl.col("landed_date") > FIRST).sort("landed_date", "source_row").select("order_id", "user_id", "event_at").rows()
+    # an order stands beside lines of its own day alone
+    assert found == [("o7", "u7", "2026-03-02 08:00:00"), ("o1", None, None), ("o7", None, None)]
+    assert land(store, [days[-1]]).select("order_id", "user_id").rows() == [("o7", None)]
+    for day in days:  # a range gives the rows its days give
+        assert sorted(land(store, [day])["raw_row_id"]) == sorted(rows.filter(pl.col("landed_date") == day)["raw_row_id"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"key": "nr"}, ("orders.csv", "'nr'", "sources.events.join.orders", "The file has: id, placed, who")),
+        ({"by": "nr"}, ("lines.csv", "'nr'", "sources.events.join.orders.by")),
+        ({"by": "(SELECT 1)"}, ("sources.events.join.orders.by", "no subqueries")),
+        ({"files": "heads.csv"}, ("heads.csv",)),
+    ],
+)
+def test_joins_that_cannot_be_made_are_told_by_name(tmp_path: Path, change: dict[str, str], said: tuple[str, ...]) -> None:
+    join = {"orders": {"files": "orders.csv", "by": "number", "key": "id"} | change}
+    refused(beside(tmp_path, "csv", join=join), *said)
+
+
+def test_joined_files_are_named_and_dated_as_they_must_be(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'join.orders.files' must name a landing day where 'files' does"):
+        beside(tmp_path, "csv", join={"orders": {"files": "orders_{date}.csv", "by": "number", "key": "id"}})
+    refused(beside(tmp_path, "csv", join={"sku": {"files": "orders.csv", "by": "number", "key": "id"}}), "join.sku", "a column of that name")
+
+
 def test_nested_values_alone_may_be_mapped(tmp_path: Path) -> None:
     (tmp_path / "2026-03-01.json").write_bytes(objects(ORDERS))
     rows = land(store_at(tmp_path, {"files": "{date}.json", "format": "json", "columns": {"user_id": "source_line ->> '$.who.id'"}}))

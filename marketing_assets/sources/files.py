@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from marketing_assets.config import DAY_PARTS, SourceBlock, Store
+from marketing_assets.config import DAY_PARTS, FileLayout, SourceBlock, Store
 from marketing_assets.schemas import INPUTS
 from marketing_assets.sources.errors import SourceError
 
@@ -40,7 +40,7 @@ def source_blocks(store: Store, source: str) -> list[SourceBlock]:
     return store.blocks(source)
 
 
-def pattern_of(store: Store, block: SourceBlock) -> str:
+def pattern_of(store: Store, block: FileLayout) -> str:
     """The block's file pattern as an absolute path, {date} written as its parts."""
     assert block.files is not None
     files = block.files.replace("{date}", "-".join(DAY_PARTS))
@@ -54,7 +54,7 @@ def _name(store: Store, path: Path) -> str:
     return str(path)
 
 
-def files_of_day(store: Store, block: SourceBlock, day: date) -> list[LandingFile]:
+def files_of_day(store: Store, block: FileLayout, day: date) -> list[LandingFile]:
     """The files of a dated block that land on `day`, sorted by path."""
     pattern = pattern_of(store, block)
     for part, text in zip(DAY_PARTS, day.isoformat().split("-"), strict=True):
@@ -63,14 +63,14 @@ def files_of_day(store: Store, block: SourceBlock, day: date) -> list[LandingFil
     return [LandingFile(path, _name(store, path), day) for path in paths if path.is_file()]
 
 
-def undated_files(store: Store, block: SourceBlock) -> list[LandingFile]:
+def undated_files(store: Store, block: FileLayout) -> list[LandingFile]:
     """The files of a block that names no landing day, sorted by path."""
     pattern = pattern_of(store, block)
     paths = [Path(found) for found in sorted(glob.glob(pattern))] if _WILD.search(pattern) else [Path(pattern)]
     return [LandingFile(path, _name(store, path), None) for path in paths if path.is_file()]
 
 
-def files_of_window(store: Store, source: str, block: SourceBlock, days: Sequence[date]) -> list[LandingFile]:
+def files_of_window(store: Store, source: str, block: FileLayout, days: Sequence[date]) -> list[LandingFile]:
     """The files a window reads. Raises SourceError for a missing one where the block says 'error'."""
     if block.is_dated:
         by_day = {day: files_of_day(store, block, day) for day in days}
@@ -141,8 +141,8 @@ def chunks(store: Store, source: str, days: Sequence[date], most_bytes: int = CH
     for day in days:
         landing = 0
         for block in blocks:
-            if block.files is not None:
-                for file in files_of_day(store, block, day):
+            for layout in (block, *block.join.values()) if block.files is not None else ():
+                for file in files_of_day(store, layout, day):
                     packed = file.path.suffix in (".gz", ".zst", ".parquet")
                     landing += file.path.stat().st_size * (6 if packed else 1)
         if not pieces or size + landing > most_bytes:

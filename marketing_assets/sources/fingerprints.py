@@ -29,8 +29,8 @@ def file_fingerprint(store: Store, source: str, day: date) -> str:
     """
     parts: list[object] = [source, _mapping_digest(store, source)]
     for block in source_blocks(store, source):
-        if block.is_dated:
-            for file in files_of_day(store, block, day):
+        for layout in (block, *block.join.values()) if block.is_dated else ():
+            for file in files_of_day(store, layout, day):
                 stat = file.path.stat()
                 parts += [file.name, _content(str(file.path), stat.st_size, stat.st_mtime_ns)]
     if any(not block.is_dated for block in source_blocks(store, source)):
@@ -50,8 +50,11 @@ def _mapping_digest(store: Store, source: str) -> str:
     for block in blocks:
         block["files"] = None if block["files"] is None else Path(block["files"]).name
         block["rows"] = None
-        if block["unroll"] is None:  # not told, as before there was such a key: older warehouses stay as they are
-            del block["unroll"]
+        for joined in block["join"].values():
+            joined["files"] = Path(joined["files"]).name
+        for later in ("unroll", "join"):
+            if not block[later]:  # as before there was such a key: older warehouses stay as they are
+                del block[later]
     return digest(json.dumps(blocks, sort_keys=True), store.timezone)
 
 
@@ -69,8 +72,8 @@ def _undated(store: Store, source: str, last: date) -> dict[date, str]:
     """Landed day up to `last` -> digest of the mapped rows of undated files and inline rows."""
     stats = []
     for block in source_blocks(store, source):
-        if block.rows is None and not block.is_dated:
-            for file in undated_files(store, block):
+        for layout in (block, *block.join.values()) if block.rows is None and not block.is_dated else ():
+            for file in undated_files(store, layout):
                 stat = file.path.stat()
                 stats.append((str(file.path), stat.st_size, stat.st_mtime_ns))
     return _landed_content(store.model_dump_json(include={"sources"}), tuple(stats), _Held(store), source, last)

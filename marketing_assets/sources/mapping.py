@@ -96,22 +96,31 @@ def parse(text: str, where: str) -> Expression:
 
 @dataclass(frozen=True)
 class Mapping:
-    """A block's expressions by contract column, and its condition."""
+    """A block's expressions by contract column, and its condition. joins: name of joined files -> what finds a row, of the block and of them."""
 
     columns: dict[str, Expression]
     where: Expression | None
     takes_same_names: bool
+    joins: dict[str, tuple[Expression, Expression]]
+
+    @property
+    def _chosen(self) -> list[Expression]:
+        return [*self.columns.values(), *([self.where] if self.where else []), *(by for by, _ in self.joins.values())]
 
     @property
     def needs(self) -> list[str]:
-        """Every column of the file that is read."""
-        chosen = [*self.columns.values(), *([self.where] if self.where else [])]
-        return list(dict.fromkeys(name for expression in chosen for name in expression.needs if name.lower() != SOURCE_FILE))
+        """Every column of the block's own files that is read."""
+        beside = {SOURCE_FILE, *self.joins}
+        return list(dict.fromkeys(name for expression in self._chosen for name in expression.needs if name.lower() not in beside))
+
+    def columns_of(self, name: str) -> list[str]:
+        """The columns of joined files that are read, of json none."""
+        columns = [column for expression in self._chosen for column in expression.parsed.find_all(sge.Column)]
+        return list(dict.fromkeys(column.parts[1].name for column in columns if len(column.parts) > 1 and column.parts[0].name == name))
 
     def uses(self, name: str) -> bool:
         """Whether an expression reads this column of the file."""
-        chosen = [*self.columns.values(), *([self.where] if self.where else [])]
-        return any(needed.lower() == name for expression in chosen for needed in expression.needs)
+        return any(needed.lower() == name for expression in self._chosen for needed in expression.needs)
 
 
 def mapping_of(store: Store, source: str, block: SourceBlock) -> Mapping:
@@ -124,7 +133,11 @@ def mapping_of(store: Store, source: str, block: SourceBlock) -> Mapping:
         pairs = ", ".join(f"'{name}', CAST(({parsed.pop(name).parsed.sql(dialect='duckdb')}) AS TEXT)" for name in further)
         parsed[FURTHER] = parse(f"json_object({pairs})", f"{where_columns}.{FURTHER}")
     where = parse(block.where, f"{store.path}: sources.{source}.where") if block.where else None
-    mapping = Mapping(parsed, where, EVERY in block.columns)
+    joins = {}
+    for name, joined in block.join.items():
+        where_join = f"{store.path}: sources.{source}.join.{name}"
+        joins[name] = (parse(joined.by, f"{where_join}.by"), parse(joined.key or joined.by, f"{where_join}.{'key' if joined.key else 'by'}"))
+    mapping = Mapping(parsed, where, EVERY in block.columns, joins)
     if block.format == "json" and block.unroll is None and mapping.uses(SOURCE_ELEMENT):
         raise SourceError(f"{store.path}: sources.{source}: {SOURCE_ELEMENT} is an element of a list; say of which with 'unroll', such as line_items")
     return mapping
@@ -154,13 +167,7 @@ def selection(
     """
     by_lower = {name.lower(): name for name in found}
     for contract, expression in [*mapping.columns.items(), *([("where", mapping.where)] if mapping.where else [])]:
-        for name in expression.needs:
-            if name.lower() not in by_lower and name.lower() != SOURCE_FILE:
-                raise SourceError(
-                    f"{file_name}: column {name!r} is missing, needed by sources.{source}."
-                    f"{'' if contract == 'where' else 'columns.'}{contract}: {expression.text!r}. "
-                    f"The file has: {', '.join(found)[:1000]}.{_hint(found)}"
-                )
+        check_needs(expression, by_lower, file_name, f"sources.{source}.{'' if contract == 'where' else 'columns.'}{contract}")
     chosen = {name: _named(expression, by_lower) for name, expression in mapping.columns.items()}
     if mapping.takes_same_names:
         for name in INPUTS[source].columns:
@@ -176,6 +183,25 @@ def selection(
     kept_rows = sge.alias_(condition, KEPT, quoted=True)
     query = sge.Select().select(*columns, *mapped, kept_rows).from_(sge.to_identifier(relation, quoted=True))
     return query.sql(dialect="duckdb"), list(chosen)
+
+
+def check_needs(expression: Expression, by_lower: dict[str, str], file_name: str, where: str) -> None:
+    """Raises SourceError where a file lacks a column that an expression reads, naming file, column, expression and what the file has."""
+    for name in expression.needs:
+        if name.lower() not in by_lower and name.lower() != SOURCE_FILE:
+            found = list(by_lower.values())
+            raise SourceError(
+                f"{file_name}: column {name!r} is missing, needed by {where}: {expression.text!r}. "
+                f"The file has: {', '.join(found)[:1000]}.{_hint(found)}"
+            )
+
+
+def with_text(expression: Expression, name: str, found: Sequence[str], relation: str) -> str:
+    """The query that gives a relation's columns, and an expression over those of the file as a text beside them."""
+    by_lower = {column.lower(): column for column in found}
+    text = sge.Cast(this=_named(expression, by_lower), to=sge.DataType.build("text", dialect="duckdb"))
+    query = sge.Select().select(sge.Star(), sge.alias_(text, name, quoted=True)).from_(sge.to_identifier(relation, quoted=True))
+    return query.sql(dialect="duckdb")
 
 
 def _named(expression: Expression, by_lower: dict[str, str]) -> sge.Expr:

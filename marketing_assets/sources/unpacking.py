@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from marketing_assets.config import SourceBlock
+from marketing_assets.config import FileLayout
 from marketing_assets.sources.errors import SourceError
 from marketing_assets.sources.files import LandingFile
 
@@ -36,7 +36,7 @@ class Ready:
     long_lines: list[tuple[int, int, str]] = field(default_factory=list)
 
 
-def ready(file: LandingFile, block: SourceBlock, folder: Path, number: int) -> Ready:
+def ready(file: LandingFile, block: FileLayout, folder: Path, number: int) -> Ready:
     """Make one file ready under a name that starts with its number.
 
     Raises SourceError for a file that is empty, cut short, damaged, unreadable or in another encoding than the block says.
