@@ -212,17 +212,23 @@ def settings_of(model: type[BaseModel], above: str = "") -> Iterator[tuple[str, 
 
 def test_tune_lists_every_setting_with_its_default() -> None:
     """A setting added without a line here fails with the line to add; so does a default that moved."""
-    heads = {"The shop": "", "An audience (profiles.audiences)": "audience", "A source block (sources.<input>)": "block"}
+    heads = {
+        "The shop": "",
+        "An audience (profiles.audiences)": "audience",
+        "A source block (sources.<input>)": "block",
+        "Joined files (sources.<input>.join.<name>)": "joined",
+    }
     page: set[tuple[str, str, str]] = set()
     for part in (DOCS / "tune.md").read_text(encoding="utf-8").split("\n## ")[1:]:
         title = part.split("\n", 1)[0]
         for key, default, meaning in re.findall(r"^\| ([a-z_0-9]+) \| (.*?) \| (.+) \|$", part, re.MULTILINE):
-            if key != "key":
+            if (key, default) != ("key", "default"):
                 assert len(meaning) > 3, f"{title}.{key} has no meaning"
                 page.add((heads.get(title, title), key, default))
     wanted = set(settings_of(Store))
     wanted |= {("audience", key, default) for _, key, default in settings_of(config.Audience)}
     wanted |= {("block", key, default) for _, key, default in settings_of(SourceBlock)}
+    wanted |= {("joined", key, default) for _, key, default in settings_of(config.JoinedFiles)}
     lacking = [
         f"under '## {section or 'The shop'}': | {key} | {default} | ... |" for section, key, default in sorted(wanted - page)
     ]

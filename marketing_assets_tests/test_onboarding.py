@@ -533,6 +533,71 @@ def test_a_file_a_day_stays_a_file_a_day_whatever_its_catalogue_says(tmp_path: P
     assert [store.blocks(name)[0].files for name in ("events", "items")] == ["orders_{yyyy}{mm}{dd}.csv", "items_{yyyy}{mm}{dd}.csv"]
 
 
+def tables(folder: Path, layout: str = "csv", day: str = "") -> dict[str, pl.DataFrame]:
+    """As a shop's database holds them: orders, their lines, payments and goods, each in a table of its own."""
+    orders = [
+        {
+            "id": 9000 + place,
+            "customer_id": None if place % 5 == 0 else place % 9,
+            "status": "cancelled" if place % 10 == 7 else "complete",
+            "created_at": f"{FIRST + timedelta(hours=11 * place if not day else place % 12)}",
+            "total": 99.5,
+        }
+        for place in range(60)
+    ]
+    lines = [
+        {"id": 3 * place + line, "order_id": 9000 + place, "product_id": 70 + (place + line) % 6, "quantity": line + 1, "price": 2.5}
+        for place in range(60)
+        for line in range(1 + place % 3)
+    ]
+    payments = [{"order_id": 9000 + place, "paid_at": f"{FIRST + timedelta(hours=11 * place)}", "method": "card"} for place in range(60)]
+    goods = [{"id": 70 + place, "name": f"Tea {place}", "cost": 1.25} for place in range(6)]
+    made = {"orders": orders, "order_lines": lines, "payments": payments, "products": goods}
+    frames = {name: pl.DataFrame(rows) for name, rows in made.items()}
+    for name, frame in frames.items():
+        path = folder / f"{name}{'' if name == 'products' else day}.{layout}"
+        if layout == "csv":
+            frame.write_csv(path, separator=";")
+        elif layout == "json":
+            path.write_text("".join(json.dumps(row) + "\n" for row in frame.to_dicts()), encoding="utf-8")
+        else:
+            frame.write_parquet(path)
+    return frames
+
+
+@pytest.mark.parametrize("layout", ["csv", "json", "parquet"])
+@pytest.mark.parametrize("day", ["", "_20260302"])
+def test_orders_and_their_lines_in_tables_of_their_own_are_one_input(layout: str, day: str, tmp_path: Path) -> None:
+    made = tables(tmp_path, layout, day)
+    store = started(tmp_path)
+    (block,) = store.blocks("events")
+    assert block.join["orders"].files == f"orders{'_{yyyy}{mm}{dd}' if day else ''}.{layout}"
+    assert "total" not in str(block.columns) and block.columns["order_id"] == "order_id"
+    kept = made["order_lines"].join(made["orders"].filter(pl.col("status") == "complete"), left_on="order_id", right_on="id")
+    report = checked(store, 90)
+    events = source(report, "events")
+    assert report.is_ok and (events.rows, events.clean) == (kept.height, kept.height)
+    sales = f"{kept['order_id'].n_unique()} orders, revenue {kept.select((pl.col('quantity') * pl.col('price')).sum()).item():,.2f} USD"
+    assert events.facts["sales"].startswith(sales)
+    assert events.facts["users"].startswith(f"{kept['customer_id'].drop_nulls().n_unique()};")
+    assert source(report, "items").clean == 6
+
+
+def test_lines_that_say_who_and_when_need_no_orders_beside_them(tmp_path: Path) -> None:
+    rows = [f"{place // 2},c{place % 5},p{place % 4},1,2.0,2026-03-0{2 + place % 3}" for place in range(40)]
+    (tmp_path / "lines.csv").write_text("\n".join(["order_id,customer_id,product_id,quantity,price,ordered_at", *rows]) + "\n")
+    (tmp_path / "shipments.csv").write_text("order_id,shipped_at\n" + "".join(f"{place},2026-03-0{3 + place % 5}\n" for place in range(20)))
+    assert started(tmp_path).blocks("events")[0].join == {}
+
+
+def test_check_names_joined_files_that_are_missing(tmp_path: Path) -> None:
+    tables(tmp_path)
+    store = started(tmp_path)
+    (tmp_path / "orders.csv").unlink()
+    report = checked(store)
+    assert not report.is_ok and "orders.csv" in report.problems[0]
+
+
 def test_words_for_nothing_are_no_values(tmp_path: Path) -> None:
     rows = [
         f"{FIRST + timedelta(hours=place)},c{place % 7},s{place % 5},{'NULL' if place % 3 else 'blue'},{'NULL' if place % 9 else '1.5'},NULL"

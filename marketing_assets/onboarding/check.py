@@ -150,19 +150,20 @@ def _layout(store: Store, source: str, tell: Tell) -> _Layout:
                 mapped |= {name for row in block.rows for name in row}
                 continue
             mapping = mapping_of(store, source, block)
-            if block.is_dated:
-                own = {day: files_of_day(store, block, day) for day in (dated or [])}
-                found = [file for listed in own.values() for file in listed]
-                if block.missing_file == "error":
-                    last = store.last_day or max(dated, default=store.first_day)
-                    missing |= {day for day in days_between(store.first_day, last) if not own.get(day)}
-            else:
-                found = undated_files(store, block)
-                if not found and block.missing_file == "error":
-                    raise SourceError(
-                        f"sources.{source}: no file {block.files} in {store.data_folder}. Deliver it, or correct 'files'."
-                    )
-            files += len(found)
+            for layout in (*block.join.values(), block):  # the block's own files last: their columns are looked at
+                if layout.is_dated:
+                    own = {day: files_of_day(store, layout, day) for day in (dated or [])}
+                    found = [file for listed in own.values() for file in listed]
+                    if layout.missing_file == "error":
+                        last = store.last_day or max(dated, default=store.first_day)
+                        missing |= {day for day in days_between(store.first_day, last) if not own.get(day)}
+                else:
+                    found = undated_files(store, layout)
+                    if not found and layout.missing_file == "error":
+                        raise SourceError(
+                            f"sources.{source}: no file {layout.files} in {store.data_folder}. Deliver it, or correct 'files'."
+                        )
+                files += len(found)
             names = columns_in(found[-1].path) if found else {}
             read = {name.lower() for name in mapping.needs}
             if mapping.takes_same_names:
@@ -214,7 +215,8 @@ def _memory(store: Store) -> Iterator[Warehouse]:
     import duckdb
 
     def lenient(block: SourceBlock) -> SourceBlock:
-        return block.model_copy(update={"missing_file": "empty"})
+        joined = {name: one.model_copy(update={"missing_file": "empty"}) for name, one in block.join.items()}
+        return block.model_copy(update={"missing_file": "empty", "join": joined})
 
     sources = {name: [lenient(block) for block in store.blocks(name)] for name in store.sources}
     connection = duckdb.connect(":memory:", config={"threads": str(store.threads)})

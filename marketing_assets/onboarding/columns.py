@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from marketing_assets.onboarding import names
-from marketing_assets.onboarding.looking import Column, FileSet
+from marketing_assets.onboarding.looking import Column, FileSet, Joined
 from marketing_assets.onboarding.values import NO_ONE, Profile
 from marketing_assets.schemas import INPUTS
+from marketing_assets.sources.mapping import parse
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ class Block:
         return next((mapped.expression for mapped in self.columns if mapped.contract == contract), None)
 
     @property
+    def joined(self) -> list[Joined]:
+        """Files beside its own that it reads."""
+        texts = [mapped.expression for mapped in self.columns] + ([self.where] if self.where else [])
+        needs = {name for text in texts if text != "*" for name in parse(text, "").needs}
+        return [one for one in self.files.joined if one.name in needs]
+
+    @property
     def left_over(self) -> list[str]:
         return [column.name for column in self.files.columns if column.name not in self.used]
 
@@ -61,7 +69,7 @@ Fits = Callable[[Profile], bool]
 
 
 PER_LINE = ("item_id", "event_id", "quantity", "unit_price", "discount", "title", "category", "brand", "is_clicked", "position")
-"""Contract columns of a line: where lines are unrolled, what stands beside them is of all of them together."""
+"""Contract columns of a line: what stands beside lines is of all of them together."""
 
 
 def pick(files: FileSet, known: Sequence[str], fits: Fits, taken: set[str] = frozenset()) -> Column | None:  # type: ignore[assignment]
@@ -295,7 +303,7 @@ def fill(block: Block, known: dict[str, list[str]], only: Sequence[str] | None =
         if (only is None or contract in only) and not block.has(contract)
         for column in block.files.columns
         if column.profile.kind != "empty" and column.name not in block.used and FITS[contract](column.profile)
-        if column.is_element or block.files.unroll is None or contract not in PER_LINE
+        if column.is_element or not block.files.has_lines or contract not in PER_LINE
     ]
     for score, contract, column in sorted(wanted, key=lambda one: (-one[0], one[1], one[2].name)):
         if score > 0 and column.name not in block.used and not block.has(contract):

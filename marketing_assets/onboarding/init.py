@@ -21,6 +21,7 @@ from marketing_assets.onboarding.days import Landing, landing_of, main_stretch
 from marketing_assets.onboarding.looking import FileSet, Folder, literal, look_into
 from marketing_assets.onboarding.places import CURRENCIES, Place, place_of
 from marketing_assets.onboarding.recognition import blocks_of, of_its_days
+from marketing_assets.onboarding.together import together
 from marketing_assets.onboarding.values import SYMBOLS
 from marketing_assets.onboarding.writing import Draft, store_text
 from marketing_assets.schemas import INPUTS
@@ -70,6 +71,7 @@ def init_store(folder: Path, target: Path | None, tell: Tell, *, overwrite: bool
 def _understood(found: Folder, tell: Tell) -> list[Block]:
     """Blocks of every file set, said aloud; sets that are nothing go to `unused`."""
     blocks: list[Block] = []
+    found.sets = together(found.sets)
     for place, files in enumerate(found.sets):
         made = blocks_of(files)
         if made and made[0].source in _HAPPENS:
@@ -237,6 +239,18 @@ def _source_block(block: Block, missing: str = "empty") -> SourceBlock:
             "delimiter": files.delimiter,
             "encoding": files.encoding,
             "unroll": files.unroll,
+            "join": {
+                one.name: {
+                    "files": one.files.pattern,
+                    "format": one.files.format,
+                    "delimiter": one.files.delimiter,
+                    "encoding": one.files.encoding,
+                    "missing_file": missing,
+                    "by": one.by,
+                    "key": one.key,
+                }
+                for one in block.joined
+            },
             "where": block.where,
             "columns": {mapped.contract: mapped.expression for mapped in block.columns},
             "missing_file": missing,

@@ -51,6 +51,8 @@ _UNREADABLE = {
 }
 _MOST_PAIRS = 100
 """Pairs of a list of keys and values that are looked at."""
+BESIDE = "(beside)"
+"""Behind the name of a column that is of all lines together, where lines have one of the same name."""
 _DAY = re.compile(r"(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)")
 _PARTS_OF_DAY = re.compile(
     r"(?<!\d)(?P<yyyy>(?:19|20)\d{2})(?P<a>[_./]?|/(?:month|mm?)=)(?P<mm>0[1-9]|1[0-2])(?P<b>[_./]?|/(?:day|dd?)=)(?P<dd>0[1-9]|[12]\d|3[01])(?!\d)"
@@ -64,7 +66,8 @@ class UnreadableFile(Exception):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a file set. expression: how store.yaml names it. profile: what its values look like. is_element: of the list that is unrolled."""
+    """A column of a file set. expression: how store.yaml names it. profile: what its values look like. is_element: of a line, where
+    others are of all lines together."""
 
     name: str
     expression: str
@@ -73,9 +76,19 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Files whose rows stand beside another set's. by, key: expressions over the columns of that one, and of these."""
+
+    name: str
+    files: FileSet
+    by: str
+    key: str
+
+
+@dataclass(frozen=True)
 class FileSet:
     """Files of one layout. pattern: relative to the folder, {date} and * put in. days: landing days in the names, sorted. unroll: a list
-    in each row whose elements are rows."""
+    in each row whose elements are rows. joined: files with what holds for several rows, such as orders beside their lines."""
 
     pattern: str
     files: tuple[Path, ...]
@@ -87,6 +100,12 @@ class FileSet:
     rows: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     unroll: str | None = None
+    joined: tuple[Joined, ...] = ()
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether some columns are of a line, and others of all lines together."""
+        return self.unroll is not None or bool(self.joined)
 
     @property
     def is_dated(self) -> bool:
@@ -94,8 +113,8 @@ class FileSet:
 
     @property
     def lines(self) -> FileSet:
-        """Without the columns that stand beside a list that is unrolled."""
-        if self.unroll is None:
+        """Without the columns that are of all lines together."""
+        if not self.has_lines:
             return self
         return dataclasses.replace(self, columns=tuple(column for column in self.columns if column.is_element))
 
@@ -104,7 +123,8 @@ class FileSet:
         pattern = self.pattern
         for part in ("{date}", *DAY_PARTS):
             pattern = pattern.replace(part, "*")
-        return dataclasses.replace(self, pattern=pattern, days=(), notes=(*self.notes, note))
+        joined = tuple(dataclasses.replace(one, files=one.files.as_one(note)) for one in self.joined)
+        return dataclasses.replace(self, pattern=pattern, days=(), notes=(*self.notes, note), joined=joined)
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
@@ -386,7 +406,7 @@ def _nested_look(
         found = _at(content, unroll)
         inner = [element.flat(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
         made.append((outer, inner or [{}]))
-    beside = {name: f"{name} (beside {unroll})" for name in expressions if name in element.expressions}
+    beside = {name: f"{name} {BESIDE}" for name in expressions if name in element.expressions}
     return _Look(
         kind,
         {beside.get(name, name): text for name, text in expressions.items()} | element.expressions,

@@ -30,7 +30,7 @@ from marketing_assets.onboarding.columns import (
     pick,
     time_expression,
 )
-from marketing_assets.onboarding.looking import Column, FileSet, literal
+from marketing_assets.onboarding.looking import BESIDE, Column, FileSet, literal
 from marketing_assets.onboarding.values import Profile, day_of
 from marketing_assets.schemas import INPUTS, OWN_NAME
 
@@ -355,16 +355,15 @@ def _order_names(block: Block) -> None:
 
 
 def _ids_of_lines(block: Block, are_orders: bool) -> None:
-    """Of orders with a list of lines, what is just called id: that of the order beside the list, that of the line in it."""
-    unroll = block.files.unroll
-    if unroll is None:
+    """Of orders and their lines, what is just called id: that of the order beside the lines, that of the line in them."""
+    if not block.files.has_lines:
         return
     for column in block.files.columns:
         if column.name in block.used or not is_id(column.profile):
             continue
         if column.name == "id" and column.is_element and not block.has("event_id") and column.profile.is_unique:
             block.add("event_id", column, id_expression(column), "a line that is delivered again counts once")
-        elif column.name in ("id", f"id (beside {unroll})") and not column.is_element and are_orders and not block.has("order_id"):
+        elif column.name in ("id", f"id {BESIDE}") and not column.is_element and are_orders and not block.has("order_id"):
             block.add("order_id", column, id_expression(column), "a guess")
 
 
@@ -550,7 +549,7 @@ def of_its_days(files: FileSet) -> FileSet:
 def blocks_of(files: FileSet) -> list[Block]:
     """What a file set is: one block, with others that rest on the same files behind it; [] where it is nothing known."""
     whole = (same_names, ad_reports, impressions, campaigns, contacts, item_drivers, market_days, items)
-    for recognise in whole if files.unroll is None else (impressions,):
+    for recognise in (impressions,) if files.has_lines else whole:
         block = recognise(files)
         if block is not None:
             return [block]

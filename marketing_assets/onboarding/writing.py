@@ -13,6 +13,7 @@ from datetime import date
 import yaml
 
 from marketing_assets.onboarding.columns import Block
+from marketing_assets.onboarding.looking import FileSet
 
 WIDTH = 118
 
@@ -65,10 +66,9 @@ def _mapping(key: str, value: str, comment: str, indent: int) -> list[str]:
     return [*head, " " * indent + f"{key}: >-", *(" " * (indent + 2) + part for part in folded)]
 
 
-def _block(block: Block, may_be_missing: bool, why_missing: str, indent: int, first: str) -> list[str]:
-    files = block.files
-    lines = [f"{' ' * (indent - len(first))}{first}files: {scalar(files.pattern)}"]
+def _layout(files: FileSet, may_be_missing: bool, why_missing: str, indent: int) -> list[str]:
     pad = " " * indent
+    lines = [f"{pad}files: {scalar(files.pattern)}"]
     if files.format != "csv":
         lines.append(f"{pad}format: {files.format}")
     if files.format == "csv" and files.delimiter != ",":
@@ -76,10 +76,25 @@ def _block(block: Block, may_be_missing: bool, why_missing: str, indent: int, fi
         lines.append(f"{pad}delimiter: {delimiter}")
     if files.encoding != "utf-8":
         lines.append(f"{pad}encoding: {files.encoding}")
-    if files.unroll is not None:
-        lines.append(_commented(f"unroll: {scalar(files.unroll)}", "each of its elements is a row, source_element", indent))
     if files.is_dated:
         lines.append(_commented(f"missing_file: {'empty' if may_be_missing else 'error'}", why_missing, indent))
+    return lines
+
+
+def _block(block: Block, may_be_missing: bool, why_missing: str, indent: int, first: str) -> list[str]:
+    files = block.files
+    pad = " " * indent
+    lines = _layout(files, may_be_missing, why_missing, indent)
+    lines[0] = f"{' ' * (indent - len(first))}{first}{lines[0].strip()}"
+    if files.unroll is not None:
+        lines.append(_commented(f"unroll: {scalar(files.unroll)}", "each of its elements is a row, source_element", indent))
+    if block.joined:
+        lines.append(f"{pad}join:")
+    for joined in block.joined:
+        lines.append(f"{pad}  {joined.name}:")
+        lines += _layout(joined.files, may_be_missing, "", indent + 4)
+        lines += _mapping("by", joined.by, "", indent + 4)
+        lines += _mapping("key", joined.key, "", indent + 4) if joined.key != joined.by else []
     if block.where:
         lines += _mapping("where", block.where, block.where_comment, indent)
     lines.append(f"{pad}columns:")
