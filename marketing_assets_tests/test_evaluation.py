@@ -174,6 +174,11 @@ def lived_shop() -> dict[str, pl.DataFrame]:
                     "started_at": at,
                     "ended_at": at,
                     "events": 1 + bought,
+                    "views": 1,
+                    "searches": 0,
+                    "wishlists": 0,
+                    "carts": 0,
+                    "checkouts": 0,
                     "purchases": int(bought),
                     "revenue": 10 * units * bought,
                     "device": device,
@@ -373,6 +378,29 @@ def test_shop_figures_by_plain_loops() -> None:
     known = lived_shop()["clean_events"].filter(pl.col("landed_date") <= day, pl.col("event_date").is_in(past), ~pl.col("is_bot"))
     before = known.filter(pl.col("event_type") == "purchase")["session_id"].n_unique() / known["session_id"].n_unique()
     assert rate["baseline_value"] == pytest.approx(before)
+
+
+@pytest.mark.parametrize(("views", "purchases"), [(0, 1), (1, 0)])
+def test_orders_alone_and_looks_alone_tell_no_conversion(views: int, purchases: int) -> None:
+    """A shop that lands orders alone would be told that every session buys, one that lands looks or reviews alone that none does."""
+    store = shop()
+    days = [FIRST + timedelta(days=place) for place in range(40)]
+    none = {**dict.fromkeys(("searches", "wishlists", "carts", "checkouts", "refunds", "reviews"), 0), "revenue": 0, "events": 1, "is_bot": False}
+    rows = [
+        {"as_of_date": day, "session_id": f"{day} {one}", "started_at": datetime.combine(day, datetime.min.time()), "views": views, **none}
+        | {"purchases": purchases}
+        for day in days
+        for one in range(3)
+    ]
+    # one session of the other kind lands on the fourth day, and tells for four weeks
+    rows.append({**rows[9], "session_id": "other", "views": 1, "purchases": 1 - purchases})
+    frames = {name: frame.clear() for name, frame in lived_shop().items()} | {"sessions": conform("sessions", rows)}
+    scored = build_evaluation(reader_until(days[-1], store, frames), days, store).tables["evaluation_report"]
+    assert isinstance(scored, pl.DataFrame)
+    of_all = scored.filter(pl.col("segment_type") == "all", pl.col("outcome_date") == pl.col("as_of_date"))
+    told = {metric: sorted(part["as_of_date"]) for (metric,), part in of_all.group_by("metric")}
+    assert told["sessions"] == days
+    assert told["session_conversion_rate"] == days[3:31]
 
 
 def test_late_rows_restate_the_past_from_the_day_they_land() -> None:

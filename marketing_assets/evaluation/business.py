@@ -35,6 +35,8 @@ from marketing_assets.evaluation.windows import (
 from marketing_assets.warehouse import Reader
 
 SATISFACTION_WINDOWS = (1, 28)
+TELLING_DAYS = 28
+"""Days of sessions that must hold both some that bought and some that only looked, so that their share means something."""
 
 
 def look_back(store: Store) -> int:
@@ -58,8 +60,9 @@ def delays_query(table: Tables, start: date, end: date) -> Any:
 @query
 def sessions_query(table: Tables, start: date, end: date) -> Any:
     sessions = table("sessions")
+    looks = sessions.views + sessions.searches + sessions.wishlists + sessions.carts + sessions.checkouts
     return sessions.filter(sessions.as_of_date.between(start, end)).select(
-        "as_of_date", "session_id", "user_id", "started_at", "purchases", "device", "channel", "is_bot"
+        "as_of_date", "session_id", "user_id", "started_at", "purchases", "device", "channel", "is_bot", looks=looks
     )
 
 
@@ -115,6 +118,23 @@ def session_increments(sessions: pl.DataFrame, timezone: str) -> pl.DataFrame:
     return changes(people, ["session_id"], ["event_date", "cluster", "device", "channel"], ["sessions", "buying_sessions"])
 
 
+def days_that_tell_conversion(sessions: pl.DataFrame, days: Sequence[date]) -> list[date]:
+    """Days by which, within TELLING_DAYS, somebody only looked and somebody bought: a shop that lands orders alone, or looks alone, tells no rate.
+
+    sessions: as_of_date, looks, purchases of the days and of TELLING_DAYS before them.
+    """
+    landed = sessions.group_by("as_of_date").agg(
+        looked=((pl.col("looks") > 0) & (pl.col("purchases") == 0)).any(), bought=(pl.col("purchases") > 0).any()
+    )
+    looked = landed.filter("looked")["as_of_date"].to_list()
+    bought = landed.filter("bought")["as_of_date"].to_list()
+
+    def within(told: list[date], day: date) -> bool:
+        return any(day - timedelta(days=TELLING_DAYS) < one <= day for one in told)
+
+    return [day for day in days if within(looked, day) and within(bought, day)]
+
+
 def order_increments(purchases: pl.DataFrame, order_key: Sequence[str] = ("event_date", "order_id")) -> pl.DataFrame:
     """Orders, gross and net revenue and refunds by event day; an order counts on the day its first row landed.
 
@@ -165,16 +185,16 @@ def score_shop(reader: Reader, days: Sequence[date], store: Store, seen: Arrival
     increments = session_increments(chosen, store.timezone)
     stacked = stack(increments, {"device": "device", "channel": "channel"}, ["sessions", "buying_sessions"])
     measures = ["sessions", "buying_sessions"]
-    frames.append(
-        report(
-            "shop",
-            SESSION_METRICS,
-            expand(stacked, windows, measures),
-            windows,
-            store,
-            same_weekday_totals(stacked.in_total(measures), windows, measures),
-        )
+    scored = report(
+        "shop",
+        SESSION_METRICS,
+        expand(stacked, windows, measures),
+        windows,
+        store,
+        same_weekday_totals(stacked.in_total(measures), windows, measures),
     )
+    is_told = pl.col("as_of_date").is_in(days_that_tell_conversion(chosen, days))
+    frames.append(scored.filter((pl.col("metric") != "session_conversion_rate") | is_told))
 
     stacked = order_cells(read_purchases(reader, start, days[-1]))
     frames.append(
