@@ -684,7 +684,8 @@ def test_orders_and_their_lines_in_two_files_are_said_to_belong_together(tmp_pat
     [
         ("a.csv", b"1,2,2026-03-01\n3,4,2026-03-02\n", "no header line"),
         ("a.csv", b"user_id,item_id,colour\nu,i,red\nv,j,blue\n", "no column of dates or times"),
-        ("a.json", b'{"orders": [\n{"user_id": "u"}\n, {\n"user_id": "v"}]}', "neither one object per line nor one array"),
+        ("a.json", b'{"orders": [\n{"user_id": "u"}\n, {\n"user_id": "v"}], "next": 2}', r"around orders: .* jq -c '\.orders\[\]' FILE"),
+        ("a.json", b'{"orders": [\n{"user_id": "u"}\n, {\n"user_id": "v"', "neither one object per line nor one array"),
         ("a.csv", b"", "an empty file"),
         ("a.csv", b"user_id,user_id,event_time\nu,u,2026-03-01\n", "appears twice"),
         ("a.zip", b"PK", "an archive"),

@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from marketing_assets import cli
-from marketing_assets.config import Store, load_store
+from marketing_assets.config import JoinedFiles, Store, load_store
 from marketing_assets.exports import export_day
 from marketing_assets.pipeline import steps_of
 from marketing_assets.privacy import erase as erase_module
@@ -323,6 +323,14 @@ def test_the_command_says_what_went_and_what_is_left(shop: Store, capsys: pytest
     assert cli.main(["status", "--store", str(shop.path)]) in (0, 1)
     assert cli.main(["expire", "--store", str(shop.path)]) == 0
     assert "no retention_days" in capsys.readouterr().out
+
+
+def test_files_that_stand_beside_are_named_as_well(shop: Store) -> None:
+    (events,) = shop.blocks("events")
+    joined = JoinedFiles(files="orders/{date}.csv", by="order_id")
+    beside = shop.model_copy(update={"sources": {**shop.sources, "events": events.model_copy(update={"join": {"orders": joined}})}})
+    (said,) = [text for text in forget(beside, somebody(shop)[0]).remaining if text.startswith("landing files")]
+    assert "(orders/{date}.csv, " in said
 
 
 # --- retention --------------------------------------------------------------------------------------------------------

@@ -379,11 +379,26 @@ def _json(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
                 continue
             if isinstance(content, dict):
                 contents.append(content)
+    if len(contents) < 2 and (within := _lists_in(text)):
+        raise UnreadableFile(
+            f"one JSON object around {' and '.join(within)}: write the elements of a list one per line, such as with: "
+            f"jq -c '.{within[0]}[]' FILE > FILE.jsonl"
+        )
     if not contents or broken > len(contents):
         raise UnreadableFile(
             "JSON that is neither one object per line nor one array of objects: write it so, such as with: jq -c . FILE > FILE.jsonl"
         )
     return _nested_look("json", contents, {}, encoding)
+
+
+def _lists_in(text: str) -> list[str]:
+    """The lists of objects of a text that is one JSON object."""
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        return []
+    lists = content.items() if isinstance(content, dict) else ()
+    return [name for name, value in lists if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)]
 
 
 def _nested_look(

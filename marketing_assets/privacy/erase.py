@@ -122,11 +122,12 @@ def _is_theirs(columns: Sequence[str]) -> str:
 
 
 def _landed_files(warehouse: Warehouse) -> list[str]:
-    """Landing files with rows of these people."""
-    parts = [f"SELECT source_file FROM raw_{name} WHERE {_is_theirs(['user_id'])}" for name in BLANKED]
-    parts += [f"SELECT source_file FROM raw_{name} WHERE {_is_theirs(columns)}" for name, columns in REMOVED.items()]
-    rows = warehouse.connection.execute(" UNION ".join(parts) + " ORDER BY 1").fetchall()
-    return [name for (name,) in rows]
+    """What is joined to landing files with rows of these people, which may be what names them, and those files."""
+    told = {**dict.fromkeys(BLANKED, ("user_id",)), **REMOVED}
+    parts = [f"SELECT '{name}', source_file FROM raw_{name} WHERE {_is_theirs(columns)}" for name, columns in told.items()]
+    rows = warehouse.connection.execute(" UNION ".join(parts) + " ORDER BY 2, 1").fetchall()
+    blocks = [block for source in dict.fromkeys(source for source, _ in rows) for block in warehouse.store.blocks(source)]
+    return list(dict.fromkeys([*(joined.files for block in blocks for joined in block.join.values()), *(name for _, name in rows)]))
 
 
 def _tables_of_people() -> list[str]:
