@@ -598,6 +598,18 @@ def test_check_names_joined_files_that_are_missing(tmp_path: Path) -> None:
     assert not report.is_ok and "orders.csv" in report.problems[0]
 
 
+def test_a_day_with_one_order_is_a_day_like_any_other(tmp_path: Path) -> None:
+    for day in range(4):
+        at = str(FIRST + timedelta(days=day))
+        orders = [
+            {"order_id": 10 * day + place, "created_at": at, "lines": [{"sku": f"s{place}", "qty": 1}, {"sku": "s9", "qty": 2}]}
+            for place in range(1 if day == 2 else 5)
+        ]
+        (tmp_path / f"{FIRST + timedelta(days=day):%Y-%m-%d}.json").write_text("".join(json.dumps(order) + "\n" for order in orders))
+    store = started(tmp_path)
+    assert store.blocks("events")[0].unroll == "lines" and source(checked(store), "events").clean == 2 * 16
+
+
 def test_words_for_nothing_are_no_values(tmp_path: Path) -> None:
     rows = [
         f"{FIRST + timedelta(hours=place)},c{place % 7},s{place % 5},{'NULL' if place % 3 else 'blue'},{'NULL' if place % 9 else '1.5'},NULL"

@@ -392,13 +392,14 @@ def _json(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
 
 
 def _lists_in(text: str) -> list[str]:
-    """The lists of objects of a text that is one JSON object."""
+    """The lists of objects of a text that is one JSON object, but for lines of an order, which may be the only one of its day."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError:
         return []
     lists = content.items() if isinstance(content, dict) else ()
-    return [name for name, value in lists if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)]
+    within = [name for name, value in lists if isinstance(value, list) and value and all(isinstance(one, dict) for one in value)]
+    return [name for name in within if names.plain(name) not in names.LISTS]
 
 
 def _nested_look(
