@@ -610,6 +610,96 @@ def test_a_day_with_one_order_is_a_day_like_any_other(tmp_path: Path) -> None:
     assert store.blocks("events")[0].unroll == "lines" and source(checked(store), "events").clean == 2 * 16
 
 
+# --- layouts of well-known systems ------------------------------------------------------------------------------------
+
+SOLD = [(place // 2, (place // 2 * 7) % 37, (place * 5) % 23, 1 + place % 3) for place in range(200)]
+"""Order, person, item and quantity of each line; an item costs 5.50 plus its number."""
+REVENUE = sum(quantity * (5.5 + item) for _, _, item, quantity in SOLD)
+
+
+def sold(name: str, place: int) -> str:
+    order, person, item, quantity = SOLD[place]
+    at = FIRST + timedelta(hours=3 * order)
+    return {
+        "order": f"{5000 + order}", "person": f"{100 + person}", "email": f"c{person}@example.org", "item": f"{300 + item}",
+        "sku": f"SK-{item}", "title": f"Thing {item}", "quantity": f"{quantity}", "pieces": f"{quantity}.0000", "price": f"{5.5 + item:.2f}",
+        "dollars": f"${5.5 + item:.2f}",
+        "amount": f"{quantity * (5.5 + item):.2f}", "basket": f"{100 + order}.00", "line": f"{place + 1}", "at": f"{at:%Y-%m-%d %H:%M:%S}",
+        "day": f"{at:%Y-%m-%d}", "ebay": f"{at:%b-%d-%y}", "status": "Completed", "count": f"{1 + order % 4}",
+    }[name]  # fmt: skip
+
+
+SYSTEMS: dict[str, tuple[str, str]] = {
+    # what each is here for: totals of the order beside lines; an `item_id` that numbers rows; words turned round; amounts of lines; dates
+    "woocommerce": (",", "Order Number=order,Order Status=status,Order Date=at,Email (Billing)=email,Order Total Amount=basket,"
+                         "Items in order=count,SKU=sku,Item Name=title,Quantity=quantity,Item Cost=price"),
+    "magento": (",", "item_id=line,order_id=order,created_at=at,product_id=item,sku=sku,name=title,qty_ordered=pieces,price=price,"
+                     "row_total=amount,customer_id=person"),
+    "prestashop": (";", "id_order_detail=line,id_order=order,id_customer=person,date_add=at,product_id=item,product_name=title,"
+                        "product_quantity=quantity,product_price=price,total_price_tax_incl=amount"),
+    "amazon": ("\t", "order-id=order,order-item-id=line,purchase-date=at,buyer-email=email,sku=sku,product-name=title,quantity-purchased=quantity,"
+                     "item-price=amount"),
+    "ebay": (",", "Sales Record Number=line,Order Number=order,Buyer Username=email,Item Number=item,Item Title=title,Quantity=quantity,Sold For=dollars,"
+                  "Sale Date=ebay"),
+    "unit amounts": (",", "order_id=order,customer_id=person,date=day,sku=sku,qty=quantity,amount=price"),
+    "french": (";", "Date commande=day,N° commande=order,Code client=person,Référence=sku,Désignation=title,Quantité=quantity,Prix unitaire=price,"
+                    "Montant TTC=amount"),
+    "italian": (";", "Data ordine=day,Numero ordine=order,Codice cliente=person,Codice articolo=sku,Descrizione=title,Quantità=quantity,"
+                     "Prezzo unitario=price,Totale=amount"),
+    "dutch": (";", "Besteldatum=day,Bestelnummer=order,Klantnummer=person,Artikelnummer=sku,Omschrijving=title,Aantal=quantity,"
+                   "Prijs=price,Totaal=amount"),
+}  # fmt: skip
+"""Delimiter, and columns as each calls them with what is in them."""
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_exports_of_well_known_systems_bring_the_same_sales(name: str, tmp_path: Path) -> None:
+    delimiter, described = SYSTEMS[name]
+    header, values = zip(*(pair.split("=") for pair in described.split(",")), strict=True)
+    lines = [delimiter.join(sold(value, place) for value in values) for place in range(len(SOLD))]
+    (tmp_path / "orders.csv").write_text("\n".join([delimiter.join(header), *lines]) + "\n", encoding="utf-8")
+    report = checked(started(tmp_path), 60)
+    events = source(report, "events")
+    assert report.is_ok and events.clean == 200
+    assert events.facts["sales"].startswith(f"100 orders, revenue {REVENUE:,.2f} ")
+    assert events.facts["users"].startswith("37;") and events.facts["items"] == "23"
+
+
+def test_reports_of_ads_with_thousands_and_their_own_words(tmp_path: Path) -> None:
+    rows = [
+        f'2026-03-{1 + place % 28:02},"{1000 + place:,}",Brand {place % 3},{10 + place % 9},{3 + place % 9}.25,{place % 3}' for place in range(200)
+    ]
+    (tmp_path / "ads.csv").write_text("\n".join(["By Day,Impr.,Campaign,Clicks (destination),Cost,Conversions", *rows]) + "\n", encoding="utf-8")
+    store = started(tmp_path)
+    assert {"date", "impressions", "campaign_id", "clicks", "spend", "conversions"} == set(columns(store, "ad_reports"))
+    assert source(checked(store, 60), "ad_reports").clean == 200
+
+
+def test_headlines_of_reviews_are_no_titles_of_items(tmp_path: Path) -> None:
+    rows = [
+        f"{place},{FIRST + timedelta(hours=place)},p{place % 9},c{place % 31},{1 + place % 5},Headline {place},Brand {place % 9 % 2},"
+        "A long text about it"
+        for place in range(120)
+    ]
+    head = "review_id,created_at,product_handle,reviewer_email,rating,title,brand,body"
+    (tmp_path / "reviews.csv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    store = started(tmp_path)
+    assert columns(store, "events")["item_id"] == "product_handle"
+    assert set(columns(store, "items")) == {"item_id", "brand"}
+
+
+@pytest.mark.parametrize("told", ["sku", "product_id"])
+def test_catalogue_and_orders_are_joined_by_the_ids_they_share(told: str, tmp_path: Path) -> None:
+    rows = [
+        f"{place},{FIRST + timedelta(hours=place)},c{place % 9},{f'S{place % 7}' if told == 'sku' else 50 + place % 7},1,2.5"
+        for place in range(90)
+    ]
+    (tmp_path / "orders.csv").write_text("\n".join([f"order_id,created_at,customer_id,{told},quantity,price", *rows]) + "\n")
+    (tmp_path / "products.csv").write_text("id,sku,name,cost\n" + "".join(f"{50 + place},S{place},Tea {place},1.5\n" for place in range(9)))
+    store = started(tmp_path)
+    assert (columns(store, "events")["item_id"], columns(store, "items")["item_id"]) == (told, "sku" if told == "sku" else "id")
+
+
 def test_words_for_nothing_are_no_values(tmp_path: Path) -> None:
     rows = [
         f"{FIRST + timedelta(hours=place)},c{place % 7},s{place % 5},{'NULL' if place % 3 else 'blue'},{'NULL' if place % 9 else '1.5'},NULL"

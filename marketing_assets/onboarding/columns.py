@@ -6,7 +6,7 @@ judging values (values.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from marketing_assets.onboarding import names
@@ -294,8 +294,9 @@ def _expression_for(contract: str, kind: str, column: Column) -> str:
     return time_expression(column) if kind == "instant" else number_expression(column)
 
 
-def fill(block: Block, known: dict[str, list[str]], only: Sequence[str] | None = None) -> None:
-    """Map every contract column of `known` that a column is found for; a file column serves one contract column."""
+def fill(block: Block, known: dict[str, list[str]], only: Sequence[str] | None = None, aside: Collection[str] = ()) -> None:
+    """Map every contract column of `known` that a column is found for; a file column serves one contract column. aside: columns with amounts
+    of whole orders, which are none of a line."""
     kinds = INPUTS[block.source].columns
     wanted = [
         (names.likeness(column.name, list(listed)), contract, column)
@@ -303,8 +304,15 @@ def fill(block: Block, known: dict[str, list[str]], only: Sequence[str] | None =
         if (only is None or contract in only) and not block.has(contract)
         for column in block.files.columns
         if column.profile.kind != "empty" and column.name not in block.used and FITS[contract](column.profile)
-        if column.is_element or not block.files.has_lines or contract not in PER_LINE
+        if ((column.is_element or not block.files.has_lines) and column.name not in aside) or contract not in PER_LINE
     ]
     for score, contract, column in sorted(wanted, key=lambda one: (-one[0], one[1], one[2].name)):
         if score > 0 and column.name not in block.used and not block.has(contract):
             block.add(contract, column, _expression_for(contract, kinds[contract], column))
+
+
+def column_of(block: Block, contract: str) -> Column | None:
+    """The column a contract column is mapped to, None where it is another expression."""
+    text = block.expression(contract)
+    found = (column for column in block.files.columns if column.name in block.used)
+    return next((column for column in found if text in (column.expression, id_expression(column), number_expression(column))), None)

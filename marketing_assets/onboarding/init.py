@@ -21,7 +21,7 @@ from marketing_assets.onboarding.days import Landing, landing_of, main_stretch
 from marketing_assets.onboarding.looking import FileSet, Folder, literal, look_into
 from marketing_assets.onboarding.places import CURRENCIES, Place, place_of
 from marketing_assets.onboarding.recognition import blocks_of, of_its_days
-from marketing_assets.onboarding.together import together
+from marketing_assets.onboarding.together import aligned, together
 from marketing_assets.onboarding.values import SYMBOLS
 from marketing_assets.onboarding.writing import Draft, store_text
 from marketing_assets.schemas import INPUTS
@@ -87,6 +87,7 @@ def _understood(found: Folder, tell: Tell) -> list[Block]:
             + ", ".join(f"{block.source} ({', '.join(mapped.contract for mapped in block.columns)})" for block in made)
         )
     blocks = _one_catalogue(blocks)
+    aligned(blocks, tell)
     if not any(block.source in _BEHAVIOUR for block in blocks):
         return []
     shown = [block for block in blocks if block.source == "impressions"]

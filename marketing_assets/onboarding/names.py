@@ -5,7 +5,9 @@ What belongs here: lists of names, best first, and comparing names. What does no
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 
 
 def _words(text: str) -> list[str]:
@@ -17,8 +19,9 @@ TIMES = _words(
     "unix_review_time ts datetime date_time server_time visit_time time created_at creation_time order_time "
     "order_date_time invoice_date_time invoice_date purchase_date order_date purchase_time transaction_date "
     "transaction_time trans_date sale_date sales_date review_time review_date review_creation_date paid_at "
-    "action_time date_added created event_date calendar_date date day dt t_dat order_day datum bestelldatum "
-    "kaufdatum rechnungsdatum zeitstempel zeitpunkt date_commande fecha fecha_pedido data_pedido 时间 日期 下单时间 支付时间 "
+    "action_time date_added date_add date_placed created event_date calendar_date date day dt t_dat order_day datum bestelldatum "
+    "kaufdatum rechnungsdatum belegdatum zeitstempel zeitpunkt date_commande fecha fecha_pedido data_pedido data_ordine data_zamowienia "
+    "besteldatum orderdatum 时间 日期 下单时间 支付时间 "
     "订单日期 行为时间"
 )
 STARTS = _words(
@@ -39,14 +42,16 @@ EVENTS: dict[str, list[str]] = {
     "user_id": _words(
         "user_id user customer_id customer client_id client visitor_id visitor member_id member shopper_id account_id "
         "buyer_id buyer reviewer_id uid cust_id customer_no customer_number full_visitor_id person_id household_key "
-        "household_id contact_id customer_unique_id user_pseudo_id msno email customer_email kundennummer kundennr "
-        "kunden_id kunde client_numero id_client cliente id_cliente 用户id 用户 客户id 会员id 客户编号"
+        "household_id contact_id customer_unique_id user_pseudo_id msno id_customer buyer_username anonymous_id email customer_email "
+        "billing_email email_billing kundennummer kundennr kunden_id kunde client_numero id_client code_client cliente id_cliente "
+        "codigo_cliente codice_cliente klantnummer klant_id klant id_klienta klient kundnummer 用户id 用户 客户id 会员id 客户编号"
     ),
     "item_id": _words(
         "item_id product_id sku stock_code asin article_id article_no article item product goods_id upc ean gtin "
         "material variant_id lineitem_sku product_code product_sku item_code prod_id iid pid parent_asin item_nbr "
-        "book_id isbn lineitem_name product_name artikelnummer artikelnr artikel produkt_id produktnummer "
-        "article_reference reference producto id_producto produto 商品id 商品编号 商品 产品id"
+        "book_id isbn product_number item_number id_product listing_id product_handle lineitem_name product_name artikelnummer artikelnr "
+        "artikel produkt_id produktnummer article_reference reference producto id_producto referencia produto codigo_produto "
+        "codice_articolo articolo kod_produktu produkt 商品id 商品编号 商品 产品id"
     ),
     "event_type": _words(
         "event_type event behavior_type behavior behaviour action_type action event_name interaction_type interaction "
@@ -58,18 +63,20 @@ EVENTS: dict[str, list[str]] = {
     "order_id": _words(
         "order_id order_number order_no order invoice_no invoice_id invoice invoice_number transaction_id "
         "transaction_no basket_id receipt_id receipt_no receipt bill_no bill_id sale_id purchase_id checkout_id "
-        "bestellnummer bestellnr bestell_id rechnungsnummer belegnummer numero_commande commande pedido id_pedido 订单号 "
-        "订单id 订单编号"
+        "id_order bestellnummer bestellnr bestell_id rechnungsnummer belegnummer numero_commande n_commande no_commande commande "
+        "pedido id_pedido numero_pedido no_pedido n_pedido numero_ordine n_ordine ordine bestelnummer ordernummer numer_zamowienia "
+        "订单号 订单id 订单编号"
     ),
     "quantity": _words(
         "quantity qty units units_sold unit_sales quantity_sold order_quantity lineitem_quantity pieces "
-        "number_of_units sales_quantity item_count items_count item_quantity move pcs menge anzahl stueckzahl "
-        "stückzahl quantite quantité cantidad quantidade 数量 购买数量 n"
+        "number_of_units sales_quantity quantity_ordered quantity_purchased qty_ordered qty_sold units_ordered ordered_quantity "
+        "product_qty item_qty item_count items_count item_quantity move pcs menge anzahl stueckzahl stückzahl quantite cantidad quantidade "
+        "quantita aantal ilosc antal 数量 购买数量 n"
     ),
     "unit_price": _words(
         "unit_price price item_price product_price price_per_unit lineitem_price selling_price sale_price sell_price "
-        "unit_cost_price retail_price price_each net_price preis einzelpreis stueckpreis stückpreis verkaufspreis "
-        "prix prix_unitaire precio precio_unitario preco 单价 价格 售价"
+        "unit_cost_price retail_price price_each net_price sold_for item_cost preis einzelpreis stueckpreis stückpreis verkaufspreis "
+        "prix prix_unitaire precio precio_unitario preco preco_unitario prezzo prezzo_unitario prijs stuksprijs cena pris 单价 价格 售价"
     ),
     "discount": _words("discount discount_amount line_discount coupon_discount lineitem_discount coupon_amount total_discount"),
     "rating": _words(
@@ -92,8 +99,9 @@ SESSIONS_OF_ONE = ("ga_session_id", "ga_session_number", "visit_number", "sessio
 """Sessions that are numbered user by user."""
 TOTALS = _words(
     "revenue line_total total_price total_amount sales_value sales_amount net_amount gross_amount amount sales "
-    "turnover total dollar_value order_total total_sales value paid_price order_value umsatz betrag summe "
-    "gesamtpreis montant importe valor_total 金额 销售额 总价 实付金额"
+    "row_total item_total turnover total dollar_value order_total total_sales value paid_price order_value umsatz betrag summe gesamt "
+    "gesamtpreis montant montant_ttc montant_ht total_ttc importe valor_total importo totale totaal bedrag wartosc belopp "
+    "金额 销售额 总价 实付金额"
 )
 COUNTS = ("number_of_", "nb_", "num_", "n_", "count_of_")
 
@@ -120,10 +128,10 @@ IMPRESSIONS: dict[str, list[str]] = {
 SHOWN = _words("shown_at impression_time impression_at served_at") + TIMES
 
 AD_REPORTS: dict[str, list[str]] = {
-    "date": _words("date day reporting_starts reporting_date report_date segments_date date_start stat_date week_start"),
+    "date": _words("date day by_day reporting_starts reporting_date report_date segments_date date_start stat_date week_start"),
     "campaign_id": _words("campaign_id campaign xyz_campaign_id campaign_name fb_campaign_id campaign_key"),
     "impressions": _words("impressions impr imps views shows"),
-    "clicks": _words("clicks link_clicks clicks_all all_clicks"),
+    "clicks": _words("clicks link_clicks clicks_all all_clicks clicks_destination destination_clicks"),
     "spend": _words("spend cost spent amount_spent ad_spend costs cost_micros total_spend"),
     "creative_id": _words("creative_id ad_id creative ad ad_name"),
     "placement_id": _words("placement_id placement network publisher_platform"),
@@ -138,14 +146,14 @@ ITEMS: dict[str, list[str]] = {
     "title": _words(
         "title product_title product_name item_name lineitem_name prod_name name descrip description product_description "
         "lineitem_name item_title bezeichnung artikelbezeichnung produktname artikelname designation libelle nombre "
-        "nombre_producto 商品名称 商品标题 名称"
+        "nombre_producto descripcion descrizione descricao omschrijving benamning nazwa label item product 商品名称 商品标题 名称"
     ),
     "category": _words(
         "category category_code category_name product_category product_category_name department department_name "
         "product_type product_group product_group_name product_type_name item_category category_id class family "
         "main_category kategorie warengruppe produktgruppe categorie catégorie categoria 类目 分类 品类"
     ),
-    "brand": _words("brand brand_name manufacturer vendor make label supplier_brand marke hersteller marque marca 品牌"),
+    "brand": _words("brand brand_name manufacturer vendor make supplier_brand marke hersteller marque marca 品牌"),
     "unit_price": EVENTS["unit_price"] + _words("variant_price list_price msrp"),
     "unit_cost": _words(
         "unit_cost cost cost_price purchase_price cogs wholesale_price cost_per_item buying_price cost_of_goods "
@@ -209,36 +217,38 @@ LISTS = _words(
 """Lists in the rows of nested files whose elements are what was bought or seen."""
 CURRENCIES = _words("currency currency_code presentment_currency")
 COUNTRIES = _words("country country_name country_code billing_country shipping_country ship_country store_country market")
-NOT_LINES = _words("order_total total_price order_value")
 
 _TYPE_NAMES: dict[str, str] = {
     "view_item": (
         "view_item view views viewed pv page_view pageview page_views product_view product_viewed view_product detail "
-        "view_detail item_view product_detail viewed_item visit click_detail browse product_page_view view_item_page "
+        "view_detail item_view product_detail viewed_item visit click_detail browse product_page_view view_item_page product_clicked "
         "detail_view impression_detail click clicks clicked product_click item_page_view 浏览 点击 ansicht"
     ),
-    "search": "search searches searched view_search_results site_search product_search query 搜索",
+    "search": "search searches searched view_search_results site_search product_search products_searched search_performed query 搜索",
     "add_to_wishlist": (
         "add_to_wishlist wishlist fav favorite favourite favorites favourites like bookmark wish save_item "
-        "add_favorite collect 收藏"
+        "add_favorite collect product_added_to_wishlist wishlist_product_added added_to_wishlist 收藏"
     ),
     "add_to_cart": (
         "add_to_cart cart carts addtocart add_cart atc basket add_to_basket added_to_cart cart_add product_added "
         "add_to_bag add bag 加购 加入购物车 warenkorb"
     ),
-    "begin_checkout": "begin_checkout checkout initiate_checkout checkout_started start_checkout checkout_start begincheckout",
+    "begin_checkout": (
+        "begin_checkout checkout initiate_checkout initiatecheckout checkout_started started_checkout start_checkout checkout_start begincheckout"
+    ),
     "purchase": (
         "purchase purchases purchased buy bought order orders ordered transaction transactions sale sales sold "
         "payment paid completed complete delivered shipped fulfilled invoiced approved order_completed "
-        "checkout_completed pay invoice invoices lines order_items line_items orderlines order_lines processing 购买 下单 "
+        "order_placed checkout_completed pay invoice invoices lines order_items line_items orderlines order_lines "
+        "processing 购买 下单 "
         "支付 kauf bestellung bestellungen"
     ),
     "refund": (
-        "refund refunds refunded return returns returned partially_refunded chargeback credit_note credit_notes "
+        "refund refunds refunded order_refunded refunded_order return returns returned partially_refunded chargeback credit_note credit_notes "
         "cancellation 退款 退货 retoure retouren storno"
     ),
     "review": (
-        "review reviews reviewed rate rating ratings rated feedback write_review comment comments 评价 评论 bewertung bewertungen"
+        "review reviews reviewed product_reviewed rate rating ratings rated feedback write_review comment comments 评价 评论 bewertung bewertungen"
     ),
 }
 LEFT_OUT = _words(
@@ -246,7 +256,10 @@ LEFT_OUT = _words(
     "remove_from_wishlist impression impressions show exposure cancelled canceled voided void unavailable abandoned "
     "failed expired pending login logout session_start first_visit scroll user_engagement signup sign_up home "
     "landing view_item_list select_item view_promotion select_promotion view_cart add_payment_info add_shipping_info "
-    "file_download form_start form_submit video_start video_progress video_complete"
+    "file_download form_start form_submit video_start video_progress video_complete product_list_viewed product_list_filtered "
+    "product_removed promotion_viewed promotion_clicked cart_viewed checkout_step_viewed checkout_step_completed payment_info_entered "
+    "order_updated order_cancelled coupon_entered coupon_applied coupon_denied coupon_removed product_shared cart_shared "
+    "wishlist_product_removed active_on_site viewed_cart"
 )
 """Event types that mean nothing here: rows of them are left out by name, everything else unknown is refused by name."""
 
@@ -261,10 +274,16 @@ _VAGUE = frozenset(
 
 
 def plain(name: str) -> str:
-    """'Customer ID', 'customerId', 'CUSTOMER_ID ' -> 'customer_id'."""
-    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", name.strip())
+    """'Customer ID', 'customerId', 'CUSTOMER_ID ' -> 'customer_id', 'N° Référence' -> 'n_reference'."""
+    spaced = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", _bare(name.strip()))
     spaced = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", spaced)
     return re.sub(r"[\W_]+", "_", spaced.lower()).strip("_")
+
+
+@functools.cache
+def _bare(text: str) -> str:
+    """Without accents."""
+    return "".join(sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
 
 
 def _squeezed(name: str) -> str:
@@ -276,7 +295,7 @@ def likeness(name: str, known: list[str]) -> float:
     own = plain(name)
     bare = re.sub(r"_(usd|eur|gbp|inr|cny|jpy|cad|aud|chf|sek|pln|brl)$", "", own)
     best = 0.0
-    for place, candidate in enumerate(known):
+    for place, candidate in enumerate(map(_bare, known)):
         rank = 1 - 0.5 * place / max(len(known), 20)
         if own == candidate or bare == candidate or _squeezed(own) == _squeezed(candidate):
             best = max(best, rank)

@@ -15,6 +15,7 @@ from marketing_assets.onboarding.columns import (
     Block,
     Fits,
     Mapped,
+    column_of,
     day_expression,
     fill,
     find_time,
@@ -30,6 +31,7 @@ from marketing_assets.onboarding.columns import (
     pick,
     time_expression,
 )
+from marketing_assets.onboarding.grain import amount_is_of, is_of_items, of_whole_orders
 from marketing_assets.onboarding.looking import BESIDE, Column, FileSet, literal
 from marketing_assets.onboarding.values import Profile, day_of
 from marketing_assets.schemas import INPUTS, OWN_NAME
@@ -276,7 +278,9 @@ def events(files: FileSet) -> Block | None:
             else {}
         )
     _fuller_user(block)
-    fill(block, known)
+    _repeated_item(block)
+    aside = of_whole_orders(files, pick(files, names.EVENTS["order_id"], is_id, block.used), column_of(block, "item_id"))
+    fill(block, known, aside=aside)
     _sessions_of_one(block)
     if not block.has("order_id"):
         _order_names(block)
@@ -285,11 +289,11 @@ def events(files: FileSet) -> Block | None:
         counted = [
             column
             for column in files.lines.columns
-            if column.name not in block.used and is_count(column.profile) and names.plain(column.name).startswith(names.COUNTS)
+            if column.name not in block.used | aside and is_count(column.profile) and names.plain(column.name).startswith(names.COUNTS)
         ]
         if counted:
             block.add("quantity", counted[0], number_expression(counted[0]), "a guess")
-    total = pick(files.lines, names.TOTALS, is_number, block.used) if not block.has("unit_price") else None
+    total = _price_of_line(block) or (pick(files.lines, names.TOTALS, is_number, block.used | aside) if not block.has("unit_price") else None)
     _only_places(block, total)
     signs = [name for name in ("quantity", "unit_price", "order_id", "rating") if block.has(name)] + (["total"] if total else [])
     spoken = names.event_type_in(files.pattern)
@@ -313,6 +317,25 @@ def events(files: FileSet) -> Block | None:
     order = list(INPUTS["events"].columns)
     block.columns.sort(key=lambda mapped: order.index(mapped.contract))
     return block
+
+
+def _repeated_item(block: Block) -> None:
+    """What is bought is bought again: where the column with the likeliest name is another in every row, it numbers the rows."""
+    lines = block.files.lines
+    named = pick(lines, names.EVENTS["item_id"], FITS["item_id"], block.used)
+    if named is not None and named.profile.is_unique:
+        named = pick(lines, names.EVENTS["item_id"], lambda profile: FITS["item_id"](profile) and not profile.is_unique, block.used) or named
+    if named is not None:
+        block.add("item_id", named, id_expression(named))
+
+
+def _price_of_line(block: Block) -> Column | None:
+    """The column taken for the price of a unit, taken back, where it is the amount of a line."""
+    item, quantity, price = (column_of(block, contract) for contract in ("item_id", "quantity", "unit_price"))
+    if item is None or quantity is None or price is None or amount_is_of(block.files, item, quantity, price) != "line":
+        return None
+    block.columns = [mapped for mapped in block.columns if mapped.contract != "unit_price"]
+    return price
 
 
 def _names_things(column: Column) -> bool:
@@ -408,6 +431,10 @@ def _total(block: Block, total: Column) -> None:
         return
     if quantity is None:
         block.constant("unit_price", number, "the amount of the row; how many were bought is not given")
+        return
+    item, pieces = column_of(block, "item_id"), column_of(block, "quantity")
+    if item is not None and pieces is not None and amount_is_of(block.files, item, pieces, total) == "unit":
+        block.constant("unit_price", number, "the same whatever the quantity, so of a unit")
     else:
         block.constant("unit_price", f"abs({value} / nullif(TRY_CAST({quantity} AS DOUBLE), 0))", f"{total.name} over quantity")
 
@@ -475,7 +502,10 @@ def items_beside(block: Block) -> Block | None:
     only = ["title", "category", "brand", *(("unit_price",) if block.files.is_dated else ())]
     used = block.used - {column.name for column in block.files.columns if column.expression == block.expression("unit_price")}
     made.used = set(used)
-    fill(made, names.ITEMS, only)
+    said = column_of(block, "item_id")
+    words = [column for column in block.files.columns if column.profile.kind in ("text", "integer") and column.name not in block.used]
+    others = {column.name for column in words if said is not None and not is_of_items(block.files, said, column)}
+    fill(made, names.ITEMS, only, aside=others)
     found = [mapped.contract for mapped in made.columns[1:]]
     if not {"title", "category", "brand"} & set(found):
         return None

@@ -1,24 +1,26 @@
-"""File sets that are one input together: orders in one, their lines in another.
+"""File sets that belong together: orders and their lines, what was bought and the catalogue.
 
-What belongs here: finding which rows stand beside which. What does not: what the columns mean (recognition.py).
+What belongs here: finding which rows speak of the same. What does not: what columns mean taken by themselves (recognition.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlglot
 import sqlglot.expressions as sge
 
 from marketing_assets.onboarding import names
-from marketing_assets.onboarding.columns import FITS, find_time, id_expression, is_id, pick
+from marketing_assets.onboarding.columns import FITS, Block, column_of, find_time, id_expression, is_id, pick
 from marketing_assets.onboarding.looking import BESIDE, Column, FileSet, Joined, literal
 from marketing_assets.sources.mapping import SOURCE_LINE, parse
 
 _SHARED = 0.02
 """Of the orders seen in samples of both files, so many must be in both: large files need not be sorted alike."""
+_ALIGNED = 0.5
+"""Share of the items events name that a catalogue's column must hold to be theirs."""
 _ORDERS = "orders"
 
 
@@ -83,6 +85,46 @@ def _beside(lines: FileSet, head: FileSet, order: Column, key: Column) -> FileSe
     joined = Joined(_ORDERS, head, id_expression(order), id_expression(key))
     notes = (*lines.notes, *(f"{head.pattern}: {note}" for note in head.notes))
     return dataclasses.replace(lines, columns=tuple(columns), rows=tuple(rows), notes=notes, joined=(joined,))
+
+
+def aligned(blocks: Sequence[Block], tell: Callable[[str], None]) -> None:
+    """Where ids of a catalogue are not those that events name, though another of its columns is, or another of theirs: takes that one.
+
+    A shop may number its goods twice: `id` and `sku` in the catalogue, `product_id` or `sku` in orders.
+    """
+    events = [block for block in blocks if block.source == "events" and block.has("item_id")]
+    for items in (block for block in blocks if block.source == "items" and not block.is_beside):
+        for block in (one for one in events if one.files is not items.files):
+            bought, listed = column_of(block, "item_id"), column_of(items, "item_id")
+            if bought is None or listed is None or _share(block.files, bought, items.files, listed) >= _ALIGNED:
+                continue
+            ours = [one for one in block.files.lines.columns if names.likeness(one.name, names.EVENTS["item_id"]) > 0 and is_id(one.profile)]
+            theirs = [one for one in items.files.columns if one.profile.is_key and is_id(one.profile)]
+            pairs = [(_share(block.files, one, items.files, other), one is bought, one, other) for one in ours for other in theirs]
+            share, _, one, other = max(pairs, key=lambda pair: pair[:2], default=(0.0, True, bought, listed))
+            if share >= _ALIGNED:
+                beside = [made for made in blocks if made.is_beside and made.files is block.files]
+                for changed in (block, *beside):
+                    _renamed(changed, bought, one)
+                _renamed(items, listed, other)
+                tell(f"{block.files.pattern}: {one.name} is {other.name} of {items.files.pattern}, so both are taken for the item")
+
+
+def _share(files: FileSet, column: Column, others: FileSet, other: Column) -> float:
+    """Share of a column's values that are among another's."""
+    wanted = _values(files, column)
+    return len(wanted & _values(others, other)) / max(len(wanted), 1)
+
+
+def _renamed(block: Block, old: Column, new: Column) -> None:
+    """Takes another column for the item."""
+    if new is old:
+        return
+    block.columns = [mapped for mapped in block.columns if mapped.contract == "item_id" or mapped.expression != new.expression]
+    block.columns = [
+        dataclasses.replace(mapped, expression=id_expression(new)) if mapped.contract == "item_id" else mapped for mapped in block.columns
+    ]
+    block.used = block.used - {old.name} | {new.name}
 
 
 def within(expression: str, name: str, kind: str) -> str:

@@ -18,6 +18,7 @@ _ZONE = re.compile(r".*:[0-9.]+ ?(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)")
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _MONEY = re.compile(r"[-+]?\s*[^\d\s.,+-]{0,3}\s*[-+]?[\d.,' ]*\d\s*[^\d\s.,+-]{0,3}")
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})*(\.\d+)?")
 _FORMATS = [
     "%m/%d/%Y %H:%M:%S",
     "%m/%d/%Y %H:%M",
@@ -51,6 +52,8 @@ _FORMATS = [
     "%d %B %Y",
     "%d-%b-%Y",
     "%d-%b-%y",
+    "%b-%d-%y",
+    "%b-%d-%Y",
     "%b %d, %Y %H:%M:%S",
     "%d %b %Y %H:%M:%S",
     "%d %b %Y %H:%M",
@@ -283,7 +286,7 @@ def _money(texts: Sequence[str]) -> dict[str, Any] | None:
     symbols = {symbol for symbol in SYMBOLS if any(symbol in text for text in texts)}
     comma = sum(re.search(r",\d{1,2}\D*$", text) is not None for text in texts)
     point = sum(re.search(r"\.\d{1,2}\D*$", text) is not None for text in texts)
-    if not symbols and not comma and not point:
+    if not symbols and not comma and not point and _share(texts, _THOUSANDS) < _ENOUGH:
         return None
     decimal_comma = comma > point
     numbers = [number for text in texts if (number := money_of(text, decimal_comma)) is not None]
