@@ -639,8 +639,8 @@ SYSTEMS: dict[str, tuple[str, str]] = {
                         "product_quantity=quantity,product_price=price,total_price_tax_incl=amount"),
     "amazon": ("\t", "order-id=order,order-item-id=line,purchase-date=at,buyer-email=email,sku=sku,product-name=title,quantity-purchased=quantity,"
                      "item-price=amount"),
-    "ebay": (",", "Sales Record Number=line,Order Number=order,Buyer Username=email,Item Number=item,Item Title=title,Quantity=quantity,Sold For=dollars,"
-                  "Sale Date=ebay"),
+    "ebay": (",", "Sales Record Number=line,Order Number=order,Buyer Username=email,Item Number=item,Item Title=title,Quantity=quantity,"
+                  "Sold For=dollars,Sale Date=ebay"),
     "unit amounts": (",", "order_id=order,customer_id=person,date=day,sku=sku,qty=quantity,amount=price"),
     "french": (";", "Date commande=day,N° commande=order,Code client=person,Référence=sku,Désignation=title,Quantité=quantity,Prix unitaire=price,"
                     "Montant TTC=amount"),
@@ -658,7 +658,9 @@ def test_exports_of_well_known_systems_bring_the_same_sales(name: str, tmp_path:
     header, values = zip(*(pair.split("=") for pair in described.split(",")), strict=True)
     lines = [delimiter.join(sold(value, place) for value in values) for place in range(len(SOLD))]
     (tmp_path / "orders.csv").write_text("\n".join([delimiter.join(header), *lines]) + "\n", encoding="utf-8")
-    report = checked(started(tmp_path), 60)
+    store = started(tmp_path)
+    assert {"order_id", "user_id", "item_id", "quantity", "unit_price"} <= set(columns(store, "events"))
+    report = checked(store, 60)
     events = source(report, "events")
     assert report.is_ok and events.clean == 200
     assert events.facts["sales"].startswith(f"100 orders, revenue {REVENUE:,.2f} ")
