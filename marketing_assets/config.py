@@ -82,6 +82,7 @@ class FileLayout(Settings):
     header: list[Annotated[str, Field(min_length=1)]] | None = Field(
         None, min_length=1, description="names of a csv file's columns, in order, where its first line is a row already"
     )
+    skip_lines: Annotated[int, Field(ge=0, le=100)] = Field(0, description="lines of a csv file above its header, such as the title of a report")
     missing_file: Literal["empty", "error"] = "error"
 
     @model_validator(mode="after")
@@ -89,6 +90,8 @@ class FileLayout(Settings):
         parts = [part for part in DAY_PARTS if self.files is not None and part in self.files]
         if parts and (len(parts) < len(DAY_PARTS) or "{date}" in str(self.files)):
             raise ValueError(f"'files' names its landing day either by {{date}} or by all of {', '.join(DAY_PARTS)}, not by {', '.join(parts)}")
+        if self.skip_lines and self.format != "csv":
+            raise ValueError(f"'skip_lines' is of csv files; a {self.format} file has no lines above its rows")
         if self.header is not None:
             if self.format != "csv":
                 raise ValueError(f"'header' names the columns of csv files; a {self.format} file names its own")

@@ -677,6 +677,18 @@ def test_reports_of_ads_with_thousands_and_their_own_words(tmp_path: Path) -> No
     assert source(checked(store, 60), "ad_reports").clean == 200
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_report_with_a_title_above_its_header(packed: bool, tmp_path: Path) -> None:
+    rows = [f"2026-03-{1 + place:02}\tBrand\t{100 + place}\t{place}\t1.5" for place in range(12)]
+    text = "\r\n".join(["Campaign report", "1 March 2026 - 12 March 2026", "", "Day\tCampaign\tImpr.\tClicks\tCost", *rows, ""])
+    content = text.encode("utf-16")
+    (tmp_path / f"report.csv{'.gz' if packed else ''}").write_bytes(gzip.compress(content) if packed else content)
+    store = started(tmp_path)
+    block = store.blocks("ad_reports")[0]
+    assert (block.skip_lines, block.encoding, block.delimiter) == (3, "utf-16", "\t")
+    assert source(checked(store), "ad_reports").clean == 12
+
+
 def test_headlines_of_reviews_are_no_titles_of_items(tmp_path: Path) -> None:
     rows = [
         f"{place},{FIRST + timedelta(hours=place)},p{place % 9},c{place % 31},{1 + place % 5},Headline {place},Brand {place % 9 % 2},"

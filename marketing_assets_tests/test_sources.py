@@ -330,6 +330,7 @@ def test_a_broken_array_is_refused_as_a_whole_and_an_empty_one_is_an_empty_day(t
     ("changes", "said"),
     [
         ({"format": "csv", "unroll": "lines"}, "json or parquet"),
+        ({"format": "json", "skip_lines": 2}, "'skip_lines' is of csv files"),
         ({"files": "{yyyy}-{mm}.csv"}, "either by {date} or by all of"),
         ({"files": "{date}/{yyyy}{mm}{dd}.csv"}, "either by {date} or by all of"),
     ],
@@ -488,6 +489,17 @@ def test_joined_files_are_named_and_dated_as_they_must_be(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match=r"'join.orders.files' must name a landing day where 'files' does"):
         beside(tmp_path, "csv", join={"orders": {"files": "orders_{date}.csv", "by": "number", "key": "id"}})
     refused(beside(tmp_path, "csv", join={"sku": {"files": "orders.csv", "by": "number", "key": "id"}}), "join.sku", "a column of that name")
+
+
+@pytest.mark.parametrize("above", ["Report\n", 'sep=,\n\n"1, March"\n'])
+def test_lines_above_the_header_are_no_rows_and_are_counted(tmp_path: Path, above: str) -> None:
+    skip = above.count("\n")
+    csv_file(tmp_path, above + HEADER + GOOD + "too,few\n" + GOOD)
+    rows = land(store_at(tmp_path, {"files": "{date}.csv", "columns": COLUMNS, "skip_lines": skip}))
+    assert rows["source_row"].to_list() == [skip + 2, skip + 3, skip + 4]
+    assert rows["source_error"].is_null().to_list() == [True, False, True]
+    refused(store_at(tmp_path, {"files": "{date}.csv", "columns": COLUMNS}), "2026-03-01.csv")
+    assert land(store_at(tmp_path, {"files": "{date}.csv", "columns": COLUMNS, "skip_lines": skip, "header": list(COLUMNS.values())})).height == 4
 
 
 def test_nested_values_alone_may_be_mapped(tmp_path: Path) -> None:

@@ -239,6 +239,7 @@ def _source_block(block: Block, missing: str = "empty") -> SourceBlock:
             "format": files.format,
             "delimiter": files.delimiter,
             "encoding": files.encoding,
+            "skip_lines": files.skip_lines,
             "unroll": files.unroll,
             "join": {
                 one.name: {
@@ -246,6 +247,7 @@ def _source_block(block: Block, missing: str = "empty") -> SourceBlock:
                     "format": one.files.format,
                     "delimiter": one.files.delimiter,
                     "encoding": one.files.encoding,
+                    "skip_lines": one.files.skip_lines,
                     "missing_file": missing,
                     "by": one.by,
                     "key": one.key,

@@ -33,6 +33,8 @@ SAMPLE_ROWS = 10_000
 SAMPLE_FILES = 6
 """Files of a set that are looked into, spread over its days."""
 _DATA = (".csv", ".tsv", ".txt", ".tab", ".json", ".jsonl", ".ndjson", ".parquet", ".pq")
+_MOST_ABOVE = 20
+"""Lines among which a header is sought."""
 _JSON = (".json", ".jsonl", ".ndjson")
 _PACKED = (".gz", ".zst")
 _OURS = ("store.yaml", "ledger.parquet", "verdict.json", "warehouse.duckdb")
@@ -88,7 +90,8 @@ class Joined:
 @dataclass(frozen=True)
 class FileSet:
     """Files of one layout. pattern: relative to the folder, {date} and * put in. days: landing days in the names, sorted. unroll: a list
-    in each row whose elements are rows. joined: files with what holds for several rows, such as orders beside their lines."""
+    in each row whose elements are rows. joined: files with what holds for several rows, such as orders beside their lines. skip_lines: lines
+    above the header."""
 
     pattern: str
     files: tuple[Path, ...]
@@ -101,6 +104,7 @@ class FileSet:
     notes: tuple[str, ...] = ()
     unroll: str | None = None
     joined: tuple[Joined, ...] = ()
+    skip_lines: int = 0
 
     @property
     def has_lines(self) -> bool:
@@ -251,6 +255,7 @@ def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
             tuple(rows),
             tuple(dict.fromkeys(notes)),
             next((look.unroll for look in looks if look.unroll is not None), None),
+            skip_lines=first.skip_lines,
         )
     ]
 
@@ -276,6 +281,7 @@ class _Look:
     notes: tuple[str, ...] = ()
     unroll: str | None = None
     elements: frozenset[str] = frozenset()
+    skip_lines: int = 0
 
 
 @functools.cache
@@ -519,17 +525,26 @@ def _csv(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
     if counted[delimiter] < 2:
         return _aligned(lines, encoding)
     table = list(itertools.islice(csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter), SAMPLE_ROWS + 1))
-    header = [name.strip() or f"column{place}" for place, name in enumerate(table[0])]
+    above = next((place for place, row in enumerate(table[:_MOST_ABOVE]) if len(row) == counted[delimiter]), 0)
+    skip = _place_of(text, lines[above]) if above else 0
+    header = [name.strip() or f"column{place}" for place, name in enumerate(table[above])]
     _check_header(header)
-    rows = [dict(zip(header, row, strict=False)) for row in table[1:] if len(row) == len(header)]
-    return _Look("csv", {name: quoted(name) for name in header}, rows, delimiter, encoding)
+    rows = [dict(zip(header, row, strict=False)) for row in table[above + 1 :] if len(row) == len(header)]
+    notes = (f"{skip} lines above the header are skipped",) if skip else ()
+    return _Look("csv", {name: quoted(name) for name in header}, rows, delimiter, encoding, notes, skip_lines=skip)
+
+
+def _place_of(text: str, line: str) -> int:
+    """How many lines stand above one."""
+    return next(place for place, one in enumerate(text.split("\n")) if one.rstrip("\r") == line)
 
 
 def _columns_by(sample: str, delimiter: str) -> int:
-    """Columns a delimiter gives, 1 where lines do not agree."""
-    widths = Counter(len(row) for row in csv.reader(io.StringIO(sample), delimiter=delimiter))
-    width, lines = widths.most_common(1)[0]
-    return width if lines >= 0.9 * sum(widths.values()) else 1
+    """Columns a delimiter gives, 1 where lines do not agree, but for those above a header."""
+    widths = [len(row) for row in csv.reader(io.StringIO(sample), delimiter=delimiter)]
+    width = Counter(widths).most_common(1)[0][0]
+    below = widths[widths.index(width) if width in widths[:_MOST_ABOVE] else 0 :]
+    return width if below.count(width) >= 0.9 * len(below) else 1
 
 
 def _aligned(lines: Sequence[str], encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:

@@ -76,6 +76,8 @@ def _layout(files: FileSet, may_be_missing: bool, why_missing: str, indent: int)
         lines.append(f"{pad}delimiter: {delimiter}")
     if files.encoding != "utf-8":
         lines.append(f"{pad}encoding: {files.encoding}")
+    if files.skip_lines:
+        lines.append(f"{pad}skip_lines: {files.skip_lines}")
     if files.is_dated:
         lines.append(_commented(f"missing_file: {'empty' if may_be_missing else 'error'}", why_missing, indent))
     return lines

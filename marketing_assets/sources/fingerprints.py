@@ -52,7 +52,7 @@ def _mapping_digest(store: Store, source: str) -> str:
         block["rows"] = None
         for joined in block["join"].values():
             joined["files"] = Path(joined["files"]).name
-        for later in ("unroll", "join"):
+        for later in ("unroll", "join", "skip_lines"):
             if not block[later]:  # as before there was such a key: older warehouses stay as they are
                 del block[later]
     return digest(json.dumps(blocks, sort_keys=True), store.timezone)

@@ -218,7 +218,7 @@ def check_lines(
             places = broken.filter(is_open)["landing_line"].to_list()
             raise SourceError(
                 f"{file.file.name}: {file.lines - found - breaks - empty} of {file.lines} lines could be neither read nor "
-                f"refused, probably after a quote that is not closed (see line {min(places, default=0)}). Correct the file."
+                f"refused, probably after a quote that is not closed (see line {min(places, default=0) + block.skip_lines}). Correct the file."
             )
 
 
@@ -309,7 +309,7 @@ def with_files(
         line = joined.place + 1 + int(block.has_header_line)
         if broken is not None and broken.height:
             joined, line = _past_broken_lines(staging, joined, broken, block)
-    joined = joined.mutate(source_row=line.cast("int64"))
+    joined = joined.mutate(source_row=(line + block.skip_lines if block.skip_lines else line).cast("int64"))
     if block.is_dated:
         joined = joined.mutate(landed_date=joined.listed_date)
     if "source_error" not in joined.columns:

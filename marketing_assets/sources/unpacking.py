@@ -61,7 +61,9 @@ def ready(file: LandingFile, block: FileLayout, folder: Path, number: int) -> Re
     is_array = block.format == "json" and start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"["
     if is_array:
         pieces = _lines_of_array(b"".join(pieces), file)
-    if packed or block.encoding != "utf-8" or is_array:
+    if block.skip_lines:
+        pieces = _below(pieces, block.skip_lines)
+    if packed or block.encoding != "utf-8" or is_array or block.skip_lines:
         result = _copy(pieces, file, target)
     else:
         result = _scan(pieces, file)
@@ -132,6 +134,16 @@ def _decoded(pieces: Iterator[bytes], file: LandingFile, encoding: str) -> Itera
         yield decoder.decode(b"", final=True).encode("utf-8")
     except (UnicodeDecodeError, UnicodeError) as error:
         raise SourceError(f"{file.name}: not in {encoding}, as 'encoding' says: {error}") from error
+
+
+def _below(pieces: Iterator[bytes], lines: int) -> Iterator[bytes]:
+    """What stands below so many lines."""
+    for piece in pieces:
+        while lines and piece:
+            end = piece.find(b"\n") + 1
+            lines, piece = (lines - 1, piece[end:]) if end else (lines, b"")
+        if piece:
+            yield piece
 
 
 def elements_of(text: str) -> Iterator[str]:
