@@ -583,6 +583,19 @@ def test_orders_and_their_lines_in_tables_of_their_own_are_one_input(layout: str
     assert source(report, "items").clean == 6
 
 
+def test_accounts_that_each_order_once_are_joined_to_the_people_behind_them(tmp_path: Path) -> None:
+    made = tables(tmp_path)
+    orders = made["orders"].with_columns(customer_id=pl.format("a{}", "id"))
+    orders.write_csv(tmp_path / "orders.csv")
+    people = orders.select("customer_id", customer_unique_id=pl.format("p{}", pl.col("id") % 9), city=pl.lit("x"))
+    people.write_csv(tmp_path / "customers.csv")
+    store = started(tmp_path)
+    (block,) = store.blocks("events")
+    assert list(block.join) == ["orders", "people"] and block.columns["user_id"] == "people.customer_unique_id"
+    assert "customers.csv:" not in (tmp_path / "store.yaml").read_text(encoding="utf-8")
+    assert source(checked(store, 90), "events").facts["users"].startswith("9;")
+
+
 def test_lines_that_say_who_and_when_need_no_orders_beside_them(tmp_path: Path) -> None:
     rows = [f"{place // 2},c{place % 5},p{place % 4},1,2.0,2026-03-0{2 + place % 3}" for place in range(40)]
     (tmp_path / "lines.csv").write_text("\n".join(["order_id,customer_id,product_id,quantity,price,ordered_at", *rows]) + "\n")

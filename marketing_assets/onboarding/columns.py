@@ -55,10 +55,15 @@ class Block:
 
     @property
     def joined(self) -> list[Joined]:
-        """Files beside its own that it reads."""
+        """Files beside its own that it reads, and those by which they are found."""
         texts = [mapped.expression for mapped in self.columns] + ([self.where] if self.where else [])
         needs = {name for text in texts if text != "*" for name in parse(text, "").needs}
-        return [one for one in self.files.joined if one.name in needs]
+        chosen: list[Joined] = []
+        for one in reversed(self.files.joined):
+            if one.name in needs:
+                chosen.insert(0, one)
+                needs |= set(parse(one.by, "").needs)
+        return chosen
 
     @property
     def left_over(self) -> list[str]:

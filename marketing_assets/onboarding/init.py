@@ -72,13 +72,15 @@ def _understood(found: Folder, tell: Tell) -> list[Block]:
     """Blocks of every file set, said aloud; sets that are nothing go to `unused`."""
     blocks: list[Block] = []
     found.sets = together(found.sets)
+    beside = {joined.files.pattern for files in found.sets for joined in files.joined}
     for place, files in enumerate(found.sets):
         made = blocks_of(files)
         if made and made[0].source in _HAPPENS:
             found.sets[place] = files = of_its_days(files)
             made = blocks_of(files)
         if not made:
-            found.unused[files.pattern] = _why_nothing(files)
+            if files.pattern not in beside:
+                found.unused[files.pattern] = _why_nothing(files)
             continue
         blocks += made
         size = f"{len(files.files)} files" if len(files.files) > 1 else "1 file"

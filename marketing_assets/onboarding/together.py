@@ -21,11 +21,11 @@ _SHARED = 0.02
 """Of the orders seen in samples of both files, so many must be in both: large files need not be sorted alike."""
 _ALIGNED = 0.5
 """Share of the items events name that a catalogue's column must hold to be theirs."""
-_ORDERS = "orders"
+_ORDERS, _PEOPLE = "orders", "people"
 
 
 def together(sets: Sequence[FileSet]) -> list[FileSet]:
-    """The sets, lines with their orders beside them in the place of both."""
+    """The sets, lines with their orders beside them in the place of both, and people beside orders that name an account each."""
     result = list(sets)
     for lines in sets:
         found = [match for head in result if head is not lines and (match := _match(lines, head)) is not None]
@@ -33,7 +33,7 @@ def together(sets: Sequence[FileSet]) -> list[FileSet]:
             _, head, order, key = max(found, key=lambda one: one[0])
             result[result.index(lines)] = _beside(lines, head, order, key)
             result.remove(head)
-    return result
+    return [_with_people(files, [other for other in sets if other is not files]) for files in result]
 
 
 def _match(lines: FileSet, head: FileSet) -> tuple[tuple[bool, float], FileSet, Column, Column] | None:
@@ -56,6 +56,28 @@ def _match(lines: FileSet, head: FileSet) -> tuple[tuple[bool, float], FileSet, 
     share, _, order, key = max(shares, key=lambda one: one[0], default=(0.0, head, order, order))
     says_who = pick(head, names.EVENTS["user_id"], FITS["user_id"], {key.name}) is not None
     return ((says_who, share), head, order, key) if share >= _SHARED else None
+
+
+def _with_people(files: FileSet, others: Sequence[FileSet]) -> FileSet:
+    """Where each order names a customer of its own, the person another file says stands behind them."""
+    user = pick(files, names.EVENTS["user_id"], FITS["user_id"])
+    order = pick(files, names.EVENTS["order_id"], is_id)
+    if user is None or order is None or len(_values(files, user)) < 0.98 * len(_values(files, order)):
+        return files
+    wanted = _values(files, user)
+    for other in others:
+        for key in (column for column in other.columns if column.profile.is_key and is_id(column.profile)):
+            if len(wanted & _values(other, key)) < _SHARED * len(wanted):
+                continue
+            person = pick(other, names.EVENTS["user_id"], lambda profile: FITS["user_id"](profile) and not profile.is_key, {key.name})
+            if person is not None:
+                joined = Joined(_PEOPLE, other, user.expression, id_expression(key))
+                behind = {_plain(row.get(key.name)): row.get(person.name) for row in other.rows}
+                rows = [{**row, person.name: behind.get(_plain(row.get(user.name)))} for row in files.rows]
+                column = Column(person.name, within(person.expression, _PEOPLE, other.format), person.profile)
+                kept = [one for one in files.columns if one.name not in (user.name, person.name)]
+                return dataclasses.replace(files, columns=(*kept, column), rows=tuple(rows), joined=(*files.joined, joined))
+    return files
 
 
 def _values(files: FileSet, column: Column) -> set[str]:

@@ -79,7 +79,8 @@ def rows_beside(
         return result
     if block.format != "json":
         parts = _as_one_struct(parts)
-    every = ibis.union(*[_ranked(part, place) for place, part in enumerate(parts)]) if len(parts) > 1 else _ranked(parts[0], 0)
+    chosen = [part.select("beside_key", "beside", "beside_hash", "source_file", "source_row", beside_day=part.listed_date) for part in parts]
+    every = ibis.union(*chosen) if len(chosen) > 1 else chosen[0]
     every = every.filter(every.beside_key.notnull())
     newest = ibis.window(
         group_by=[every.beside_key, every.beside_day], order_by=[ibis.desc(every.source_file), ibis.desc(every.source_row)]
@@ -87,13 +88,6 @@ def rows_beside(
     every = every.mutate(place=ibis.row_number().over(newest))
     result.rows = staging.keep(every.filter(every.place == 0).select("beside_key", "beside_day", "beside", "beside_hash"), "joined")
     return result
-
-
-def _ranked(rows: ir.Table, place: int) -> ir.Table:
-    import ibis
-
-    day = rows.listed_date if "listed_date" in rows.columns else ibis.null("date")
-    return rows.select("beside_key", "beside", "beside_hash", "source_file", "source_row", beside_day=day)
 
 
 def _as_one_struct(parts: Sequence[ir.Table]) -> list[ir.Table]:
