@@ -702,6 +702,55 @@ def test_a_report_with_a_title_above_its_header(packed: bool, tmp_path: Path) ->
     assert source(checked(store), "ad_reports").clean == 12
 
 
+CATALOGUES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "shopify": (
+        "products_export_1.csv",
+        "Handle=handle,Title=sparse,Vendor=vendor,Type=kind,Variant SKU=sku,Variant Inventory Qty=stock,Variant Price=price,Cost per item=cost",
+        {"item_id": "Variant SKU", "title": "Title", "stock_on_hand": "Variant Inventory Qty", "unit_price": "Variant Price"},
+    ),
+    "magento": (
+        "catalog_product.csv",
+        "sku=sku,product_type=simple,categories=kind,name=title,price=price,qty=pieces",
+        {"item_id": "sku", "title": "name", "category": "categories", "stock_on_hand": "qty", "unit_price": "price"},
+    ),
+    "stock alone": ("inventory.csv", "sku=sku,qty=stock", {"item_id": "sku", "stock_on_hand": "qty"}),
+    "german": (
+        "lagerbestand.csv",
+        "Artikelnummer=sku,Bestand=stock,Lieferzeit=days,EK-Preis=cost",
+        {"item_id": "Artikelnummer", "stock_on_hand": "Bestand", "lead_time_days": "Lieferzeit", "unit_cost": "EK-Preis"},
+    ),
+}
+"""File, columns as each calls them with what is in them, and which is which."""
+
+
+@pytest.mark.parametrize("name", CATALOGUES)
+def test_catalogues_and_stock_of_well_known_systems(name: str, tmp_path: Path) -> None:
+    dump(tmp_path, "orders.csv")
+    file, described, expected = CATALOGUES[name]
+    header, values = zip(*(pair.split("=") for pair in described.split(",")), strict=True)
+
+    def goods(value: str, place: int) -> str:
+        return {
+            "sku": f"s{place}", "handle": f"tea-{place // 2}", "sparse": f"Tea {place}" if place % 2 == 0 else "", "vendor": f"V{place % 3}",
+            "kind": f"Kind {place % 4}", "stock": f"{place * 3 % 17}", "pieces": f"{place * 3 % 17}.0000", "price": f"{5 + place}.50",
+            "cost": f"{2 + place}.10", "simple": "simple", "title": f"Tea {place}", "days": f"{3 + place % 4}",
+        }[value]  # fmt: skip
+
+    lines = [",".join(goods(value, place) for value in values) for place in range(40)]
+    (tmp_path / file).write_text("\n".join([",".join(header), *lines]) + "\n", encoding="utf-8")
+    store = started(tmp_path)
+    mapped = {contract: text.strip('"') for contract, text in columns(store, "items").items()}
+    assert {contract: mapped.get(contract) for contract in expected} == expected
+    assert source(checked(store, 60), "items").clean == 40
+
+
+def test_stock_by_place_is_told_with_what_to_do(tmp_path: Path) -> None:
+    dump(tmp_path, "orders.csv")
+    (tmp_path / "stock.csv").write_text("sku,warehouse,on_hand\n" + "".join(f"s{place // 2},w{place % 2},3\n" for place in range(20)))
+    started(tmp_path)
+    assert "sku names an item in several rows: add on_hand up" in (tmp_path / "store.yaml").read_text(encoding="utf-8")
+
+
 def test_headlines_of_reviews_are_no_titles_of_items(tmp_path: Path) -> None:
     rows = [
         f"{place},{FIRST + timedelta(hours=place)},p{place % 9},c{place % 31},{1 + place % 5},Headline {place},Brand {place % 9 % 2},"

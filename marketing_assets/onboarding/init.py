@@ -16,7 +16,7 @@ import yaml
 
 from marketing_assets.config import SourceBlock, Store, StoreError, load_store
 from marketing_assets.onboarding import names
-from marketing_assets.onboarding.columns import Block
+from marketing_assets.onboarding.columns import FITS, Block, is_count, pick
 from marketing_assets.onboarding.days import Landing, landing_of, main_stretch
 from marketing_assets.onboarding.looking import FileSet, Folder, literal, look_into
 from marketing_assets.onboarding.places import CURRENCIES, Place, place_of
@@ -103,6 +103,10 @@ def _understood(found: Folder, tell: Tell) -> list[Block]:
 
 
 def _why_nothing(files: FileSet) -> str:
+    item = pick(files, names.EVENTS["item_id"], FITS["item_id"])
+    stock = pick(files, names.ITEMS["stock_on_hand"], is_count)
+    if item is not None and stock is not None and not item.profile.is_key and not any(column.profile.is_temporal for column in files.columns):
+        return f"{item.name} names an item in several rows: add {stock.name} up to one row an item"
     columns = ", ".join(column.name for column in files.columns[:12])
     if not any(column.profile.is_temporal for column in files.columns):
         return f"no column of dates or times that can be read among {columns}"

@@ -418,7 +418,7 @@ def _nested_look(
     row = _Flattening(kind, "", expressions)
     rows = [row.flat(content) for content in contents]
     lists = row.lists
-    unroll = next((path for path in lists if names.plain(path.rsplit(".")[-1]) in names.LISTS), None)
+    unroll = next((path for path in lists if names.plain(path.rsplit(".", 1)[-1]) in names.LISTS), None)
     notes = [f"lists nobody looked into: {', '.join(path for path in lists if path != unroll)}"] if set(lists) - {unroll} else []
     if unroll is None:
         return _Look(kind, expressions, rows, encoding=encoding, notes=tuple(notes))
@@ -507,7 +507,6 @@ class _Flattening:
                 text = f"(list_filter({within}, lambda pair: pair ->> '$.{named}' = {quote})[1] ->> '{_json_path(steps)}')"
             self._put(row, ".".join((*path, key)), text, value)
         return True
-
 
 
 def _json_path(path: Sequence[str]) -> str:

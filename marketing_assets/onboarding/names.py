@@ -48,7 +48,7 @@ EVENTS: dict[str, list[str]] = {
     ),
     "item_id": _words(
         "item_id product_id sku stock_code asin article_id article_no article item product goods_id upc ean gtin "
-        "material variant_id lineitem_sku product_code product_sku item_code prod_id iid pid parent_asin item_nbr "
+        "material variant_id variant_sku lineitem_sku product_code product_sku item_code prod_id iid pid parent_asin item_nbr "
         "book_id isbn product_number item_number id_product listing_id product_handle lineitem_name product_name artikelnummer artikelnr "
         "artikel produkt_id produktnummer article_reference reference producto id_producto referencia produto codigo_produto "
         "codice_articolo articolo kod_produktu produkt 商品id 商品编号 商品 产品id"
@@ -149,7 +149,7 @@ ITEMS: dict[str, list[str]] = {
         "nombre_producto descripcion descrizione descricao omschrijving benamning nazwa label item product 商品名称 商品标题 名称"
     ),
     "category": _words(
-        "category category_code category_name product_category product_category_name department department_name "
+        "category category_code category_name categories product_category product_category_name department department_name "
         "product_type product_group product_group_name product_type_name item_category category_id class family "
         "main_category kategorie warengruppe produktgruppe categorie catégorie categoria 类目 分类 品类"
     ),
@@ -157,15 +157,15 @@ ITEMS: dict[str, list[str]] = {
     "unit_price": EVENTS["unit_price"] + _words("variant_price list_price msrp"),
     "unit_cost": _words(
         "unit_cost cost cost_price purchase_price cogs wholesale_price cost_per_item buying_price cost_of_goods "
-        "einkaufspreis prix_achat costo coste 成本 进价"
+        "einkaufspreis ek_preis prix_achat costo coste 成本 进价"
     ),
     "stock_on_hand": _words(
         "stock_on_hand stock inventory inventory_quantity on_hand qty_on_hand stock_quantity available_quantity "
-        "stock_level variant_inventory_qty inventory_level quantity_available units_in_stock bestand lagerbestand "
-        "existencias estoque 库存"
+        "stock_level variant_inventory_qty inventory_level quantity_available units_in_stock current_quantity bestand lagerbestand "
+        "existencias estoque giacenza voorraad 库存 qty quantity menge"
     ),
     "stock_on_order": _words("stock_on_order on_order units_on_order incoming inbound_quantity"),
-    "lead_time_days": _words("lead_time_days lead_time supplier_lead_time lead_days"),
+    "lead_time_days": _words("lead_time_days lead_time supplier_lead_time lead_days lieferzeit"),
     "pack_size": _words("pack_size case_size units_per_case case_pack carton_size"),
     "minimum_order_quantity": _words("minimum_order_quantity moq min_order_quantity min_order_qty"),
 }
@@ -208,6 +208,9 @@ PROMOTIONS = frozenset(_words("promotion promotions promo promos aktionen angebo
 PLANS = PROMOTIONS | frozenset(_words("price prices pricing driver drivers item_drivers preise prix precios"))
 HOLIDAYS = frozenset(_words("holiday holidays feiertage feiertag feries festivos"))
 SCHOOL = frozenset(_words("school schools schulferien ferien vacances vacaciones"))
+CATALOGUES = frozenset(
+    _words("product products catalog catalogue items stock stocks inventory variants artikel produkte lager lagerbestand bestand productos produits")
+)
 CALENDARS = HOLIDAYS | SCHOOL | frozenset(_words("calendar calendars market_days kalender calendrier"))
 """Words in the names of files that hold such plans."""
 LISTS = _words(

@@ -107,9 +107,11 @@ def impressions(files: FileSet) -> Block | None:
 
 def items(files: FileSet) -> Block | None:
     """A catalogue: one row per item, nobody doing anything."""
-    if pick(files, names.EVENTS["user_id"], FITS["user_id"]) or pick(files, names.EVENTS["quantity"], is_count):
+    if pick(files, names.EVENTS["user_id"], FITS["user_id"]) or pick(files, names.EVENTS["order_id"], is_id):
         return None
-    if pick(files, names.EVENTS["order_id"], is_id) or pick(files, names.EVENTS["event_type"], is_type):
+    if pick(files, names.EVENTS["event_type"], is_type):
+        return None
+    if pick(files, names.EVENTS["quantity"], is_count) and not _speaks(files, names.CATALOGUES):  # a quantity there is in stock
         return None
     item = pick(files, names.ITEMS["item_id"], lambda profile: is_id(profile) and profile.is_key)
     if item is None and pick(files, names.ITEMS["title"], FITS["title"]) is not None:
