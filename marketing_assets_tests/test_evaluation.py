@@ -963,6 +963,18 @@ def test_holdout_report_compares_the_arms_by_plain_loops() -> None:
     assert not found["is_sample_ratio_ok"]  # 23 of 60 held out where 5 % were meant
 
 
+def test_where_nobody_bought_the_arms_are_not_compared() -> None:
+    """Nothing in both arms made an interval from zero to zero, as if it were known that the lists bring nothing."""
+    day = FIRST + timedelta(days=59)
+    frames = lived_shop()
+    looks = frames["clean_events"].filter(pl.col("event_type") != "purchase")
+    scored = [
+        build_evaluation(reader_until(day, shop(), known), [day], shop()).tables["experiment_report"]
+        for known in (frames, frames | {"clean_events": looks})
+    ]
+    assert [isinstance(found, pl.DataFrame) and found.height > 0 for found in scored] == [True, False]
+
+
 def test_a_query_is_compiled_once_and_never_looks_ahead() -> None:
     from marketing_assets.evaluation.business import delays_query
     from marketing_assets.warehouse import WarehouseError

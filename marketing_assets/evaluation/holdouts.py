@@ -140,7 +140,8 @@ class Trial:
 def compare_day(trial: Trial, start: date, day: date, share: float, experiment: str, level: float) -> list[dict[str, Any]]:
     """Rows of one experiment on one day: conversion, orders and revenue per user, plain and with CUPED.
 
-    Users seen in both arms are left out and counted as crossovers. Nothing where an arm has fewer than MINIMUM_USERS.
+    Users seen in both arms are left out and counted as crossovers. Nothing where an arm has fewer than MINIMUM_USERS, or where nobody of
+    either has bought: an interval from zero to zero would say that there is no effect.
     """
     today = (day - start).days
     has_crossed = (trial.since < today) & (trial.crossed < today)
@@ -156,6 +157,8 @@ def compare_day(trial: Trial, start: date, day: date, share: float, experiment: 
         return np.bincount(trial.user[rows], values[rows], trial.since.size).astype(np.float64)[included]
 
     bought, before = per_user(after, trial.orders), per_user(earlier, trial.orders)
+    if not bought.any():
+        return []
     outcomes = {
         # how often someone bought says more of whether they will again than that they did
         "conversion": ((bought > 0).astype(float), np.log1p(before)),
