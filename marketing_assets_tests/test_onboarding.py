@@ -692,14 +692,16 @@ def test_reports_of_ads_with_thousands_and_their_own_words(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_report_with_a_title_above_its_header(packed: bool, tmp_path: Path) -> None:
-    rows = [f"2026-03-{1 + place:02}\tBrand\t{100 + place}\t{place}\t1.5" for place in range(12)]
-    text = "\r\n".join(["Campaign report", "1 March 2026 - 12 March 2026", "", "Day\tCampaign\tImpr.\tClicks\tCost", *rows, ""])
+    rows = [f"2026-03-{1 + place % 12:02}\tTotally {place // 12}\t{100 + place}\t{place}\t1.5" for place in range(120)]
+    sums = ["Total: Campaigns\t--\t1266\t66\t18.0", "Total: Account\t--\t1266\t66\t18.0"]
+    text = "\r\n".join(["Campaign report", "1 March 2026 - 12 March 2026", "", "Day\tCampaign\tImpr.\tClicks\tCost", *rows, *sums, ""])
     content = text.encode("utf-16")
     (tmp_path / f"report.csv{'.gz' if packed else ''}").write_bytes(gzip.compress(content) if packed else content)
     store = started(tmp_path)
     block = store.blocks("ad_reports")[0]
     assert (block.skip_lines, block.encoding, block.delimiter) == (3, "utf-16", "\t")
-    assert source(checked(store), "ad_reports").clean == 12
+    report = source(checked(store), "ad_reports")
+    assert (report.rows, report.clean) == (120, 120)
 
 
 CATALOGUES: dict[str, tuple[str, str, dict[str, str]]] = {

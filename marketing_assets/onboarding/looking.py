@@ -91,7 +91,7 @@ class Joined:
 class FileSet:
     """Files of one layout. pattern: relative to the folder, {date} and * put in. days: landing days in the names, sorted. unroll: a list
     in each row whose elements are rows. joined: files with what holds for several rows, such as orders beside their lines. skip_lines: lines
-    above the header."""
+    above the header. sums: column and first word of rows that add up the others."""
 
     pattern: str
     files: tuple[Path, ...]
@@ -105,6 +105,7 @@ class FileSet:
     unroll: str | None = None
     joined: tuple[Joined, ...] = ()
     skip_lines: int = 0
+    sums: tuple[tuple[str, str], ...] = ()
 
     @property
     def has_lines(self) -> bool:
@@ -256,6 +257,7 @@ def _sets(folder: Path, pattern: str, files: Sequence[Path]) -> list[FileSet]:
             tuple(dict.fromkeys(notes)),
             next((look.unroll for look in looks if look.unroll is not None), None),
             skip_lines=first.skip_lines,
+            sums=tuple(dict.fromkeys(one for look in looks for one in look.sums if one[0] in listed)),
         )
     ]
 
@@ -282,6 +284,7 @@ class _Look:
     unroll: str | None = None
     elements: frozenset[str] = frozenset()
     skip_lines: int = 0
+    sums: tuple[tuple[str, str], ...] = ()
 
 
 @functools.cache
@@ -529,8 +532,19 @@ def _csv(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
     header = [name.strip() or f"column{place}" for place, name in enumerate(table[above])]
     _check_header(header)
     rows = [dict(zip(header, row, strict=False)) for row in table[above + 1 :] if len(row) == len(header)]
+    sums: list[tuple[str, str]] = []
+    while rows and (found := _adds_up(rows[-1])) is not None:
+        sums.append(found)
+        rows.pop()
     notes = (f"{skip} lines above the header are skipped",) if skip else ()
-    return _Look("csv", {name: quoted(name) for name in header}, rows, delimiter, encoding, notes, skip_lines=skip)
+    return _Look("csv", {name: quoted(name) for name in header}, rows, delimiter, encoding, notes, skip_lines=skip, sums=tuple(sums))
+
+
+def _adds_up(row: Mapping[str, str]) -> tuple[str, str] | None:
+    """The column and the word by which a row says that it adds up those above it."""
+    name, value = next(((name, value) for name, value in row.items() if value.strip()), ("", ""))
+    match = re.match(names.SUMS, value)
+    return None if match is None else (name, match[0])
 
 
 def _place_of(text: str, line: str) -> int:

@@ -95,6 +95,8 @@ EVENTS: dict[str, list[str]] = {
         "location_id store_id store store_nbr store_code shop_id shop warehouse_id warehouse branch outlet region_id"
     ),
 }
+SUMS = r"(Total|TOTAL|Grand total|Gesamt|Summe|Totaux|Totale|Totaal)(?![^\s:,-])"
+"""What rows begin with that add up the others."""
 SESSIONS_OF_ONE = ("ga_session_id", "ga_session_number", "visit_number", "session_number")
 """Sessions that are numbered user by user."""
 TOTALS = _words(

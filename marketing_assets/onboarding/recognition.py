@@ -77,7 +77,15 @@ def ad_reports(files: FileSet) -> Block | None:
         return None
     block.add("date", day, day_expression(day))
     fill(block, {name: known for name, known in names.AD_REPORTS.items() if name != "date"})
+    _without_sums(block)
     return block if all(block.has(name) for name in INPUTS["ad_reports"].required) else None
+
+
+def _without_sums(block: Block) -> None:
+    """Leaves out rows that a report adds up below the others."""
+    said = [f"NOT starts_with(coalesce({block.files.column(name).expression}, ''), {literal(word)})" for name, word in block.files.sums]
+    if said:
+        block.where, block.where_comment = " AND ".join(said), "rows that add up the others"
 
 
 def impressions(files: FileSet) -> Block | None:
