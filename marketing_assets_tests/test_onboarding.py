@@ -753,6 +753,29 @@ def test_stock_by_place_is_told_with_what_to_do(tmp_path: Path) -> None:
     assert "sku names an item in several rows: add on_hand up" in (tmp_path / "store.yaml").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "%b %d, %Y, %I:%M:%S %p", "%m/%d/%y, %I:%M %p", "%d.%m.%Y, %H:%M:%S", "%d/%m/%Y, %H:%M:%S", "%B %d, %Y %H:%M", "%d-%b-%Y %H:%M:%S",
+        "%Y年%m月%d日 %H:%M:%S", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%SZ", "%a, %d %b %Y %H:%M:%S GMT", "%a, %d %b %Y %H:%M:%S +0200",
+        "%d/%b/%Y:%H:%M:%S +0200", "seconds", "nanoseconds",
+    ],
+)  # fmt: skip
+def test_times_as_systems_write_them(written: str, tmp_path: Path) -> None:
+    moments = [FIRST + timedelta(hours=5 * place, minutes=7 * place, seconds=place if "%S" in written else 0) for place in range(120)]
+    since = [int(moment.replace(tzinfo=UTC).timestamp()) for moment in moments]
+    told = {"seconds": [f"{one}.250" for one in since], "nanoseconds": [f"{one}000000000" for one in since]}
+    times = told.get(written) or [moment.strftime(written) for moment in moments]
+    rows = [f'"{time}",c{place % 7},s{place % 5},1,2.5,{2103807459595387001 + place % 5}' for place, time in enumerate(times)]
+    (tmp_path / "orders.csv").write_text("\n".join(["created_at,customer_id,sku,quantity,price,category_id", *rows]) + "\n", encoding="utf-8")
+    store = started(tmp_path)
+    assert columns(store, "items") == {"item_id": "sku", "category": "category_id"}
+    report = checked(store, 60)
+    early = timedelta(hours=2 if "+0200" in written else 0)
+    expected = f"{moments[0] - early:%Y-%m-%d %H:%M} to {moments[-1] - early:%Y-%m-%d %H:%M}, UTC"
+    assert report.is_ok and source(report, "events").clean == 120 and source(report, "events").facts["times"] == expected
+
+
 def test_headlines_of_reviews_are_no_titles_of_items(tmp_path: Path) -> None:
     rows = [
         f"{place},{FIRST + timedelta(hours=place)},p{place % 9},c{place % 31},{1 + place % 5},Headline {place},Brand {place % 9 % 2},"

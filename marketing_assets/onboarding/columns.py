@@ -217,7 +217,11 @@ def time_expression(column: Column, clock: Column | None = None) -> str:
             seconds = all(value.count(":") == 2 for value in clock.profile.values)
             return f"try_strptime({joined}, '{profile.time_format} %H:%M{':%S' if seconds else ''}')"
         return joined
-    return f"try_strptime({text}, '{profile.time_format}')" if profile.time_format else text
+    if profile.time_format is None:
+        return text
+    read = f"try_strptime({text}, '{profile.time_format}')"
+    # the sign is read as a letter like any other
+    return f"CAST({read} AS VARCHAR) || '+00'" if profile.time_format.endswith("SZ") else read
 
 
 def day_expression(column: Column) -> str:

@@ -102,13 +102,18 @@ def _understood(found: Folder, tell: Tell) -> list[Block]:
     return blocks
 
 
+def _temporal(files: FileSet) -> bool:
+    return any(column.profile.is_temporal for column in files.columns)
+
+
 def _why_nothing(files: FileSet) -> str:
     item = pick(files, names.EVENTS["item_id"], FITS["item_id"])
     stock = pick(files, names.ITEMS["stock_on_hand"], is_count)
-    if item is not None and stock is not None and not item.profile.is_key and not any(column.profile.is_temporal for column in files.columns):
+    is_stock = not any(pick(files, names.EVENTS[name], FITS[name]) for name in ("user_id", "order_id", "unit_price"))
+    if item is not None and stock is not None and is_stock and not item.profile.is_key and not _temporal(files):
         return f"{item.name} names an item in several rows: add {stock.name} up to one row an item"
     columns = ", ".join(column.name for column in files.columns[:12])
-    if not any(column.profile.is_temporal for column in files.columns):
+    if not _temporal(files):
         return f"no column of dates or times that can be read among {columns}"
     return f"columns do not say what the rows are: {columns}"
 

@@ -64,9 +64,32 @@ _FORMATS = [
     "%Y-%m-%d %I:%M %p",
     "%a, %d %b %Y %H:%M:%S",
     "%a %b %d %H:%M:%S %Y",
+    "%m/%d/%Y, %I:%M:%S %p",
+    "%m/%d/%Y, %I:%M %p",
+    "%m/%d/%y, %I:%M %p",
+    "%m/%d/%Y, %H:%M:%S",
+    "%d/%m/%Y, %H:%M:%S",
+    "%d/%m/%Y, %H:%M",
+    "%d.%m.%Y, %H:%M:%S",
+    "%d.%m.%Y, %H:%M",
+    "%b %d, %Y, %I:%M:%S %p",
+    "%b %d, %Y, %I:%M %p",
+    "%b %d, %Y %I:%M %p",
+    "%B %d, %Y %I:%M %p",
+    "%B %d, %Y %H:%M",
+    "%d %B %Y %H:%M",
+    "%d-%b-%Y %H:%M:%S",
+    "%d-%b-%y %H:%M",
+    "%Y年%m月%d日 %H:%M:%S",
+    "%Y年%m月%d日 %H:%M",
+    "%Y%m%dT%H%M%S",
+    "%Y%m%dT%H%M%SZ",
+    "%a, %d %b %Y %H:%M:%S %Z",
+    "%a, %d %b %Y %H:%M:%S %z",
+    "%d/%b/%Y:%H:%M:%S %z",
 ]
-_EPOCHS = ((1, 9), (1_000, 12), (1_000_000, 15))
-"""(units per second, digits of such a number less one): seconds, milliseconds, microseconds."""
+_EPOCHS = ((1, 9), (1_000, 12), (1_000_000, 15), (1_000_000_000, 18))
+"""(units per second, digits of such a number less one): seconds, milliseconds, microseconds, nanoseconds."""
 _FLAGS = frozenset(["0", "1", "true", "false", "t", "f", "yes", "no", "y", "n"])
 NO_ONE = (
     "",
@@ -244,7 +267,13 @@ def _instants(texts: Sequence[str]) -> dict[str, Any] | None:
     read.sort(key=lambda one: (max(one[1]) - min(one[1]), len({time.strftime("%Y%m") for time in one[1]})))
     pattern, times = read[0]
     rivals = [other for other, _ in read[1:] if sorted(other) == sorted(pattern)]
-    return {"kind": "instant", "time_format": pattern, "has_time": "%M" in pattern, "is_month_first_unsure": bool(rivals)}
+    return {
+        "kind": "instant",
+        "time_format": pattern,
+        "has_time": "%M" in pattern,
+        "is_zoned": pattern.endswith(("%z", "Z")),
+        "is_month_first_unsure": bool(rivals),
+    }
 
 
 def _read(text: str, pattern: str) -> datetime | None:
@@ -261,11 +290,15 @@ def _numbers(texts: Sequence[str]) -> dict[str, Any] | None:
     least, most = min(numbers), max(numbers)
     found: dict[str, Any] = {"least": least, "most": most}
     whole = all(number == int(number) for number in numbers if abs(number) < 1e18)
+    if least >= 4e8 and most <= 4.2e9 and not whole:
+        return {"kind": "epoch", "has_time": True, "is_zoned": True, **found}
     if whole and set(numbers) <= {0.0, 1.0}:
         return {"kind": "boolean", **found}
     if whole:
         middle = sorted(numbers)[len(numbers) // 2]
-        for per_second, digits in _EPOCHS:
+        # so long a number is an id, unless it stands for a time no finer than a clock's
+        fine = 1e9 if _share(texts, re.compile(r"\d+000")) >= _ENOUGH else 1e8
+        for per_second, digits in (one for one in _EPOCHS if one[0] <= fine):
             if 10**digits <= middle / 0.4 and 4e8 <= middle / per_second <= 4.2e9:
                 found["per_second"] = per_second
                 return {
