@@ -596,6 +596,21 @@ def test_accounts_that_each_order_once_are_joined_to_the_people_behind_them(tmp_
     assert source(checked(store, 90), "events").facts["users"].startswith("9;")
 
 
+@pytest.mark.parametrize("day", ["", "_20260302"])
+def test_people_stand_beside_orders_that_hold_their_own_lines(day: str, tmp_path: Path) -> None:
+    """Customers without a day in their name cannot stand beside orders with one: the accounts stay, and nothing breaks."""
+    head = "order_id,customer_id,created_at,sku,quantity,price"
+    rows = [f"{place // 2},a{place // 2},{FIRST + timedelta(minutes=place)},p{place % 4},1,2.5" for place in range(80)]
+    (tmp_path / f"orders{day}.csv").write_text("\n".join([head, *rows]) + "\n")
+    people = "".join(f"a{place},p{place % 9},x\n" for place in range(40))
+    (tmp_path / "customers.csv").write_text(f"customer_id,customer_unique_id,city\n{people}")
+    store = started(tmp_path)
+    mapped = columns(store, "events")
+    assert mapped["user_id"] == ("customer_id" if day else "people.customer_unique_id")
+    assert {"order_id", "item_id", "quantity", "unit_price"} <= set(mapped)
+    assert source(checked(store), "events").clean == 80
+
+
 def test_lines_that_say_who_and_when_need_no_orders_beside_them(tmp_path: Path) -> None:
     rows = [f"{place // 2},c{place % 5},p{place % 4},1,2.0,2026-03-0{2 + place % 3}" for place in range(40)]
     (tmp_path / "lines.csv").write_text("\n".join(["order_id,customer_id,product_id,quantity,price,ordered_at", *rows]) + "\n")

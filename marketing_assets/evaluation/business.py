@@ -126,13 +126,8 @@ def days_that_tell_conversion(sessions: pl.DataFrame, days: Sequence[date]) -> l
     landed = sessions.group_by("as_of_date").agg(
         looked=((pl.col("looks") > 0) & (pl.col("purchases") == 0)).any(), bought=(pl.col("purchases") > 0).any()
     )
-    looked = landed.filter("looked")["as_of_date"].to_list()
-    bought = landed.filter("bought")["as_of_date"].to_list()
-
-    def within(told: list[date], day: date) -> bool:
-        return any(day - timedelta(days=TELLING_DAYS) < one <= day for one in told)
-
-    return [day for day in days if within(looked, day) and within(bought, day)]
+    told = [set(landed.filter(kind)["as_of_date"]) for kind in ("looked", "bought")]
+    return [day for day in days if all(any(day - timedelta(days=age) in kind for age in range(TELLING_DAYS)) for kind in told)]
 
 
 def order_increments(purchases: pl.DataFrame, order_key: Sequence[str] = ("event_date", "order_id")) -> pl.DataFrame:
@@ -181,33 +176,22 @@ def score_shop(reader: Reader, days: Sequence[date], store: Store, seen: Arrival
     start = days[0] - timedelta(days=look_back(store))
     windows = scored_windows(days, [1], seen, store.first_day)
     chosen = sessions_query(reader, start, days[-1])
-    frames = []
     increments = session_increments(chosen, store.timezone)
     stacked = stack(increments, {"device": "device", "channel": "channel"}, ["sessions", "buying_sessions"])
     measures = ["sessions", "buying_sessions"]
-    scored = report(
-        "shop",
-        SESSION_METRICS,
-        expand(stacked, windows, measures),
-        windows,
-        store,
-        same_weekday_totals(stacked.in_total(measures), windows, measures),
-    )
+    scored = _scored("shop", SESSION_METRICS, stacked, measures, windows, store)
     is_told = pl.col("as_of_date").is_in(days_that_tell_conversion(chosen, days))
-    frames.append(scored.filter((pl.col("metric") != "session_conversion_rate") | is_told))
+    scored = scored.filter((pl.col("metric") != "session_conversion_rate") | is_told)
+    orders = order_cells(read_purchases(reader, start, days[-1]))
+    return pl.concat([scored, _scored("shop", ORDER_METRICS, orders, ORDER_MEASURES, windows, store)])
 
-    stacked = order_cells(read_purchases(reader, start, days[-1]))
-    frames.append(
-        report(
-            "shop",
-            ORDER_METRICS,
-            expand(stacked, windows, ORDER_MEASURES),
-            windows,
-            store,
-            same_weekday_totals(stacked.in_total(ORDER_MEASURES), windows, ORDER_MEASURES),
-        )
-    )
-    return pl.concat(frames)
+
+def _scored(
+    concept: str, metrics: Sequence[Ratio], stacked: Increments, measures: Sequence[str], windows: pl.DataFrame, store: Store
+) -> pl.DataFrame:
+    """Report rows of windows beside the same weekdays before."""
+    usual = same_weekday_totals(stacked.in_total(measures), windows, measures)
+    return report(concept, metrics, expand(stacked, windows, measures), windows, store, usual)
 
 
 def read_purchases(reader: Reader, start: date, end: date) -> pl.DataFrame:
@@ -255,16 +239,8 @@ def score_satisfaction(reader: Reader, days: Sequence[date], store: Store, seen:
         )
         measures = ["rating", "ratings"]
         stacked = stack(rows, {"category": "category"}, measures)
-        frames.append(
-            report(
-                "satisfaction",
-                [Ratio("mean_rating", pl.col("rating"), pl.col("ratings"), "ratio")],
-                expand(stacked, windows, measures),
-                windows,
-                store,
-                same_weekday_totals(stacked.in_total(measures), windows, measures),
-            )
-        )
+        metrics = [Ratio("mean_rating", pl.col("rating"), pl.col("ratings"), "ratio")]
+        frames.append(_scored("satisfaction", metrics, stacked, measures, windows, store))
     answers = reader.accepted("surveys", start, days[-1])
     if answers.height:
         answers = answers.filter(pl.col("score").is_not_null()).with_columns(
@@ -274,14 +250,6 @@ def score_satisfaction(reader: Reader, days: Sequence[date], store: Store, seen:
         )
         measures = ["score", "answers"]
         stacked = stack(answers, {}, measures)
-        frames.append(
-            report(
-                "satisfaction",
-                [Ratio("mean_survey_score", pl.col("score"), pl.col("answers"), "ratio")],
-                expand(stacked, windows, measures),
-                windows,
-                store,
-                same_weekday_totals(stacked.in_total(measures), windows, measures),
-            )
-        )
+        metrics = [Ratio("mean_survey_score", pl.col("score"), pl.col("answers"), "ratio")]
+        frames.append(_scored("satisfaction", metrics, stacked, measures, windows, store))
     return pl.concat(frames) if frames else empty_report()

@@ -152,8 +152,9 @@ def _draft(folder: Path, target: Path, found: Folder, blocks: list[Block], today
     live = last >= today - timedelta(days=_LIVE_DAYS)
     for block in blocks:
         if block.source not in _BEHAVIOUR and block.files.is_dated and not any(first <= day <= last for day in block.files.days):
-            notes.append(f"{block.files.pattern}: made on no day of {first}...{last}, so it is taken for known from the first day")
-            block.files = block.files.as_one("")
+            note = f"made on no day of {first}...{last}, so it is taken for known from the first day"
+            notes.append(f"{block.files.pattern}: {note}")
+            block.files = block.files.as_one(note)
     notes += _apart(blocks)
     service, examples = _service_codes(blocks)
     if examples and service is None:

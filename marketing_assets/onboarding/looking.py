@@ -110,7 +110,7 @@ class FileSet:
     @property
     def has_lines(self) -> bool:
         """Whether some columns are of a line, and others of all lines together."""
-        return self.unroll is not None or bool(self.joined)
+        return self.unroll is not None or any(column.is_element for column in self.columns)
 
     @property
     def is_dated(self) -> bool:

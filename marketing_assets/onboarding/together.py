@@ -62,10 +62,12 @@ def _with_people(files: FileSet, others: Sequence[FileSet]) -> FileSet:
     """Where each order names a customer of its own, the person another file says stands behind them."""
     user = pick(files, names.EVENTS["user_id"], FITS["user_id"])
     order = pick(files, names.EVENTS["order_id"], is_id)
-    if user is None or order is None or len(_values(files, user)) < 0.98 * len(_values(files, order)):
+    if user is None or order is None:
         return files
-    wanted = _values(files, user)
-    for other in others:
+    wanted, orders = _values(files, user), len(_values(files, order))
+    if not 0.98 * orders <= len(wanted) <= 1.02 * orders:
+        return files
+    for other in (one for one in others if one.is_dated == files.is_dated):
         for key in (column for column in other.columns if column.profile.is_key and is_id(column.profile)):
             if len(wanted & _values(other, key)) < _SHARED * len(wanted):
                 continue

@@ -15,11 +15,10 @@ from marketing_assets.sources.errors import SourceError
 from marketing_assets.sources.mapping import SOURCE_LINE, Expression, Mapping, check_needs, with_text
 from marketing_assets.sources.reading import (
     by_header,
-    check_lines,
     in_file_order,
     not_an_object,
     opened,
-    unread_lines,
+    refused_lines,
     with_files,
     with_keys,
 )
@@ -64,12 +63,9 @@ def rows_beside(
         kept = rows.select("landing_file", *carried, "beside_key", beside_hash=own, **told)
         with in_file_order(staging.reader):
             staged = staging.keep(kept, "beside")
-        broken = None
-        if block.format != "parquet":
-            broken = unread_lines(staging, found.rejects, group)
-            check_lines(staging.reader, found.rows, header, staged, group, broken, block)
-            if broken.height:
-                result.broken.append(with_files(staging, staging.keep(broken, "broken"), group, block, None))
+        broken = refused_lines(staging, found, staged, group, block)
+        if broken is not None:
+            result.broken.append(with_files(staging, staging.keep(broken, "broken"), group, block, None))
         placed = with_files(staging, staged, group, block, broken)
         if block.format == "json":
             result.broken.append(placed.filter(placed.source_error.notnull()))

@@ -43,12 +43,11 @@ from marketing_assets.sources.mapping import (
 from marketing_assets.sources.reading import (
     Opened,
     by_header,
-    check_lines,
     first_lines,
     in_file_order,
     not_an_object,
     opened,
-    unread_lines,
+    refused_lines,
     unrolled,
     with_files,
     with_keys,
@@ -187,16 +186,13 @@ def _read_group(
             mapped = mapped.mutate(landed_date=landed_day(mapped, source, store, days[-1]))
         with in_file_order(staging.reader):
             staged = staging.keep(mapped, "rows")
-    broken = None
-    if block.format != "parquet":
-        broken = unread_lines(staging, found.rejects, files)
-        check_lines(staging.reader, found.rows, header, staged, files, broken, block)
+    broken = refused_lines(staging, found, staged, files, block)
     rows = with_files(staging, staged, files, block, broken)
     rows = rows.filter(rows[KEPT])
     if not block.is_dated:
         rows = _landing_within(rows, days)
     pieces = [Piece(rows, number)]
-    if broken is not None and broken.height:
+    if broken is not None:
         if not block.is_dated:
             broken = broken.with_columns(landed_date=pl.lit(store.first_day)).filter(pl.lit(store.first_day in days))
         if broken.height:
@@ -233,16 +229,16 @@ def _view(
         landing = with_keys(landing, keys)
         columns = [*keys, SOURCE_LINE, *columns[1:]]
         carried += ["landing_kind", "landing_text"]
+    if mapping.uses(SOURCE_FILE):
+        by_number = {int(file.path.name[:6]): file.file.name for file in files}
+        listed = ibis.array([by_number.get(place, "") for place in range(max(by_number) + 1)])
+        landing = landing.mutate(**{SOURCE_FILE: listed[landing.landing_file]})
     if mapping.joins:
         landing = stand_beside(staging, landing, columns, mapping, beside, files, source)
         columns += mapping.joins
         content += map(hash_of, mapping.joins)
         carried.append("landing_position")
     landing = landing.mutate(landing_hash=row_hash({"block": ibis.literal(number), **{name: landing[name] for name in content}}))
-    if mapping.uses(SOURCE_FILE):
-        by_number = {int(file.path.name[:6]): file.file.name for file in files}
-        listed = ibis.array([by_number.get(place, "") for place in range(max(by_number) + 1)])
-        landing = landing.mutate(**{SOURCE_FILE: listed[landing.landing_file]})
     return landing, columns, carried
 
 

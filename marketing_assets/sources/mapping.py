@@ -116,7 +116,7 @@ class Mapping:
     def columns_of(self, name: str) -> list[str]:
         """The columns of joined files that are read, of json none."""
         columns = [column for expression in self._chosen for column in expression.parsed.find_all(sge.Column)]
-        return list(dict.fromkeys(column.parts[1].name for column in columns if len(column.parts) > 1 and column.parts[0].name == name))
+        return list(dict.fromkeys(column.parts[1].name for column in columns if len(column.parts) > 1 and column.parts[0].name.lower() == name))
 
     def uses(self, name: str) -> bool:
         """Whether an expression reads this column of the file."""

@@ -222,6 +222,15 @@ def check_lines(
             )
 
 
+def refused_lines(staging: Staging, found: Opened, staged: ir.Table, files: Sequence[Ready], block: FileLayout) -> pl.DataFrame | None:
+    """The lines that could not be read, None where there are none. Raises SourceError where the engine lost one without a word."""
+    if block.format == "parquet":
+        return None
+    broken = unread_lines(staging, found.rejects, files)
+    check_lines(staging.reader, found.rows, found.own, staged, files, broken, block)
+    return broken if broken.height else None
+
+
 def first_lines(error: Exception) -> str:
     return " ".join(str(error).split("\n")[:3])[:600]
 
@@ -307,7 +316,7 @@ def with_files(
             place = (joined.landing_element == 0).cast("int64").sum().over(before) - 1
         joined = joined.mutate(place=place)
         line = joined.place + 1 + int(block.has_header_line)
-        if broken is not None and broken.height:
+        if broken is not None:
             joined, line = _past_broken_lines(staging, joined, broken, block)
     joined = joined.mutate(source_row=(line + block.skip_lines if block.skip_lines else line).cast("int64"))
     if block.is_dated:
