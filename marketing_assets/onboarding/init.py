@@ -18,7 +18,8 @@ from marketing_assets.config import SourceBlock, Store, StoreError, load_store
 from marketing_assets.onboarding import names
 from marketing_assets.onboarding.columns import FITS, Block, is_count, pick
 from marketing_assets.onboarding.days import Landing, landing_of, main_stretch
-from marketing_assets.onboarding.looking import FileSet, Folder, literal, look_into
+from marketing_assets.onboarding.looking import FileSet, Folder, look_into
+from marketing_assets.onboarding.nested import literal
 from marketing_assets.onboarding.places import CURRENCIES, Place, place_of
 from marketing_assets.onboarding.recognition import blocks_of, of_its_days
 from marketing_assets.onboarding.together import aligned, together

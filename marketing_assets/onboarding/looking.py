@@ -10,7 +10,6 @@ import codecs
 import contextlib
 import csv
 import dataclasses
-import functools
 import gzip
 import io
 import itertools
@@ -25,6 +24,7 @@ from typing import Any, Literal
 
 from marketing_assets.config import DAY_PARTS, is_dated
 from marketing_assets.onboarding import names
+from marketing_assets.onboarding.nested import Nested, literal, nested_rows, quoted
 from marketing_assets.onboarding.values import Profile, profile_of
 
 HEAD_BYTES = 2_000_000
@@ -51,15 +51,10 @@ _UNREADABLE = {
     ".orc": "ORC: save it as parquet",
     ".xml": "XML: export CSV or JSON lines",
 }
-_MOST_PAIRS = 100
-"""Pairs of a list of keys and values that are looked at."""
-BESIDE = "(beside)"
-"""Behind the name of a column that is of all lines together, where lines have one of the same name."""
 _DAY = re.compile(r"(?<!\d)\d{4}-\d{2}-\d{2}(?!\d)")
 _PARTS_OF_DAY = re.compile(
     r"(?<!\d)(?P<yyyy>(?:19|20)\d{2})(?P<a>[_./]?|/(?:month|mm?)=)(?P<mm>0[1-9]|1[0-2])(?P<b>[_./]?|/(?:day|dd?)=)(?P<dd>0[1-9]|[12]\d|3[01])(?!\d)"
 )
-_KEYWORDS = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class UnreadableFile(Exception):
@@ -287,25 +282,6 @@ class _Look:
     sums: tuple[tuple[str, str], ...] = ()
 
 
-@functools.cache
-def quoted(name: str) -> str:
-    """A column's name as an expression: quoted where it is no plain word, or one the language knows."""
-    from marketing_assets.sources import SourceError
-    from marketing_assets.sources.mapping import parse
-
-    if _KEYWORDS.fullmatch(name):
-        try:
-            if parse(name, "").needs == (name,):
-                return name
-        except SourceError:
-            pass
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 def _look(path: Path) -> _Look:
     if path.stat().st_size == 0:
         raise UnreadableFile("an empty file")
@@ -370,7 +346,7 @@ def _parquet(path: Path) -> _Look:
     contents = [] if batch is None else batch.to_pylist()
     nested = [found.name for found in file.schema_arrow if pyarrow.types.is_nested(found.type)]
     expressions = {found.name: quoted(found.name) for found in file.schema_arrow if found.name not in nested}
-    return _nested_look("parquet", contents, expressions, "utf-8")
+    return _laid_flat("parquet", nested_rows("parquet", contents, expressions), "utf-8")
 
 
 def _json(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
@@ -397,7 +373,7 @@ def _json(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
         raise UnreadableFile(
             "JSON that is neither one object per line nor one array of objects: write it so, such as with: jq -c . FILE > FILE.jsonl"
         )
-    return _nested_look("json", contents, {}, encoding)
+    return _laid_flat("json", nested_rows("json", contents, {}), encoding)
 
 
 def _lists_in(text: str) -> list[str]:
@@ -411,110 +387,9 @@ def _lists_in(text: str) -> list[str]:
     return [name for name in within if names.plain(name) not in names.LISTS]
 
 
-def _nested_look(
-    kind: Literal["json", "parquet"],
-    contents: Sequence[Mapping[str, Any]],
-    expressions: dict[str, str],
-    encoding: Literal["utf-8", "latin-1", "utf-16"],
-) -> _Look:
-    """Objects as rows: what is nested by its path, pairs of key and value by their key, and a list of what was bought row by row."""
-    row = _Flattening(kind, "", expressions)
-    rows = [row.flat(content) for content in contents]
-    lists = row.lists
-    unroll = next((path for path in lists if names.plain(path.rsplit(".", 1)[-1]) in names.LISTS), None)
-    notes = [f"lists nobody looked into: {', '.join(path for path in lists if path != unroll)}"] if set(lists) - {unroll} else []
-    if unroll is None:
-        return _Look(kind, expressions, rows, encoding=encoding, notes=tuple(notes))
-    element = _Flattening(kind, "source_element", {})
-    made = []
-    for content, outer in zip(contents, rows, strict=True):
-        found = _at(content, unroll)
-        inner = [element.flat(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-        made.append((outer, inner or [{}]))
-    beside = {name: f"{name} {BESIDE}" for name in expressions if name in element.expressions}
-    return _Look(
-        kind,
-        {beside.get(name, name): text for name, text in expressions.items()} | element.expressions,
-        [{**{beside.get(name, name): value for name, value in outer.items()}, **one} for outer, inner in made for one in inner][:SAMPLE_ROWS],
-        encoding=encoding,
-        notes=tuple(notes),
-        unroll=unroll,
-        elements=frozenset(element.expressions),
-    )
-
-
-def _at(content: Any, path: str) -> Any:
-    for step in path.split("."):
-        content = content.get(step) if isinstance(content, dict) else None
-    return content
-
-
-@dataclass
-class _Flattening:
-    """Objects laid flat. root: the column they are in, '' for whole rows. expressions: name -> expression; lists: paths of lists of objects."""
-
-    kind: Literal["json", "parquet"]
-    root: str
-    expressions: dict[str, str]
-    lists: dict[str, None] = field(default_factory=dict)
-
-    def flat(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        row: dict[str, Any] = {}
-        self._into(row, content, ())
-        return row
-
-    def _into(self, row: dict[str, Any], content: Mapping[str, Any], above: tuple[str, ...]) -> None:
-        for key, value in content.items():
-            path = (*above, key)
-            if isinstance(value, dict):
-                if len(path) < 3:
-                    self._into(row, value, path)
-            elif isinstance(value, list):
-                objects = [one for one in value if isinstance(one, dict)]
-                if objects and not self._pairs(row, objects, path):
-                    self.lists[".".join(path)] = None
-            else:
-                self._put(row, ".".join(path), self._expression(path), value)
-
-    def _put(self, row: dict[str, Any], name: str, expression: str, value: Any) -> None:
-        if self.kind == "json" and value is not None:
-            value = json.dumps(value) if isinstance(value, bool) else str(value)
-        row[name] = value
-        self.expressions.setdefault(name, expression)
-
-    def _expression(self, path: tuple[str, ...]) -> str:
-        if self.kind == "parquet":
-            return ".".join([*([self.root] if self.root else []), *map(quoted, path)])
-        if len(path) == 1 and not self.root:
-            return quoted(path[0])
-        return f"({self.root or 'source_line'} ->> '{_json_path(path)}')"
-
-    def _pairs(self, row: dict[str, Any], objects: Sequence[Mapping[str, Any]], path: tuple[str, ...]) -> bool:
-        """A list of {key, value}: each key is a column."""
-        named = next((name for name in ("key", "name") if all(name in one and "value" in one for one in objects)), None)
-        if named is None:
-            return False
-        for one in objects[:_MOST_PAIRS]:
-            steps, value = ["value"], one["value"]
-            if isinstance(value, dict):  # a value by its type, the others null
-                steps += [kind for kind, told in value.items() if told is not None][:1]
-                value = value.get(steps[-1])
-            if value is None or isinstance(value, dict | list):
-                continue
-            key = str(one[named])
-            quote = literal(key)
-            if self.kind == "parquet":
-                text = f"list_filter({self._expression(path)}, lambda pair: pair.{quoted(named)} = {quote})[1].{'.'.join(map(quoted, steps))}"
-            else:
-                within = f"TRY_CAST({self.root or 'source_line'} -> '{_json_path(path)}' AS JSON[])"
-                text = f"(list_filter({within}, lambda pair: pair ->> '$.{named}' = {quote})[1] ->> '{_json_path(steps)}')"
-            self._put(row, ".".join((*path, key)), text, value)
-        return True
-
-
-def _json_path(path: Sequence[str]) -> str:
-    """A path within an object, to stand between quotes."""
-    return ("$" + "".join("." + (step if _KEYWORDS.fullmatch(step) else json.dumps(step)) for step in path)).replace("'", "''")
+def _laid_flat(kind: Literal["json", "parquet"], found: Nested, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:
+    rows = found.rows[:SAMPLE_ROWS]
+    return _Look(kind, found.columns_by_name, rows, encoding=encoding, notes=found.notes, unroll=found.unroll, elements=found.elements)
 
 
 def _csv(text: str, encoding: Literal["utf-8", "latin-1", "utf-16"]) -> _Look:

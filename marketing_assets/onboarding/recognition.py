@@ -32,7 +32,8 @@ from marketing_assets.onboarding.columns import (
     time_expression,
 )
 from marketing_assets.onboarding.grain import amount_is_of, is_of_items, of_whole_orders
-from marketing_assets.onboarding.looking import BESIDE, Column, FileSet, literal
+from marketing_assets.onboarding.looking import Column, FileSet
+from marketing_assets.onboarding.nested import BESIDE, literal
 from marketing_assets.onboarding.values import Profile, day_of
 from marketing_assets.schemas import INPUTS, OWN_NAME
 

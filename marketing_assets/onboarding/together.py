@@ -14,7 +14,8 @@ import sqlglot.expressions as sge
 
 from marketing_assets.onboarding import names
 from marketing_assets.onboarding.columns import FITS, Block, column_of, find_time, id_expression, is_id, pick
-from marketing_assets.onboarding.looking import BESIDE, Column, FileSet, Joined, literal
+from marketing_assets.onboarding.looking import Column, FileSet, Joined
+from marketing_assets.onboarding.nested import BESIDE, literal
 from marketing_assets.sources.mapping import SOURCE_LINE, parse
 
 _SHARED = 0.02
