@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from marketing_assets.config import SourceBlock, Store
-from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, learned, what_if
+from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, competition, learned, what_if
 from marketing_assets.forecasting.calendar import (
     SHAPE_POWER,
     around_holidays,
@@ -650,6 +650,30 @@ def test_a_panel_model_that_is_behind_is_given_an_allowance_but_must_beat_the_ba
     assert set(found.winners.values()) == {"level_calendar"}
 
 
+def test_one_odd_window_does_not_say_no_to_the_model_of_the_log() -> None:
+    """Fairs keep customers away in the weeks that are kept to choose on, and bring them at every other time."""
+    generator = np.random.default_rng(7)
+    fair = generator.random(448) < 0.3
+    mean = np.where(fair, 90.0, 60.0)
+    columns = origin_columns(panel_of(np.ones((1, 420)), 28))
+    kept = next(column for column in columns if column <= columns[2] - 28)
+    odd = slice(kept, kept + 28)
+    mean[odd] = np.where(fair, 40.0, 60.0)[odd]
+    units = generator.poisson(mean, (40, 448)).astype(float)
+    panel = panel_of(units[:, :420], 28, drivers={"market_fair": np.broadcast_to(fair.astype(float), (40, 448))})
+    model, _ = fit_demand(panel, ("panel",), 1, 2, np.ones(40, dtype=bool))
+    assert model.panel is not None
+    assert model.panel.mean is not None
+    ahead = model.forecast(panel, 2)[0].mean
+    assert ahead[:, fair[420:]].mean() > 1.3 * ahead[:, ~fair[420:]].mean()
+
+
+def test_a_log_with_nothing_to_learn_is_not_learnt() -> None:
+    units = np.random.default_rng(8).poisson(60, (40, 420)).astype(float)
+    model, _ = fit_demand(panel_of(units, 28), ("panel",), 1, 2, np.ones(40, dtype=bool))
+    assert model.panel is None or model.panel.mean is None
+
+
 def test_where_every_day_sells_the_model_of_the_log_needs_no_other_to_do_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """The Tweedie model of a few rows found nothing; fairs are there to be learnt all the same."""
     generator = np.random.default_rng(6)
@@ -819,6 +843,23 @@ def test_where_nothing_beats_the_seasonal_naive_it_is_used() -> None:
     panel = panel_of(units, 14)
     contest = compete(Origins(panel), origin_columns(panel)[:3], ("croston_sba",), Scoring(None, 1))
     assert set(contest.winners.values()) == {"seasonal_naive"}
+
+
+def test_one_odd_season_does_not_hand_a_group_to_the_seasonal_naive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors ten times those of other seasons, where the naive is ahead by a fifth: it is behind by half in the two others."""
+    panel = panel_of(np.random.default_rng(4).poisson(20, (30, 300)), 28)
+    columns = origin_columns(panel)[:3]
+    scripted = dict(zip(columns, ((1.0, 0.5), (10.0, 12.0), (1.0, 0.5)), strict=True))
+
+    def found(past: Panel, truth: Any, name: str, levels: Any) -> competition.Losses:
+        error = np.full(past.count, scripted[past.known][name != "seasonal_naive"])
+        return competition.Losses(error, error, np.ones(past.count))
+
+    monkeypatch.setattr(competition, "forecast_with", lambda name, *given: name)
+    monkeypatch.setattr(competition, "losses", found)
+    contest = compete(Origins(panel), columns, ("level_calendar",), Scoring(None, 1))
+    assert contest.winners == {"steady": "level_calendar"}
+    assert contest.added["steady"]["level_calendar"] == pytest.approx(1 - (0.5 + 1.2 + 0.5) / 3, abs=1e-6)
 
 
 def test_views_ahead_of_sales_are_seen_by_the_features_and_sales_alone_still_do() -> None:

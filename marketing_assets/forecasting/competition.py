@@ -26,6 +26,8 @@ PANEL = "panel"
 GROUPS = ("steady", "intermittent", "sporadic", "new")
 STEADY, SPORADIC, NEW_DAYS = 0.5, 0.1, 56
 RECENT_DAYS = 112
+WORST = 2.0
+"""No error counts as more times that of the seasonal naive."""
 
 Names = npt.NDArray[np.str_]
 _IS_M5 = np.isin(LEVELS, M5_QUANTILES)
@@ -104,30 +106,25 @@ def compete(origins: Origins, columns: Sequence[int], candidates: Sequence[str],
     allowance: value added that PANEL is given for it.
     """
     names = list(dict.fromkeys([*candidates, DEFAULT, BASELINE]))  # where no candidate could be fitted yet, the baseline would beat itself
-    found: dict[str, list[Losses]] = {name: [] for name in names}
-    groups: list[Names] = []
+    ratios: dict[str, dict[str, list[float]]] = {group: {name: [] for name in names} for group in GROUPS}
     for column in columns:
         origin = origins.at(column)
         if not origin.past.count:
             continue
-        groups.append(groups_of(origin.past, origin.levels))
-        for name in names:
-            forecast = forecast_with(name, origin.past, origin.levels, scoring)
-            found[name].append(losses(origin.past, origin.truth, forecast, origin.levels))
-    if not groups:
-        return Contest({}, {})
-    group = np.concatenate(groups)
-    joined = {
-        name: Losses(*(np.concatenate([getattr(each, part) for each in parts]) for part in ("squared", "pinball", "weight")))
-        for name, parts in found.items()
-    }
+        found = {
+            name: losses(origin.past, origin.truth, forecast_with(name, origin.past, origin.levels, scoring), origin.levels) for name in names
+        }
+        group = groups_of(origin.past, origin.levels)
+        for each in np.unique(group).tolist():
+            for name in names:
+                ratios[each][name].append(_relative(found[name], found[BASELINE], group == each))
     winners: dict[str, str] = {}
     added: dict[str, dict[str, float]] = {}
-    for each in GROUPS:
-        ours = group == each
-        if not ours.any():
+    for each, by_name in ratios.items():
+        if not by_name[BASELINE]:
             continue
-        added[each] = {name: round(1 - _relative(loss, joined[BASELINE], ours), 6) for name, loss in joined.items()}
+        # a mean of ratios: an odd week, whose errors are several times those of others, has no more say than they
+        added[each] = {name: round(1 - float(np.mean(found)), 6) for name, found in by_name.items()}
         given = allowance if added[each].get(PANEL, 0.0) > 0 else 0.0
         best = max(added[each], key=lambda name: (added[each][name] + given * (name == PANEL), name == DEFAULT, name))
         winners[each] = best if added[each][best] > 0 else BASELINE
@@ -141,7 +138,7 @@ def _relative(loss: Losses, base: Losses, ours: npt.NDArray[np.bool_]) -> float:
         (float((one[ours] * weight).sum()), float((other[ours] * weight).sum()))
         for one, other in ((loss.squared, base.squared), (loss.pinball, base.pinball))
     ]
-    return sum(one / other if other > 0 else (0.0 if one == 0 else 2.0) for one, other in parts) / 2
+    return sum(min(one / other, WORST) if other > 0 else (0.0 if one == 0 else WORST) for one, other in parts) / 2
 
 
 def forecast_by_group(panel: Panel, levels: Levels, winners: Mapping[str, str], scoring: Scoring) -> tuple[Forecast, Names]:

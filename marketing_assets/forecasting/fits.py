@@ -81,8 +81,8 @@ def fit_demand(panel: Panel, candidates: Sequence[str], seed: int, threads: int,
             if len(known) < FEWEST_ORIGINS:
                 continue
             cut = max(1, len(known) // 4)
-            early = fit_panel_model(origins, known[cut:], is_learnt, seed, threads, known[:cut])
             contested = columns[:count]
+            early = fit_panel_model(origins, known[cut:], is_learnt, seed, threads, known[:cut], contested)
             break
     if early is None:
         candidates = [name for name in candidates if name != PANEL]

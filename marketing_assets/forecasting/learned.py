@@ -154,12 +154,13 @@ def training_rows(origins: Origins, columns: Sequence[int], is_learnt: Flags, se
 
 
 def fit_panel_model(
-    origins: Origins, columns: Sequence[int], is_learnt: Flags, seed: int, threads: int, kept: Sequence[int] = (), like: PanelModel | None = None
-) -> PanelModel | None:
+    origins: Origins, columns: Sequence[int], is_learnt: Flags, seed: int, threads: int, kept: Sequence[int] = (),
+    contested: Sequence[int] = (), like: PanelModel | None = None,
+) -> PanelModel | None:  # fmt: skip
     """Fit on what followed the origins `columns`; None where that is nothing.
 
-    kept: later origins on which it is chosen what is used, how many trees and which share of the learned mean. like: an earlier fit
-    whose choices are taken over.
+    kept: later origins on which it is chosen what is used, how many trees and which share of the learned mean. contested: origins later
+    still, on which forecasters meet; they have a say in whether the log is learnt. like: an earlier fit whose choices are taken over.
     """
     rows = training_rows(origins, columns, is_learnt, seed)
     if rows is None:
@@ -177,7 +178,7 @@ def fit_panel_model(
         )  # fmt: skip
         if booster is not None:
             quantiles[level] = booster.model_to_string()
-    mean = _fit_mean(origins, columns, kept, is_learnt, seed, threads, binned, like)
+    mean = _fit_mean(origins, columns, kept, contested, is_learnt, seed, threads, binned, like)
     rounds["mean"] = mean.rounds
     with_levels = mean.share == 0 and (like is None or like.levels is not None)
     levels = _fit_levels(origins, columns, kept, is_learnt, seed, threads) if with_levels else None
@@ -200,7 +201,7 @@ NO_MEAN = Mean()
 
 
 def _fit_mean(
-    origins: Origins, columns: Sequence[int], kept: Sequence[int], is_learnt: Flags, seed: int, threads: int,
+    origins: Origins, columns: Sequence[int], kept: Sequence[int], contested: Sequence[int], is_learnt: Flags, seed: int, threads: int,
     binned: list[tuple[Rows, Any]], like: PanelModel | None,
 ) -> Mean:  # fmt: skip
     """NO_MEAN where its share is 0."""
@@ -215,7 +216,7 @@ def _fit_mean(
         booster, rounds = _boost(parameters, binned, None if like is None else like.rounds["mean"], "mean", _log_start)
         share, gain = (0.0 if booster is None else like.share if like is not None else 0.5), 1.0
         if like is None and booster is not None and len(binned) > 1:
-            share, gain = _share(booster, 1.0, binned[1][0], threads)
+            share, gain = _share(booster, 1.0, [binned[1][0]], threads)
         if gain > MUCH or not share:
             return Mean(booster.model_to_string(), share, rounds) if share and booster is not None else NO_MEAN
     # all that is known, seen from origins that lie closer together
@@ -223,17 +224,20 @@ def _fit_mean(
     closer = [column for column in origin_columns(origins.panel, MANY_ORIGINS) if last <= column <= first]
     many = training_rows(origins, closer, is_learnt, seed, MANY_ROWS)
     assert many is not None, "the origins of the few rows are among them"
-    held = training_rows(origins, kept, is_learnt, seed + 1) if kept else None
     if is_always:
         booster, lift = _fit_log(many, {**LOG_TREES, **common}, threads)
-        if held is not None and not _share(booster, lift, held, threads)[0]:
+        # a single odd week says no to what is right in all others, so that every later origin is asked
+        later = (training_rows(origins, [column], is_learnt, seed + 1) for column in (*kept, *contested))
+        parts = [rows for rows in later if rows is not None]
+        if parts and not _share(booster, lift, parts, threads)[0]:
             return NO_MEAN
-        # the origins kept are early ones: what could not yet see a year before holds its later self back, so that no share is chosen
+        # these origins are early ones: what could not yet see a year before holds its later self back, so that no share is chosen
         return Mean(booster.model_to_string(), 1.0, LOG_ROUNDS, True, lift)
+    held = training_rows(origins, kept, is_learnt, seed + 1) if kept else None
     booster, rounds = _boost(parameters, _binned(many, held, threads), None if like is None else like.rounds["mean"], "mean", _log_start)
     if booster is None:
         return NO_MEAN
-    share = like.share if like is not None else 1.0 if held is None else _share(booster, 1.0, held, threads)[0]
+    share = like.share if like is not None else 1.0 if held is None else _share(booster, 1.0, [held], threads)[0]
     return Mean(booster.model_to_string(), share, rounds, True) if share else NO_MEAN
 
 
@@ -249,16 +253,24 @@ def _fit_log(rows: Rows, parameters: dict[str, Any], threads: int) -> tuple[Any,
     return booster, round(float(np.exp(np.clip(left, -LARGEST_MOVE, LARGEST_MOVE)).mean() * is_sold.mean()), DECIMALS)
 
 
-def _share(booster: Any, lift: float, kept: Rows, threads: int) -> tuple[float, float]:
-    """The share of the learned mean that does best, or 0 where none does well enough, and its squared error over the start's."""
-    factor = _factor(booster, lift, kept.features, threads)
-    errors = {
-        each: float((((kept.start * (1 - each + each * factor) - kept.units) / kept.scale) ** 2 * kept.weight).sum()) for each in SHARES
-    }
-    best = min(errors.values())
-    if best >= LEAST_GAIN * errors[0.0]:
+def _share(booster: Any, lift: float, parts: Sequence[Rows], threads: int) -> tuple[float, float]:
+    """The share of the learned mean that does best, or 0 where none does well enough, and its squared error over the start's.
+
+    Errors are a mean over the parts, each over that of the start there.
+    """
+    ratios: list[list[float]] = []
+    for rows in parts:
+        factor = _factor(booster, lift, rows.features, threads)
+        errors = [float((((rows.start * (1 - each + each * factor) - rows.units) / rows.scale) ** 2 * rows.weight).sum()) for each in SHARES]
+        if errors[0] > 0:
+            ratios.append([error / errors[0] for error in errors])
+    if not ratios:
         return 0.0, 1.0
-    return min(each for each in SHARES if errors[each] <= best + 0.1 * (errors[0.0] - best)), best / errors[0.0]
+    found = dict(zip(SHARES, np.mean(ratios, axis=0).tolist(), strict=True))
+    best = min(found.values())
+    if best >= LEAST_GAIN:
+        return 0.0, 1.0
+    return min(each for each in SHARES if found[each] <= best + 0.1 * (1 - best)), best
 
 
 def _factor(booster: Any, lift: float, features: Floats, threads: int) -> Floats:
