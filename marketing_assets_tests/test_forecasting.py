@@ -31,7 +31,7 @@ from marketing_assets.forecasting.competition import Scoring, compete, forecast_
 from marketing_assets.forecasting.features import feature_names, matrix_of
 from marketing_assets.forecasting.fits import DemandModel, fit_demand
 from marketing_assets.forecasting.history import DemandHistory, alive, series_name
-from marketing_assets.forecasting.learned import NO_MODEL, forecast_panel
+from marketing_assets.forecasting.learned import NO_MODEL, fit_panel_model, forecast_panel
 from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar, own_week
 from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import LEVELS, Floats, Panel
@@ -666,6 +666,23 @@ def test_one_odd_window_does_not_say_no_to_the_model_of_the_log() -> None:
     assert model.panel.mean is not None
     ahead = model.forecast(panel, 2)[0].mean
     assert ahead[:, fair[420:]].mean() > 1.3 * ahead[:, ~fair[420:]].mean()
+
+
+@pytest.mark.parametrize("level", [2.0, 60.0])
+def test_what_held_in_one_window_and_not_since_is_not_learnt(level: float) -> None:
+    """Fairs brought customers until the contest's first origin; whether the mean is a Tweedie one or of the log, later origins say no."""
+    generator = np.random.default_rng(9)
+    fair = generator.random(420) < 0.3
+    columns = origin_columns(panel_of(np.ones((1, 420)), 28))
+    contested, known = columns[:3], [column for column in columns if column <= columns[2] - 28]
+    mean = level * np.where(fair, np.where(np.arange(420) < contested[-1], 2.0, 0.4), 1.0)
+    panel = panel_of(generator.poisson(mean, (40, 420)), 28, drivers={"market_fair": np.tile(np.pad(fair, (0, 28)).astype(float), (40, 1))})
+    given = Origins(panel), known[1:], np.ones(40, dtype=bool), 1, 2, known[:1]
+    unasked, asked = fit_panel_model(*given), fit_panel_model(*given, contested)
+    assert unasked is not None
+    assert asked is not None
+    assert unasked.mean is not None
+    assert asked.mean is None
 
 
 def test_a_log_with_nothing_to_learn_is_not_learnt() -> None:

@@ -123,10 +123,12 @@ class Rows:
     names: tuple[str, ...]
 
 
-def training_rows(origins: Origins, columns: Sequence[int], is_learnt: Flags, seed: int, most: int = MOST_ROWS) -> Rows | None:
+def training_rows(
+    origins: Origins, columns: Sequence[int], is_learnt: Flags, seed: int, most: int = MOST_ROWS, with_histories: bool = True
+) -> Rows | None:
     """Rows of past origins, at most `most` of them by a seeded draw; None where there are none.
 
-    is_learnt: (n,) series of the panel that may be learnt from.
+    is_learnt: (n,) series of the panel that may be learnt from. with_histories: means do without.
     """
     parts: list[list[Floats]] = []
     for column in columns:
@@ -140,8 +142,7 @@ def training_rows(origins: Origins, columns: Sequence[int], is_learnt: Flags, se
         worth = ahead[series, steps]
         price = past.series["unit_price"].cast(float).fill_null(1.0).to_numpy()
         weight = (levels.level * np.where(price > 0, price, 1.0) + 1e-3) ** WEIGHT_POWER
-        # means alone learn from many rows
-        histories = levels.histories[series] * worth[:, None, None] if most <= MOST_ROWS else np.zeros((len(series), 0, 0))
+        histories = levels.histories[series] * worth[:, None, None] if with_histories else np.zeros((len(series), 0, 0))
         found = [
             origin.matrix.rows(series, steps), origin.truth[series, steps], origin.matrix.scale[series], levels.level[series] * worth,
             histories, weight[series],
@@ -159,8 +160,8 @@ def fit_panel_model(
 ) -> PanelModel | None:  # fmt: skip
     """Fit on what followed the origins `columns`; None where that is nothing.
 
-    kept: later origins on which it is chosen what is used, how many trees and which share of the learned mean. contested: origins later
-    still, on which forecasters meet; they have a say in whether the log is learnt. like: an earlier fit whose choices are taken over.
+    kept: later origins on which it is chosen what is used and how many trees. contested: origins later still, on which forecasters meet;
+    the share of the learned mean is chosen on both. like: an earlier fit whose choices are taken over.
     """
     rows = training_rows(origins, columns, is_learnt, seed)
     if rows is None:
@@ -212,32 +213,32 @@ def _fit_mean(
     if like is not None and like.share == 0:
         return NO_MEAN
     is_always = selling >= ALWAYS
+    # a single odd week says yes or no to what is the contrary in all others, so that every later origin is asked
+    later = (training_rows(origins, [column], is_learnt, seed + 1, with_histories=False) for column in (*kept, *contested))
+    parts = [rows for rows in later if rows is not None]
     if not (is_always if like is None else like.is_much):
         booster, rounds = _boost(parameters, binned, None if like is None else like.rounds["mean"], "mean", _log_start)
         share, gain = (0.0 if booster is None else like.share if like is not None else 0.5), 1.0
-        if like is None and booster is not None and len(binned) > 1:
-            share, gain = _share(booster, 1.0, [binned[1][0]], threads)
+        if like is None and booster is not None and parts:
+            share, gain = _share(booster, 1.0, parts, threads)
         if gain > MUCH or not share:
             return Mean(booster.model_to_string(), share, rounds) if share and booster is not None else NO_MEAN
     # all that is known, seen from origins that lie closer together
     first, last = max(columns), min(columns)
     closer = [column for column in origin_columns(origins.panel, MANY_ORIGINS) if last <= column <= first]
-    many = training_rows(origins, closer, is_learnt, seed, MANY_ROWS)
+    many = training_rows(origins, closer, is_learnt, seed, MANY_ROWS, with_histories=False)
     assert many is not None, "the origins of the few rows are among them"
     if is_always:
         booster, lift = _fit_log(many, {**LOG_TREES, **common}, threads)
-        # a single odd week says no to what is right in all others, so that every later origin is asked
-        later = (training_rows(origins, [column], is_learnt, seed + 1) for column in (*kept, *contested))
-        parts = [rows for rows in later if rows is not None]
         if parts and not _share(booster, lift, parts, threads)[0]:
             return NO_MEAN
         # these origins are early ones: what could not yet see a year before holds its later self back, so that no share is chosen
         return Mean(booster.model_to_string(), 1.0, LOG_ROUNDS, True, lift)
-    held = training_rows(origins, kept, is_learnt, seed + 1) if kept else None
+    held = training_rows(origins, kept, is_learnt, seed + 1, with_histories=False) if kept else None
     booster, rounds = _boost(parameters, _binned(many, held, threads), None if like is None else like.rounds["mean"], "mean", _log_start)
     if booster is None:
         return NO_MEAN
-    share = like.share if like is not None else 1.0 if held is None else _share(booster, 1.0, [held], threads)[0]
+    share = like.share if like is not None else _share(booster, 1.0, parts, threads)[0] if parts else 1.0
     return Mean(booster.model_to_string(), share, rounds, True) if share else NO_MEAN
 
 
