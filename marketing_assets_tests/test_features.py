@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from marketing_assets import features
-from marketing_assets.config import LATE_DAYS, Store
+from marketing_assets.config import ACTIVE_DAYS, LATE_DAYS, Store
 from marketing_assets.features import preferences, running
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema
@@ -609,6 +609,32 @@ def test_item_days_know_price_and_promotion_as_of_landing() -> None:
         (day(3), day(3), "b", 2, 0, Decimal("2.6666"), 0, 0, Decimal("1.3333"), None, True),
         (day(4), day(2), "a", 0, 1, Decimal(-2), 0, 0, Decimal("2.2"), True, True),
     ]
+
+
+def test_item_days_know_a_price_that_has_held_for_longer_than_anything_else_is_remembered() -> None:
+    late = ACTIVE_DAYS + 30
+    sales = [(late, late), (late + 2, late + 2), (late + 3, late), (late + 4, late + 4), (late + 5, late + 5)]
+    events = [event(number, happened, "purchase", landed=landed, unit_price=Decimal("2")) for number, (landed, happened) in enumerate(sales)]
+
+    def price(number: int, landed: int, first: int, paid: str, last: str) -> tuple[str, dict[str, Any]]:
+        told = {"item_id": "a", "date": day(first), "known_at": f"{day(landed)} 00:00:00", "unit_price": paid, "end_date": last}
+        return raw("item_drivers", landed, number, **told)
+
+    inputs = [
+        price(1, 1, 1, "9", "9999-12-31"),
+        price(2, 2, late - 1, "7", f"{day(late)}"),  # a range told long before
+        price(3, late + 2, late + 2, "8", "9999-12-31"),
+        price(4, 3, late + 5, "3", ""),  # a day told too long ago
+    ]
+    groups = [days_between(day(1), day(late + 2)), days_between(day(late + 3), day(late + 5))]
+    rows = built(shop("item_drivers"), events, groups, inputs, steps=("item_days",))["item_days"]
+    assert rows.select("landed_date", "event_date", "unit_price").rows() == [
+        (day(late), day(late), 7), (day(late + 2), day(late + 2), 8), (day(late + 3), day(late), 7), (day(late + 4), day(late + 4), 8),
+        (day(late + 5), day(late + 5), 8),
+    ]  # fmt: skip
+    days = [one for group in groups for one in group]
+    in_parts = built(shop("item_drivers"), events, [days[:-8], *([one] for one in days[-8:])], inputs, steps=("item_days",))
+    assert_same(rows, in_parts["item_days"], "item_days")
 
 
 def test_a_user_found_to_be_another_hands_over_everything() -> None:

@@ -348,13 +348,64 @@ def test_promotions_and_holidays_may_be_told_by_their_first_and_last_day(tmp_pat
     on = drivers.filter("is_promotion").group_by("item_id").agg(pl.col("date").min().alias("first"), pl.col("date").max().alias("last"), pl.len())
     assert on.sort("item_id").rows() == [
         ("p0", date(2026, 3, 5), date(2026, 3, 11), 7),
-        ("p1", date(2026, 3, 20), date(2027, 3, 20), 366),
+        ("p1", date(2026, 3, 20), days[-1] + timedelta(days=400), 412),  # open: until told otherwise
         ("p2", date(2026, 3, 25), date(2026, 3, 27), 3),
     ]
     paid = drivers.filter(pl.col("unit_price").is_not_null(), pl.col("item_id") == "p0").sort("date")
     assert paid.height == 30 and set(paid["date"].diff().drop_nulls()) == {timedelta(days=1)}
     assert [float(price) for price in paid["unit_price"].unique(maintain_order=True)] == [2.5, 3]
     assert warehouse.reader(days[-1]).accepted("market_days", None, days[-1]).height == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [("prices.csv", "sku,valid_from,price"), ("price_changes.csv", "sku,date,price"), ("preise.csv", "artikelnummer,gueltig_ab,preis"),
+     ("price_list_{date}.csv", "sku,effective_date,price")],
+)  # fmt: skip
+def test_a_list_of_price_changes_holds_from_change_to_change(tmp_path: Path, name: str, header: str) -> None:
+    days = [date(2026, 3, 2) + timedelta(days=k) for k in range(30)]
+    (tmp_path / "orders.csv").write_text("\n".join(["date,sku,qty", *(f"{day},p{k % 3},2" for k, day in enumerate(days))]) + "\n")
+    for landed in [days[0], days[5]] if "{date}" in name else [days[0]]:
+        prices = ["p0,2024-03-02,2.5", "p0,2026-03-21,3", "p1,2025-12-01,4"]
+        (tmp_path / name.format(date=landed)).write_text("\n".join([header, *prices]) + "\n")
+    store = started(tmp_path)
+    assert columns(store, "item_drivers")["end_date"] == "'9999-12-31'"
+    assert not checked(store).problems
+    warehouse = Warehouse(duckdb.connect(":memory:"), store, None)
+    with warehouse.transaction():
+        built = build_sources(warehouse.reader(days[-1]), days, store, "item_drivers")
+        warehouse.replace_window("raw_item_drivers", ("raw_item_drivers",), days, built)
+    told = warehouse.reader(days[-1]).accepted("item_drivers", None, days[-1]).filter(pl.col("date").is_in(days)).sort("item_id", "date")
+    assert told["unit_price"].cast(pl.Float64).to_list() == [2.5] * 19 + [3] * 11 + [4] * 30
+
+
+@pytest.mark.parametrize(("ends", "is_met"), [(("2026-03-21", "2026-03-25", ""), True), (("2026-03-20", "2026-03-24", "9999-12-31"), False)])
+def test_a_range_that_ends_where_the_next_begins_ends_the_day_before(tmp_path: Path, ends: tuple[str, ...], is_met: bool) -> None:
+    days = [date(2026, 3, 2) + timedelta(days=k) for k in range(30)]
+    (tmp_path / "orders.csv").write_text("\n".join(["date,sku,qty", *(f"{day},p{k % 3},2" for k, day in enumerate(days))]) + "\n")
+    starts = ("2024-01-01", "2026-03-21", "2026-03-25")
+    lines = [f"p{item},{start},{end},{number + 1}" for item in range(3) for number, (start, end) in enumerate(zip(starts, ends, strict=True))]
+    (tmp_path / "price_history.csv").write_text("\n".join(["sku,valid_from,valid_to,price", *lines]) + "\n")
+    store = started(tmp_path)
+    assert columns(store, "item_drivers")["end_date"].startswith("coalesce(TRY_CAST(valid_to AS DATE) - 1, " if is_met else "TRY_CAST(valid_to")
+    warehouse = Warehouse(duckdb.connect(":memory:"), store, None)
+    with warehouse.transaction():
+        built = build_sources(warehouse.reader(days[-1]), days, store, "item_drivers")
+        warehouse.replace_window("raw_item_drivers", ("raw_item_drivers",), days, built)
+    told = warehouse.reader(days[-1]).accepted("item_drivers", None, days[-1]).filter(pl.col("date").is_in(days), item_id="p0").sort("date")
+    assert told["unit_price"].cast(pl.Float64).to_list() == [1] * 19 + [2] * 4 + [3] * 7
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "row"),
+    [("promotions.csv", "sku,start_date,price", "{item},{day},2.5"), ("prices.csv", "sku,date,price", "{item},{day},2.5"),
+     ("prices.csv", "sku,valid_from,price,title", "u{number},{day},2.5,A cup")],
+)  # fmt: skip
+def test_prices_of_promotions_and_of_days_hold_no_longer_than_told(tmp_path: Path, name: str, header: str, row: str) -> None:
+    lines = [row.format(item=f"p{number % 3}", number=number, day=date(2026, 3, 2) + timedelta(days=number)) for number in range(30)]
+    (tmp_path / name).write_text("\n".join([header, *lines]) + "\n")
+    blocks = [block for files in look_into(tmp_path).sets for block in blocks_of(files)]
+    assert all(block.expression("end_date") is None for block in blocks)
 
 
 def test_campaigns_of_a_holiday_are_campaigns(tmp_path: Path) -> None:

@@ -81,10 +81,13 @@ def test_the_response_to_prices_is_the_one_most_likely_within_items() -> None:
     assert price_response(item, looks, turned, np.zeros(1200)) == 0.0
 
 
-@pytest.mark.parametrize(("carted", "bought"), [((0.2, 0.6), (0.0, 0.0)), ((0.4, 0.4), (0.2, 0.9))])
-def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold(carted: tuple[float, float], bought: tuple[float, float]) -> None:
+@pytest.mark.parametrize(("carted", "bought", "is_held"), [((0.2, 0.6), (0.0, 0.0), False), ((0.4, 0.4), (0.2, 0.9), False),
+                                                           ((0.2, 0.6), (0.0, 0.0), True)])  # fmt: skip
+def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold(
+    carted: tuple[float, float], bought: tuple[float, float], is_held: bool
+) -> None:
     """Items are alike; each is a third off on announced days, and a look turns thrice as often into a cart then, or a cart is oftener
-    bought. Unannounced prices say nothing."""
+    bought. Unannounced prices say nothing. Prices are told day by day, or (is_held) where they change."""
     rng = np.random.default_rng(4)
     days = days_between(FIRST, FIRST + timedelta(days=42))
     items = [f"item{place}" for place in range(8)]
@@ -106,8 +109,13 @@ def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold(carte
     ]  # fmt: skip
     tomorrow = days[-1] + timedelta(days=1)
     told.append({**told[0], "item_id": "item3", "date": tomorrow, "landed_date": tomorrow})
+    mapped = ["item_id", "date", "known_at", "unit_price"]
+    if is_held:
+        mapped.append("end_date")
+        again = [{**row, "date": row["date"] + timedelta(days=1), "unit_price": 30} for row in told]
+        told = [{**row, "end_date": "9999-12-31"} for row in [*told, *again]]
     store = shop_store(PLAIN)
-    block = SourceBlock(files="d{date}.csv", columns={name: name for name in ("item_id", "date", "known_at", "unit_price")})
+    block = SourceBlock(files="d{date}.csv", columns={name: name for name in mapped})
     informed = store.model_copy(update={"sources": {**store.sources, "item_drivers": block}})
     frames = frames_of(events, days, store)
     frames["items"] = frames["items"].with_columns(unit_price=pl.lit(30).cast(frames["items"].schema["unit_price"]))

@@ -5,11 +5,12 @@ What belongs here: the one definition of which input rows count, for inputs that
 
 from __future__ import annotations
 
-from datetime import date
-from typing import TYPE_CHECKING
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
 
 from marketing_assets.cleaning.typed import mapped_columns, typed
-from marketing_assets.schemas import INPUTS
+from marketing_assets.config import Store
+from marketing_assets.schemas import FURTHER, INPUTS, PLAN_DAYS
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -20,26 +21,79 @@ if TYPE_CHECKING:
 def accepted_landed(reader: Reader, source: str, start: date | None, end: date) -> ir.Table:
     """Every accepted row that landed in [start, end] (start None: from the beginning).
 
-    Typed columns of the input, then landed_date, raw_row_id, source_file and source_row. Instants are UTC. A row that holds
-    from date to end_date comes once for each of these days.
+    Typed columns of the input, then landed_date, raw_row_id, source_file and source_row. Instants are UTC.
     """
-    import ibis
 
     raw = reader.table(f"raw_{source}")
     rejected = reader.table("rejected_rows")
-    raw = raw.filter(raw.landed_date <= ibis.literal(end, type="date"))
-    rejected = rejected.filter(rejected.source == source, rejected.landed_date <= ibis.literal(end, type="date"))
+    raw = raw.filter(raw.landed_date <= _literal(end))
+    rejected = rejected.filter(rejected.source == source, rejected.landed_date <= _literal(end))
     if start is not None:
-        raw = raw.filter(raw.landed_date >= ibis.literal(start, type="date"))
-        rejected = rejected.filter(rejected.landed_date >= ibis.literal(start, type="date"))
+        raw = raw.filter(raw.landed_date >= _literal(start))
+        rejected = rejected.filter(rejected.landed_date >= _literal(start))
     kept = raw.anti_join(rejected, ["landed_date", "raw_row_id"])
     # the clock of the window's own last day decides, so that a row reads the same however far the reader sees
     rows = typed(kept, source, reader.store, end, judged=False)
-    if {"date", "end_date"} <= mapped_columns(reader.store, source):
-        day, first = ibis.interval(days=1), rows.date.cast("timestamp")
-        days = ibis.range(first, rows.end_date.fill_null(rows.date).cast("timestamp") + day, day)
-        rows = rows.mutate(date=days.unnest().cast("date"))
     return rows.select(*INPUTS[source].columns, "landed_date", "raw_row_id", "source_file", "source_row")
+
+
+def tells_ranges(store: Store, source: str) -> bool:
+    """Whether rows of an input about days may hold for more than one."""
+    return {"date", "end_date"} <= mapped_columns(store, source)
+
+
+def with_ranges(rows: ir.Table, source: str) -> ir.Table:
+    """Accepted rows with end_date filled and held_since, by which what counts comes later when rows of one day are sorted.
+
+    A row that holds until further notice counts below all that is told of a day or a range of days; of two such, the one
+    that begins later counts. held_since is its first day, and 31 December 9999 of all other rows.
+    """
+    import ibis
+
+    end = rows.end_date.fill_null(rows.date)
+    is_open = end > (rows.date + ibis.interval(days=PLAN_DAYS)).cast("date")
+    return rows.mutate(end_date=end, held_since=ibis.ifelse(is_open, rows.date, _literal(date.max)))
+
+
+def by_day(rows: ir.Table, source: str, store: Store, first: date, last: date, known_by: date) -> ir.Table:
+    """Accepted rows of an input about days, with held_since (as with_ranges), one for each day in [first, last] that they hold for.
+
+    known_by: the first day as of whose end the rows are asked for. What was known by then and holds until further notice
+    comes up to the day before a later one took its place.
+    """
+    import ibis
+
+    if not tells_ranges(store, source):
+        return rows.filter(rows.date.between(first, last)).mutate(held_since=_literal(date.max))
+    spec = INPUTS[source]
+    rows = with_ranges(rows.filter(rows.date <= last), source)
+    if FURTHER not in spec.columns:  # of these, a row may tell other numbers than the one before it
+        told = [name for name in spec.columns if name not in (*spec.key, "known_at", "end_date")]
+        # rows of one group are known as of the same days: those from known_by on
+        is_old = rows.known_at.isnull() | (rows.known_at.date() < _literal(known_by - timedelta(days=1)))
+        group = ibis.window(
+            group_by=[
+                *(rows[name] for name in spec.key if name != "date"),
+                *(rows[name].isnull() for name in told),
+                rows.held_since == date.max,
+                ibis.greatest(rows.landed_date, _literal(known_by)),
+                ibis.ifelse(is_old, None, rows.known_at),
+            ],
+            order_by=[rows.date, rows.landed_date, rows.known_at, rows.raw_row_id],
+        )
+        rows = rows.mutate(next_date=rows.date.lead().over(group), next_end=rows.end_date.lead().over(group))
+        is_replaced = (rows.held_since < date.max) & (rows.next_end >= rows.end_date)
+        rows = rows.mutate(end_date=ibis.ifelse(is_replaced, (rows.next_date - ibis.interval(days=1)).cast("date"), rows.end_date))
+    day = ibis.interval(days=1)
+    start = ibis.greatest(rows.date, _literal(first)).cast("timestamp")
+    end = ibis.least(rows.end_date, _literal(last)).cast("timestamp")
+    return rows.mutate(date=ibis.range(start, end + day, day).unnest().cast("date"))
+
+
+def _literal(day: date) -> Any:
+    import ibis
+
+    return ibis.literal(day, type="date")
 
 
 def accepted_rows(reader: Reader, source: str, start: date | None, end: date) -> ir.Table:
@@ -55,6 +109,9 @@ def accepted_rows(reader: Reader, source: str, start: date | None, end: date) ->
     if not spec.key:
         return rows.select(*spec.columns, "landed_date")
     rank = ibis.struct({"landed": rows.landed_date, "row": rows.raw_row_id})
+    if tells_ranges(reader.store, source):
+        rows = by_day(rows, source, reader.store, date.min, end + timedelta(days=PLAN_DAYS), end)
+        rank = ibis.struct({"since": rows.held_since, "landed": rows.landed_date, "row": rows.raw_row_id})
     newest = rows.group_by(*spec.key).agg(
         landed_date=rows.landed_date.max(),
         **{

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from marketing_assets.compiled import written
 from marketing_assets.config import Store
-from marketing_assets.schemas import EVENT_TYPES, INPUTS, MAX_RANGE_DAYS, OWN_NAME, TYPES, column_of
+from marketing_assets.schemas import EVENT_TYPES, INPUTS, OWN_NAME, TYPES, column_of
 from marketing_assets.sources.engine import leading
 from marketing_assets.sources.instants import parse_instant, to_local, transitions
 
@@ -199,8 +199,6 @@ def _reason(rows: ir.Table, source: str, store: Store, present: Sequence[str]) -
             refuse(rows[name] < 1, name, "is below 1")
         if name == "end_date" and "date" in spec.columns:
             refuse(rows[name] < rows.date, name, "lies before date")
-            latest = (rows.date + ibis.interval(days=MAX_RANGE_DAYS)).cast("date")
-            refuse(rows[name] > latest, name, f"lies more than {MAX_RANGE_DAYS} days after date")
         if name == "logging_propensity":
             refuse((rows[name] <= 0) | (rows[name] > 1), name, "is not a probability above 0")
     if spec.landed_by and spec.landed_by in present and source in _DATED:

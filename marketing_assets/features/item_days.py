@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from marketing_assets.cleaning import accepted_landed
+from marketing_assets.cleaning import accepted_landed, by_day, tells_ranges, with_ranges
 from marketing_assets.config import ACTIVE_DAYS, Store
 from marketing_assets.features.running import day_literal
 from marketing_assets.schemas import TABLES
@@ -75,10 +75,15 @@ def with_drivers(reader: Reader, rows: ir.Table, start: date, end: date) -> ir.T
         return rows.mutate(
             unit_price=ibis.null("decimal(18, 4)"), is_available=ibis.null("boolean"), is_promotion=ibis.null("boolean")
         )
-    drivers = accepted_landed(reader, "item_drivers", start - timedelta(days=ACTIVE_DAYS), end)
+    # a price that still holds may have landed long ago
+    has_ranges = tells_ranges(reader.store, "item_drivers")
+    since = None if has_ranges else start - timedelta(days=ACTIVE_DAYS)
+    drivers = with_ranges(accepted_landed(reader, "item_drivers", since, end), "item_drivers")
     drivers = drivers.select(
         driver_item="item_id",
         driver_date="date",
+        driver_end="end_date",
+        held_since="held_since",
         driver_location="location_id",
         driver_landed="landed_date",
         known_at="known_at",
@@ -88,14 +93,20 @@ def with_drivers(reader: Reader, rows: ir.Table, start: date, end: date) -> ir.T
         raw_row_id="raw_row_id",
     )
     keys = ["landed_date", "event_date", "item_id", "location_id"]
-    joined = rows.select(*keys).join(drivers, [rows.item_id == drivers.driver_item, rows.event_date == drivers.driver_date])
+    on_day: list[Any] = [rows.event_date == drivers.driver_date]
+    if has_ranges:
+        on_day = [rows.event_date >= drivers.driver_date, rows.event_date <= drivers.driver_end]
+    joined = rows.select(*keys).join(drivers, [rows.item_id == drivers.driver_item, *on_day])
     age = joined.landed_date.delta(joined.driver_landed, unit="day")
     joined = joined.filter(
-        age >= 0, age <= ACTIVE_DAYS, joined.driver_location.isnull() | (joined.driver_location == joined.location_id)
+        age >= 0,
+        (age <= ACTIVE_DAYS) | (joined.driver_end > joined.driver_date),
+        joined.driver_location.isnull() | (joined.driver_location == joined.location_id),
     )
     rank = ibis.struct(
         {
             "is_own": joined.driver_location.notnull(),
+            "since": joined.held_since,
             "landed": joined.driver_landed,
             "known_at": joined.known_at,
             "row": joined.raw_row_id,
@@ -121,8 +132,11 @@ def with_promotions(reader: Reader, rows: ir.Table, start: date, end: date) -> i
     if not reader.has_source("market_days"):
         return rows
     market = accepted_landed(reader, "market_days", start - timedelta(days=ACTIVE_DAYS), end)
+    latest = end + timedelta(days=reader.store.cleaning.future_tolerance_days)
+    market = by_day(market, "market_days", reader.store, date.min, latest, start)
     market = market.filter(market.is_promotion.notnull()).select(
         market_date="date",
+        held_since="held_since",
         market_landed="landed_date",
         known_at="known_at",
         market_promotion="is_promotion",
@@ -132,7 +146,9 @@ def with_promotions(reader: Reader, rows: ir.Table, start: date, end: date) -> i
     joined = dates.join(market, dates.event_date == market.market_date)
     age = joined.landed_date.delta(joined.market_landed, unit="day")
     joined = joined.filter(age >= 0, age <= ACTIVE_DAYS)
-    rank = ibis.struct({"landed": joined.market_landed, "known_at": joined.known_at, "row": joined.raw_row_id})
+    rank = ibis.struct(
+        {"since": joined.held_since, "landed": joined.market_landed, "known_at": joined.known_at, "row": joined.raw_row_id}
+    )
     known = joined.group_by("landed_date", "event_date").agg(shop_promotion=joined.market_promotion.argmax(rank))
     both = _left(rows, known, ["landed_date", "event_date"], ["shop_promotion"])
     either = ibis.ifelse(

@@ -21,17 +21,19 @@ from marketing_assets.warehouse import Reader
 AVAILABLE = "is_available"
 SERIES_DRIVERS = {"unit_price": "price", "is_promotion": "promotion", "planned_ad_spend": "ad_spend"}
 """Column of item_drivers -> driver of the panel."""
+_ORDER = ("held_since", "landed_date", "known_date", "raw_row_id")
+"""What is told of one day, what counts last."""
 
 
 class Drivers:
     """Every row of item_drivers and market_days that the issues of a window may read."""
 
-    def __init__(self, reader: Reader, store: Store, series: pl.DataFrame, origin: date, last: date, horizon: int) -> None:
+    def __init__(self, reader: Reader, store: Store, series: pl.DataFrame, origin: date, issues: Sequence[date], horizon: int) -> None:
         self._origin = origin
-        until = last + timedelta(days=horizon)
-        self._market = _known(reader, store, "market_days", origin, until, last, ["is_holiday", "is_promotion", FURTHER], [])
+        until = issues[-1] + timedelta(days=horizon)
+        self._market = _known(reader, store, "market_days", origin, until, issues, ["is_holiday", "is_promotion", FURTHER], [])
         columns = [*SERIES_DRIVERS, AVAILABLE]
-        rows = _known(reader, store, "item_drivers", origin, until, last, columns, ["item_id", "location_id"])
+        rows = _known(reader, store, "item_drivers", origin, until, issues, columns, ["item_id", "location_id"])
         everywhere = rows.filter(pl.col("location_id").is_null()).drop("location_id")
         own = rows.filter(pl.col("location_id").is_not_null())
         # a row of the series' own location comes after, and so goes before, one that holds everywhere
@@ -41,7 +43,7 @@ class Drivers:
                 own.join(series.select("row", "item_id", "location_id"), on=["item_id", "location_id"])
                 .drop("location_id").with_columns(is_own=pl.lit(True)),
             ]
-        ).sort("is_own", "landed_date", "known_date", "raw_row_id", "row", "date")
+        ).sort("is_own", *_ORDER, "row", "date")
 
     def market(self, issue: date, days: Sequence[date]) -> dict[str, Flags]:
         """is_holiday and is_promotion of each day as known at the end of `issue`; unknown is False."""
@@ -86,24 +88,23 @@ class Drivers:
 
 
 def _known(
-    reader: Reader, store: Store, source: str, origin: date, until: date, last: date, columns: Sequence[str], key: Sequence[str]
+    reader: Reader, store: Store, source: str, origin: date, until: date, issues: Sequence[date], columns: Sequence[str], key: Sequence[str]
 ) -> pl.DataFrame:
-    """Accepted rows about days in [origin, until] that landed by `last`, oldest knowledge first; no rows where the shop lacks the source."""
+    """Accepted rows about days in [origin, until] that landed by the last issue, oldest knowledge first; no rows where the shop lacks the source."""
     schema: dict[str, Any] = {
-        **dict.fromkeys(key, pl.String), "date": pl.Date, "landed_date": pl.Date, "known_date": pl.Date, "raw_row_id": pl.String,
+        **dict.fromkeys(key, pl.String), **dict.fromkeys(("date", "held_since", "landed_date", "known_date"), pl.Date), "raw_row_id": pl.String,
         **{name: pl.Boolean if name.startswith("is_") else pl.String if name == FURTHER else pl.Float64 for name in columns},
     }
     if not reader.has_source(source):
         return pl.DataFrame(schema=schema)
-    from marketing_assets.cleaning import accepted_landed
+    from marketing_assets.cleaning import accepted_landed, by_day
 
-    accepted = accepted_landed(reader, source, None, last)
-    accepted = accepted.filter(accepted.date.between(origin, until))
-    frame = reader.frame(accepted.select(*key, "date", "landed_date", "known_at", "raw_row_id", *columns))
+    accepted = by_day(accepted_landed(reader, source, None, issues[-1]), source, store, origin, until, issues[0])
+    frame = reader.frame(accepted.select(*key, "date", "held_since", "landed_date", "known_at", "raw_row_id", *columns))
     local = pl.col("known_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(store.timezone).dt.date()
     known = frame.with_columns(known_date=local.fill_null(pl.col("landed_date")))
     known = known.select(pl.col(name).cast(kind) for name, kind in schema.items())
-    return known.sort("landed_date", "known_date", "raw_row_id")
+    return known.sort(_ORDER)
 
 
 def _number(value: Any) -> float | None:

@@ -62,7 +62,7 @@ class DemandHistory:
         self._landed: Integers = (placed["landed_date"] - self._origin).dt.total_days().to_numpy().astype(np.int64)
         self._units: Floats = placed["units_sold"].to_numpy().astype(np.float64)
         self._signals = {name: placed[name].to_numpy().astype(np.float64) for name in SIGNALS if placed[name].sum()}
-        self._drivers = Drivers(reader, store, self._series, self._origin, last, horizon)
+        self._drivers = Drivers(reader, store, self._series, self._origin, issues, horizon)
         self._stock_outs = _StockOuts(reader, self._series, self._origin, last)
         self._holidays = public_holidays(store.forecasting.country, self._origin, last + timedelta(days=horizon))
 

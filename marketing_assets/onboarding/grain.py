@@ -80,3 +80,11 @@ def amount_is_of(files: FileSet, item: Column, quantity: Column, amount: Column)
     if max(votes.values()) < _FEW or min(votes.values()) > 0.2 * max(votes.values()):
         return None
     return "line" if votes["line"] > votes["unit"] else "unit"
+
+
+def meets_the_next(files: FileSet, of: Column | None, first: Column, last: Column) -> bool:
+    """Whether most ranges, of the same item where there is one, end on the day on which the next begins: such an end is not itself included."""
+    ranges = {(None if of is None else row.get(of.name), row.get(first.name), row.get(last.name)) for row in files.rows}
+    starts = {(item, start) for item, start, _ in ranges}
+    followed = len(starts) - len({item for item, _ in starts})
+    return followed > 0 and sum(end != start and (item, end) in starts for item, start, end in ranges) > 0.5 * followed

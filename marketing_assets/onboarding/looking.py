@@ -118,6 +118,10 @@ class FileSet:
             return self
         return dataclasses.replace(self, columns=tuple(column for column in self.columns if column.is_element))
 
+    def says(self, words: frozenset[str]) -> bool:
+        """Whether its files' name says one of the words."""
+        return not words.isdisjoint(re.split(r"[^a-z]+", self.pattern.lower()))
+
     def as_one(self, note: str) -> FileSet:
         """Without landing days in the name."""
         pattern = self.pattern

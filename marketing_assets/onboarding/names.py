@@ -26,6 +26,7 @@ TIMES = _words(
 )
 STARTS = _words(
     "start_date start starts starts_at begin_date begin begins begins_at date_from from_date from valid_from first_day "
+    "effective_from effective_date effective since valid_since gueltig_seit gültig_seit seit depuis "
     "beginn startdatum gueltig_ab gültig_ab von date_debut debut début fecha_inicio inicio desde data_inicio 开始日期 开始时间"
 )
 ENDS = _words(
@@ -208,6 +209,7 @@ KNOWN = _words("known_at known known_since known_from announced_at announced pub
 """When a plan of prices, promotions or holidays was told."""
 PROMOTIONS = frozenset(_words("promotion promotions promo promos aktionen angebote promociones"))
 PLANS = PROMOTIONS | frozenset(_words("price prices pricing driver drivers item_drivers preise prix precios"))
+CHANGES = frozenset(_words("change changes history historie changements historique cambios"))
 HOLIDAYS = frozenset(_words("holiday holidays feiertage feiertag feries festivos"))
 SCHOOL = frozenset(_words("school schools schulferien ferien vacances vacaciones"))
 CATALOGUES = frozenset(

@@ -13,7 +13,6 @@ import numpy as np
 import polars as pl
 
 from marketing_assets.config import Store
-from marketing_assets.features.running import day_literal
 from marketing_assets.recommendations.history import (
     STRENGTHS,
     Flags,
@@ -125,12 +124,13 @@ class Catalogue:
         None where lists heed neither."""
         if not reader.has_source("item_drivers") or not (self._by_worth or self.store.recommendations.promoted_share > 0):
             return None
-        from marketing_assets.cleaning import accepted_landed
+        from marketing_assets.cleaning import accepted_landed, by_day
 
-        told = accepted_landed(reader, "item_drivers", None, end)
-        told = told.filter(told.date >= day_literal(start), told.landed_date < told.date)
-        rows = reader.frame(told.select("item_id", "date", "is_promotion", "unit_price", "landed_date", "raw_row_id"))
-        ordered = rows.join(self._place, on="item_id", how="inner").sort("landed_date", "raw_row_id")
+        told, day = accepted_landed(reader, "item_drivers", None, end), timedelta(days=1)
+        told = by_day(told, "item_drivers", self.store, start, end + day, start - day)
+        told = told.filter(told.landed_date < told.date)
+        rows = reader.frame(told.select("item_id", "date", "is_promotion", "unit_price", "held_since", "landed_date", "raw_row_id"))
+        ordered = rows.join(self._place, on="item_id", how="inner").sort("held_since", "landed_date", "raw_row_id")
         return ordered.with_columns(pl.col("unit_price").cast(pl.Float64))
 
     def _prices_on(self, wanted: pl.DataFrame) -> Floats:

@@ -23,8 +23,8 @@ FURTHER, OWN_NAME = "further", "[a-z][a-z0-9_]{0,59}"
 """Where an input has this column (numbers by name, a JSON object), a shop may map columns of its own beside the contract's; they are kept in it."""
 
 
-MAX_RANGE_DAYS = 400
-"""Days a row with date and end_date, first and last day it holds for, may reach beyond its first."""
+PLAN_DAYS = 400
+"""A row whose end_date lies further from its date holds until further notice: a later one takes its place, and plans go before both."""
 
 
 @dataclass(frozen=True)
