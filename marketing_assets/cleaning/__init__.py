@@ -6,10 +6,11 @@ What belongs here: what makes a row good, and what it means next to the rows bef
 
 from __future__ import annotations
 
-from marketing_assets.cleaning.accepted import accepted_landed, accepted_rows, by_day, tells_ranges, with_ranges
+from marketing_assets.cleaning.accepted import accepted_landed, accepted_rows, by_day, by_range, tells_ranges, with_ranges
 from marketing_assets.cleaning.build import build_cleaning
 from marketing_assets.cleaning.outcomes import of_told, tells_conversions, tells_values
 
 __all__ = [
-    "accepted_landed", "accepted_rows", "build_cleaning", "by_day", "of_told", "tells_conversions", "tells_ranges", "tells_values", "with_ranges",
+    "accepted_landed", "accepted_rows", "build_cleaning", "by_day", "by_range", "of_told", "tells_conversions", "tells_ranges", "tells_values",
+    "with_ranges",
 ]

@@ -55,18 +55,18 @@ def with_ranges(rows: ir.Table, source: str) -> ir.Table:
     return rows.mutate(end_date=end, held_since=ibis.ifelse(is_open, rows.date, _literal(date.max)))
 
 
-def by_day(rows: ir.Table, source: str, store: Store, first: date, last: date, known_by: date) -> ir.Table:
-    """Accepted rows of an input about days, with held_since (as with_ranges), one for each day in [first, last] that they hold for.
+def by_range(rows: ir.Table, source: str, store: Store, first: date, last: date, known_by: date) -> ir.Table:
+    """Accepted rows of an input about days, with held_since (as with_ranges), from date to end_date as far as they hold in [first, last].
 
     known_by: the first day as of whose end the rows are asked for. What was known by then and holds until further notice
-    comes up to the day before a later one took its place.
+    ends on the day before a later one took its place.
     """
     import ibis
 
-    if not tells_ranges(store, source):
-        return rows.filter(rows.date.between(first, last)).mutate(held_since=_literal(date.max))
-    spec = INPUTS[source]
     rows = with_ranges(rows.filter(rows.date <= last), source)
+    if not tells_ranges(store, source):
+        return rows.filter(rows.date >= first)
+    spec = INPUTS[source]
     if FURTHER not in spec.columns:  # of these, a row may tell other numbers than the one before it
         told = [name for name in spec.columns if name not in (*spec.key, "known_at", "end_date")]
         # rows of one group are known as of the same days: those from known_by on
@@ -84,10 +84,18 @@ def by_day(rows: ir.Table, source: str, store: Store, first: date, last: date, k
         rows = rows.mutate(next_date=rows.date.lead().over(group), next_end=rows.end_date.lead().over(group))
         is_replaced = (rows.held_since < date.max) & (rows.next_end >= rows.end_date)
         rows = rows.mutate(end_date=ibis.ifelse(is_replaced, (rows.next_date - ibis.interval(days=1)).cast("date"), rows.end_date))
-    day = ibis.interval(days=1)
-    start = ibis.greatest(rows.date, _literal(first)).cast("timestamp")
-    end = ibis.least(rows.end_date, _literal(last)).cast("timestamp")
-    return rows.mutate(date=ibis.range(start, end + day, day).unnest().cast("date"))
+    rows = rows.mutate(date=ibis.greatest(rows.date, _literal(first)), end_date=ibis.least(rows.end_date, _literal(last)))
+    return rows.filter(rows.date <= rows.end_date)
+
+
+def by_day(rows: ir.Table, source: str, store: Store, first: date, last: date, known_by: date) -> ir.Table:
+    """`by_range`, a row for each of its days."""
+    import ibis
+
+    rows, day = by_range(rows, source, store, first, last, known_by), ibis.interval(days=1)
+    if not tells_ranges(store, source):
+        return rows
+    return rows.mutate(date=ibis.range(rows.date.cast("timestamp"), rows.end_date.cast("timestamp") + day, day).unnest().cast("date"))
 
 
 def _literal(day: date) -> Any:

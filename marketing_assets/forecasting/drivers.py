@@ -32,6 +32,7 @@ class Drivers:
         self._origin = origin
         until = issues[-1] + timedelta(days=horizon)
         self._market = _known(reader, store, "market_days", origin, until, issues, ["is_holiday", "is_promotion", FURTHER], [])
+        self._market = self._market.with_columns(date=pl.date_ranges("date", "end_date")).explode("date")
         columns = [*SERIES_DRIVERS, AVAILABLE]
         rows = _known(reader, store, "item_drivers", origin, until, issues, columns, ["item_id", "location_id"])
         everywhere = rows.filter(pl.col("location_id").is_null()).drop("location_id")
@@ -73,15 +74,18 @@ class Drivers:
         place = np.full(int(max(chosen.max(initial=0), rows["row"].max() or 0)) + 1, -1)
         place[chosen] = np.arange(len(chosen))
         row = place[rows["row"].to_numpy()]
-        day = (rows["date"] - self._origin).dt.total_days().to_numpy() - offset
-        inside = (row >= 0) & (day >= 0) & (day < whole)
+        start, end = ((rows[name] - self._origin).dt.total_days().to_numpy() - offset for name in ("date", "end_date"))
+        start, end = np.maximum(start, 0), np.minimum(end + 1, whole)
         drivers = {}
         for column, name in (*SERIES_DRIVERS.items(), (AVAILABLE, "closed")):
             values = rows[column].cast(pl.Float64).to_numpy()
-            given = inside & ~np.isnan(values)
+            given = (row >= 0) & (start < end) & ~np.isnan(values)
             if given.any():
+                lengths = (end - start)[given]
+                day = np.arange(lengths.sum()) + np.repeat(start[given] - np.cumsum(lengths) + lengths, lengths)
                 drivers[name] = np.full((len(chosen), whole), np.nan)
-                drivers[name][row[given], day[given]] = values[given]  # in order: the newest is written last
+                # in order: the newest is written last
+                drivers[name][np.repeat(row[given], lengths), day] = np.repeat(values[given], lengths)
         if "closed" in drivers:
             drivers["closed"] = 1 - drivers["closed"]
         return drivers
@@ -90,17 +94,18 @@ class Drivers:
 def _known(
     reader: Reader, store: Store, source: str, origin: date, until: date, issues: Sequence[date], columns: Sequence[str], key: Sequence[str]
 ) -> pl.DataFrame:
-    """Accepted rows about days in [origin, until] that landed by the last issue, oldest knowledge first; no rows where the shop lacks the source."""
+    """Accepted rows about days in [origin, until] landed by the last issue, what counts last at the end; none where the shop lacks the source."""
     schema: dict[str, Any] = {
-        **dict.fromkeys(key, pl.String), **dict.fromkeys(("date", "held_since", "landed_date", "known_date"), pl.Date), "raw_row_id": pl.String,
+        **dict.fromkeys(key, pl.String),
+        **dict.fromkeys(("date", "end_date", "held_since", "landed_date", "known_date"), pl.Date), "raw_row_id": pl.String,
         **{name: pl.Boolean if name.startswith("is_") else pl.String if name == FURTHER else pl.Float64 for name in columns},
     }
     if not reader.has_source(source):
         return pl.DataFrame(schema=schema)
-    from marketing_assets.cleaning import accepted_landed, by_day
+    from marketing_assets.cleaning import accepted_landed, by_range
 
-    accepted = by_day(accepted_landed(reader, source, None, issues[-1]), source, store, origin, until, issues[0])
-    frame = reader.frame(accepted.select(*key, "date", "held_since", "landed_date", "known_at", "raw_row_id", *columns))
+    accepted = by_range(accepted_landed(reader, source, None, issues[-1]), source, store, origin, until, issues[0])
+    frame = reader.frame(accepted.select(*key, "date", "end_date", "held_since", "landed_date", "known_at", "raw_row_id", *columns))
     local = pl.col("known_at").cast(pl.Datetime("us")).dt.replace_time_zone("UTC").dt.convert_time_zone(store.timezone).dt.date()
     known = frame.with_columns(known_date=local.fill_null(pl.col("landed_date")))
     known = known.select(pl.col(name).cast(kind) for name, kind in schema.items())
