@@ -21,7 +21,7 @@ import numpy.typing as npt
 import polars as pl
 
 from marketing_assets.config import InventorySettings, Store
-from marketing_assets.features.items import items_in_force
+from marketing_assets.features.items import items_in_force, stock_of_places
 from marketing_assets.parallel import in_threads
 from marketing_assets.schemas import QUANTILE_COLUMNS
 from marketing_assets.warehouse import Built, Reader, polars_schema
@@ -47,7 +47,8 @@ Integers = npt.NDArray[np.int64]
 Singles = npt.NDArray[np.float32]
 _LEVELS = np.array(list(QUANTILE_COLUMNS))
 _KNOTS = np.concatenate([[0.0], _LEVELS, [1.0]])
-_STOCK = ("stock_on_hand", "stock_on_order", "lead_time_days", "pack_size", "minimum_order_quantity", "unit_cost", "unit_price", "category")
+_STOCK = ("stock_on_hand", "stock_on_order", "lead_time_days", "pack_size", "minimum_order_quantity", "unit_cost", "unit_price", "category",
+          "stock_by_location")  # fmt: skip
 
 
 def build_inventory(reader: Reader, days: Sequence[date], store: Store) -> Built:
@@ -302,10 +303,15 @@ def _plan_of_issue(demand: Demand, days: Sequence[date], catalogue: pl.DataFrame
     mean = np.concatenate([demand.mean, *(demand.mean[place].sum(axis=0, keepdims=True) for place in totals)])
     dated = rows.with_columns(is_kept=is_kept).join(pl.DataFrame({"as_of_date": days}, schema={"as_of_date": pl.Date}), how="cross")
     dated = dated[np.arange(len(days) * rows.height).reshape(rows.height, len(days)).T.ravel()]
-    frame = dated.join(known, on=["as_of_date", "item_id"], how="left", maintain_order="left").with_columns(
-        *(pl.when(pl.col("location_id").is_null()).then(pl.col(name)).alias(name) for name in ("stock_on_hand", "stock_on_order")),
+    place = ["as_of_date", "item_id", "location_id"]
+    of_place = stock_of_places(known.select("as_of_date", "item_id", "stock_by_location"))
+    joined = dated.join(known, on=["as_of_date", "item_id"], how="left", maintain_order="left")
+    joined = joined.join(of_place, on=place, how="left", suffix="_of_place", maintain_order="left")
+    whole = pl.col("location_id").is_null()
+    frame = joined.with_columns(
+        *(pl.when(whole).then(name).otherwise(f"{name}_of_place").alias(name) for name in ("stock_on_hand", "stock_on_order")),
         pl.col("lead_time_days").fill_null(settings.default_lead_time_days),
-    )
+    ).drop("stock_by_location", "^.*_of_place$")
     span, service = targets(frame, settings)
     shape = len(days), rows.height
     stock = frame["stock_on_hand"].cast(pl.Float64).fill_null(float("nan")).to_numpy().reshape(shape)
@@ -393,16 +399,20 @@ def _cover(mean: Floats, stock: Floats) -> Floats:
 
 
 def _orders(plan: pl.DataFrame) -> pl.DataFrame:
-    """Table rows: what to order to be back at the reorder point, in whole packs and no less than the minimum."""
-    position = pl.col("stock_on_hand") + pl.col("stock_on_order").fill_null(0)
+    """Table rows: what to order to be back at the reorder point, in whole packs and no less than the minimum.
+
+    Orders and what may be promised are of the whole item, not of its places.
+    """
+    position = pl.when(pl.col("location_id").is_null()).then(pl.col("stock_on_hand") + pl.col("stock_on_order").fill_null(0))
     short = (pl.col("reorder_point") - position).ceil().clip(lower_bound=0).fill_null(0).cast(pl.Int64)
     least = pl.max_horizontal("short", pl.col("minimum_order_quantity").fill_null(0))
     pack = pl.col("pack_size").fill_null(1)
     ordered = plan.with_columns(short=short).with_columns(
         order_quantity=pl.when(pl.col("short") > 0).then((least + pack - 1) // pack * pack).otherwise(0)
     )
+    left = (pl.col("stock_on_hand") - pl.col("tomorrow").round(0).cast(pl.Int64)).clip(lower_bound=0)
     rows = ordered.with_columns(
-        sellable_units=(pl.col("stock_on_hand") - pl.col("tomorrow").round(0).cast(pl.Int64)).clip(lower_bound=0),
+        sellable_units=pl.when(pl.col("location_id").is_null()).then(left),
         order_cost=pl.col("order_quantity").cast(pl.Decimal(18, 0)) * pl.col("unit_cost"),
     )
     schema = polars_schema(TABLE)

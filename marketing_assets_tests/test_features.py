@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import pytest
 from marketing_assets import features
 from marketing_assets.config import ACTIVE_DAYS, LATE_DAYS, Store
 from marketing_assets.features import preferences, running
+from marketing_assets.features.items import stock_of_places
 from marketing_assets.schemas import TABLES
 from marketing_assets.warehouse import Warehouse, days_between, open_warehouse, polars_schema
 
@@ -552,6 +554,31 @@ def test_items_prefer_the_catalogue_and_follow_prices_paid_weekly() -> None:
     assert set(whole.filter(pl.col("item_id") == "a")["first_seen_date"]) == {day(2)}
     groups = [days[:2], days[2:3], days[3:4], days[4:7], days[7:8], days[8:28], days[28:]]
     assert_same(whole, built(store, events, groups, inputs, steps=("items",))["items"], "items")
+
+
+def test_stock_is_summed_over_the_places_told_on_a_day() -> None:
+    inputs = [
+        raw("items", 2, 1, item_id="a", title="A", stock_on_hand=7),  # without a place, beside places: not one more of them
+        raw("items", 2, 2, item_id="a", location_id='Köln "West"', stock_on_hand=2, stock_on_order=4),
+        raw("items", 2, 3, item_id="a", location_id="Bonn", stock_on_hand=1),
+        raw("items", 2, 4, item_id="a", location_id="Bonn", stock_on_hand=3),  # the last row of a place counts
+        raw("items", 2, 5, item_id="b", location_id="Bonn", title="B"),
+        raw("items", 4, 6, item_id="a", location_id="Bonn", stock_on_hand=5),
+        raw("items", 5, 7, item_id="a", location_id="Bonn", title="C"),
+        raw("items", 6, 8, item_id="a", stock_on_hand=9),
+    ]
+    days = days_between(day(1), day(7))
+    whole = built(shop("items"), [event(1, 1, "view_item", item="z")], [days], inputs, steps=("items",))["items"]
+    told = whole.filter(item_id="a").sort("as_of_date").select("as_of_date", "title", "stock_on_hand", "stock_on_order", "stock_by_location").rows()
+    assert [row[:4] for row in told] == [(day(2), "A", 5, 4), (day(4), "A", 5, 4), (day(5), "C", 5, 4), (day(6), "C", 9, 4)]
+    bonn, west = {"location_id": "Bonn", "stock_on_order": None}, {"location_id": 'Köln "West"', "stock_on_hand": 2, "stock_on_order": 4}
+    now = [{**bonn, "stock_on_hand": 5}]
+    assert [json.loads(row[4]) for row in told] == [[{**bonn, "stock_on_hand": 3}, west], now, now, []]
+    assert whole.filter(item_id="b").select("title", "stock_on_hand", "stock_by_location").rows() == [("B", None, None)]
+    assert stock_of_places(whole.filter(pl.col("as_of_date") <= day(2))).select("item_id", "location_id", "stock_on_hand").rows() == [
+        ("a", "Bonn", 3), ("a", 'Köln "West"', 2)
+    ]  # fmt: skip
+    assert_same(whole, built(shop("items"), [event(1, 1, "view_item", item="z")], [[one] for one in days], inputs, steps=("items",))["items"], "items")
 
 
 def test_item_days_know_price_and_promotion_as_of_landing() -> None:

@@ -1046,6 +1046,23 @@ def test_stock_that_ran_out_is_read_from_the_items_log() -> None:
     assert np.flatnonzero(panel.is_blocked[row]).tolist() == list(range(41, 50))
 
 
+def test_where_stock_is_told_by_place_one_that_ran_out_sold_nothing() -> None:
+    frames, day = dict(lived_shop()), FIRST + timedelta(days=63)
+    is_ours = pl.col("item_id") == "i11"
+    north = frames["item_days"].with_columns(location_id=pl.when(is_ours).then(pl.lit("north")).otherwise("location_id"))
+    frames["item_days"] = pl.concat([north, north.filter(is_ours).with_columns(location_id=pl.lit("south"))])
+    places = (("north", 9, 0, 9, 9), ("south", 9, 9, 9, 0))
+    frames["items"] = conform("items", [
+        {"as_of_date": FIRST + timedelta(days=number), "item_id": "i11", "stock_on_hand": 9, "has_list_price": True, "first_seen_date": FIRST,
+         "is_service": False,
+         "stock_by_location": json.dumps([{"location_id": name, "stock_on_hand": stock[turn], "stock_on_order": None} for name, *stock in places])}
+        for turn, number in enumerate((0, 40, 50, 56))
+    ])  # fmt: skip
+    panel = DemandHistory(reader_until(day, shop(), frames), [day], shop(), 28).panel(day)
+    ours = panel.series.with_row_index("place").filter(item_id="i11").sort("location_id")["place"].to_list()
+    assert [np.flatnonzero(panel.is_blocked[place]).tolist() for place in ours] == [list(range(41, 50)), list(range(57, 64))]
+
+
 def test_every_input_of_a_known_driver_is_a_column_of_the_contract() -> None:
     from marketing_assets.forecasting.drivers import SERIES_DRIVERS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import date, timedelta
 from functools import cache
@@ -64,6 +65,9 @@ def lived_shop() -> dict[str, pl.DataFrame]:
         item(FIRST, "a", stock_on_hand=10, stock_on_order=5, lead_time_days=5, pack_size=12, minimum_order_quantity=24, unit_cost=2),
         item(FIRST, "b", stock_on_hand=0, unit_cost=3), item(FIRST, "c", stock_on_hand=50, lead_time_days=3), item(FIRST, "d"),
         item(FIRST, "idle", stock_on_hand=7),
+        item(FIRST + timedelta(days=12), "c", stock_on_hand=50, lead_time_days=3, stock_by_location=json.dumps([
+            {"location_id": "north", "stock_on_hand": 4, "stock_on_order": 2}, {"location_id": "store room", "stock_on_hand": 46},
+        ])),
         item(FIRST + timedelta(days=10), "a", stock_on_hand=200, lead_time_days=9, pack_size=12),
     ]  # fmt: skip
     return {"demand_forecasts": conform("demand_forecasts", rows), "items": conform("items", log)}
@@ -90,6 +94,19 @@ def test_every_item_with_stock_or_forecast_has_a_row_and_places_have_their_own()
     ]  # fmt: skip
     assert row(table, FIRST, "c", "north")["stock_on_hand"] is None
     assert row(table, FIRST, "idle")["reorder_point"] == 0
+
+
+def test_a_place_has_its_own_stock_where_it_is_told_and_orders_are_of_the_whole() -> None:
+    day = FIRST + timedelta(days=12)
+    table = plan([day])
+    whole, north, south = (row(table, day, "c", place) for place in (None, "north", "south"))
+    assert table.filter(item_id="c").height == 3  # nothing is forecast for the store room
+    assert (north["stock_on_hand"], north["stock_on_order"], south["stock_on_hand"]) == (4, 2, None)
+    assert north["days_of_cover"] == pytest.approx(2.0)
+    assert north["stockout_probability"] == pytest.approx(1 - poisson.cdf(4, 6), abs=0.1)
+    assert (north["order_quantity"], north["sellable_units"]) == (0, None)
+    assert (whole["stock_on_hand"], whole["sellable_units"]) == (50, 47)
+    assert whole["order_quantity"] == max(0, np.ceil(whole["reorder_point"] - 50))
 
 
 def test_orders_fill_up_to_the_reorder_point_in_packs_and_no_less_than_the_minimum() -> None:

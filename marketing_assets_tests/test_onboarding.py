@@ -812,9 +812,21 @@ def test_catalogues_and_stock_of_well_known_systems(name: str, tmp_path: Path) -
     assert source(checked(store, 60), "items").clean == 40
 
 
-def test_stock_by_place_is_told_with_what_to_do(tmp_path: Path) -> None:
+def test_stock_by_place_is_summed(tmp_path: Path) -> None:
     dump(tmp_path, "orders.csv")
-    (tmp_path / "stock.csv").write_text("sku,warehouse,on_hand\n" + "".join(f"s{place // 2},w{place % 2},3\n" for place in range(20)))
+    places = ("Berlin", "Hamburg", "Web")
+    lines = [f"cup-{item},Cup {item},sku{item},,{place},1,{item},{item + 2}" for item in range(20) for place in places]
+    (tmp_path / "inventory_export.csv").write_text("Handle,Title,SKU,COO,Location,Incoming,Available,On hand\n" + "\n".join(lines) + "\n")
+    store = started(tmp_path)
+    found = columns(store, "items")
+    assert (found["location_id"], found["stock_on_hand"], found["stock_on_order"]) == ("Location", '"On hand"', "Incoming")
+    assert "category" not in found, "a handle is no category because an item has three rows"
+    assert source(checked(store, 60), "items").clean == 60
+
+
+def test_stock_in_several_rows_of_an_item_is_told_with_what_to_do(tmp_path: Path) -> None:
+    dump(tmp_path, "orders.csv")
+    (tmp_path / "stock.csv").write_text("sku,shelf,on_hand\n" + "".join(f"s{place // 2},w{place % 2},3\n" for place in range(20)))
     started(tmp_path)
     assert "sku names an item in several rows: add on_hand up" in (tmp_path / "store.yaml").read_text(encoding="utf-8")
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from marketing_assets.cleaning import accepted_landed
 from marketing_assets.cleaning.typed import mapped_columns
 from marketing_assets.config import KEYFRAME_DAYS, REISSUE_DAYS, Store
@@ -36,7 +38,9 @@ _GIVEN = {
     "lead_time_days": "int64",
     "pack_size": "int64",
     "minimum_order_quantity": "int64",
+    "stock_by_location": "string",
 }
+_BY_LOCATION = ("stock_on_hand", "stock_on_order")
 _NEWEST = (*_GIVEN, "list_price", "paid_price")
 _TYPES = {
     "item_id": "string",
@@ -94,7 +98,7 @@ def items(reader: Reader, days: Sequence[date], store: Store) -> ir.Table:
     )
     so_far = ibis.window(group_by=daily.item_id, order_by=daily.day, preceding=None, following=0)
     # what no catalogue column says stays unknown, and costs no window over the rows
-    mapped = mapped_columns(store, "items")
+    mapped = _told(store)
     given = [name for name in _GIVEN if name in mapped]
     known = {*given, "paid_price", *(["list_price"] if "unit_price" in mapped else [])}
     newest = {name: _newest(daily[name], daily.day).over(so_far) if name in known else daily[name] for name in _NEWEST}
@@ -133,9 +137,52 @@ def catalogue_items(reader: Reader, start: date, end: date, store: Store) -> ir.
     grouped = rows.group_by("item_id", day=rows.landed_date).agg(
         **{name: rows[column].argmax(ibis.ifelse(rows[column].notnull(), rank, None)) for name, column in given.items()}
     )
+    if "location_id" in mapped:
+        grouped = _with_stock_by_location(grouped, rows, rank)
     pattern = store.cleaning.service_item_pattern
     is_fee = grouped.item_id.re_search(pattern) if pattern else ibis.literal(False)
     return grouped.mutate(first_seen_date=grouped.day, is_service=is_fee)
+
+
+def _told(store: Store) -> set[str]:
+    """Columns of the items input that the shop maps, and stock_by_location where it tells places."""
+    mapped = mapped_columns(store, "items")
+    return mapped | ({"stock_by_location"} if "location_id" in mapped else set())
+
+
+def _with_stock_by_location(grouped: ir.Table, rows: ir.Table, rank: Any) -> ir.Table:
+    """grouped, by item_id and day, with stock_by_location, and with stock summed over the places told that day.
+
+    rows: accepted rows of the items input; those of an item that land on a day name all its places. Stock told that day without a place counts
+    where no place is told; it leaves stock_by_location an empty list.
+    """
+    import ibis
+
+    of_place = {name: rows[name].argmax(ibis.ifelse(rows[name].notnull(), rank, None)) for name in _BY_LOCATION}
+    places = rows.filter(rows.location_id.notnull()).group_by("item_id", "location_id", day=rows.landed_date).agg(**of_place)
+    places = places.filter(places.stock_on_hand.notnull() | places.stock_on_order.notnull())
+    told = ibis.struct({name: places[name] for name in ("location_id", *_BY_LOCATION)})
+    summed = places.group_by(place_item="item_id", place_day="day").agg(
+        by_location=told.collect(order_by=places.location_id).cast("json").cast("string"),
+        **{f"placed_{name}": places[name].sum() for name in _BY_LOCATION},
+    )
+    joined = grouped.left_join(summed, [grouped.item_id == summed.place_item, grouped.day == summed.place_day])
+    is_told = joined.by_location.notnull()
+    stock = {
+        name: ibis.ifelse(is_told, joined[f"placed_{name}"], joined[name]) if name in grouped.columns else joined[f"placed_{name}"]
+        for name in _BY_LOCATION
+    }
+    elsewhere = ibis.ifelse(stock["stock_on_hand"].notnull(), "[]", ibis.null("string"))
+    kept = [name for name in grouped.columns if name not in _BY_LOCATION]
+    return joined.select(*kept, stock_by_location=joined.by_location.coalesce(elsewhere), **stock)
+
+
+def stock_of_places(entries: pl.DataFrame) -> pl.DataFrame:
+    """item_id, location_id, stock_on_hand and stock_on_order, and the other columns, of entries of items that tell stock by place."""
+    place = pl.Struct({"location_id": pl.String, "stock_on_hand": pl.Int64, "stock_on_order": pl.Int64})
+    told = entries.filter(pl.col("stock_by_location").is_not_null()).drop(_BY_LOCATION, strict=False)
+    listed = told.with_columns(pl.col("stock_by_location").str.json_decode(pl.List(place)))
+    return listed.explode("stock_by_location").filter(pl.col("stock_by_location").is_not_null()).unnest("stock_by_location")
 
 
 def shown_items(reader: Reader, days: Sequence[date], store: Store) -> list[ir.Table]:

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from marketing_assets.config import Store
+from marketing_assets.features.items import stock_of_places
 from marketing_assets.forecasting.calendar import public_holidays
 from marketing_assets.forecasting.drivers import Drivers
 from marketing_assets.forecasting.panel import Flags, Floats, Integers, Panel
@@ -139,18 +140,22 @@ class _StockOuts:
     def __init__(self, reader: Reader, series: pl.DataFrame, origin: date, last: date) -> None:
         table = reader.table("items")
         log = table.filter(table.as_of_date.between(reader.keyframe_before(max(origin, reader.store.first_day)), last))
-        log = log.select("as_of_date", "item_id", "stock_on_hand")
+        log = log.select("as_of_date", "item_id", "stock_on_hand", "stock_by_location")
         self._origin = origin
         self._changes = pl.DataFrame(schema={"row": pl.Int64, "day": pl.Int64, "is_out": pl.Boolean})
         entries = reader.frame(log)
         if not entries["stock_on_hand"].count():
             return
+        placed = stock_of_places(entries).select("as_of_date", "item_id", "location_id", of_place="stock_on_hand")
+        by_place = pl.col("location_id").is_not_null() & ~pl.col("stock_by_location").fill_null("[]").eq("[]")
+        stock = pl.when(by_place).then("of_place").otherwise("stock_on_hand")
         self._changes = (
-            entries.join(series.select("row", "item_id"), on="item_id", how="inner")
+            entries.join(series.select("row", "item_id", "location_id"), on="item_id", how="inner")
+            .join(placed, on=["as_of_date", "item_id", "location_id"], how="left")
             .select(
                 pl.col("row").cast(pl.Int64),
                 day=(pl.col("as_of_date") - pl.lit(origin)).dt.total_days(),
-                is_out=(pl.col("stock_on_hand") <= 0).fill_null(False),
+                is_out=(stock <= 0).fill_null(False),
             )
             .sort("row", "day")
         )

@@ -88,3 +88,9 @@ def meets_the_next(files: FileSet, of: Column | None, first: Column, last: Colum
     starts = {(item, start) for item, start, _ in ranges}
     followed = len(starts) - len({item for item, _ in starts})
     return followed > 0 and sum(end != start and (item, end) in starts for item, start, end in ranges) > 0.5 * followed
+
+
+def is_unique(files: FileSet, *columns: Column) -> bool:
+    """Whether no two rows of the sample say the same in all of these columns."""
+    said = [tuple(row.get(column.name) for column in columns) for row in files.rows]
+    return len(set(said)) == len(said)

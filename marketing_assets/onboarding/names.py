@@ -173,6 +173,11 @@ ITEMS: dict[str, list[str]] = {
     "minimum_order_quantity": _words("minimum_order_quantity moq min_order_quantity min_order_qty"),
 }
 
+STOCK_PLACES = EVENTS["location_id"] + _words(
+    "location location_name site depot stockroom store_name warehouse_name filiale lagerort standort depot entrepot magasin almacen tienda magazzino"
+)
+"""Where stock lies; in events, a location may be where a customer lives."""
+
 CONTACTS: dict[str, list[str]] = {
     "user_id": EVENTS["user_id"] + ["id"],
     "email": _words("email e_mail email_address customer_email mail"),

@@ -30,7 +30,7 @@ from marketing_assets.onboarding.columns import (
     pick,
     time_expression,
 )
-from marketing_assets.onboarding.grain import amount_is_of, is_of_items, of_whole_orders
+from marketing_assets.onboarding.grain import amount_is_of, is_of_items, is_unique, of_whole_orders
 from marketing_assets.onboarding.looking import Column, FileSet
 from marketing_assets.onboarding.nested import BESIDE, literal
 from marketing_assets.onboarding.plans import item_drivers, market_days
@@ -113,7 +113,7 @@ def impressions(files: FileSet) -> Block | None:
 
 
 def items(files: FileSet) -> Block | None:
-    """A catalogue: one row per item, nobody doing anything."""
+    """A catalogue: one row per item, or per item and place where it says what is in stock there, nobody doing anything."""
     if pick(files, names.EVENTS["user_id"], FITS["user_id"]) or pick(files, names.EVENTS["order_id"], is_id):
         return None
     if pick(files, names.EVENTS["event_type"], is_type):
@@ -123,9 +123,14 @@ def items(files: FileSet) -> Block | None:
     item = pick(files, names.ITEMS["item_id"], lambda profile: is_id(profile) and profile.is_key)
     if item is None and pick(files, names.ITEMS["title"], FITS["title"]) is not None:
         item = next((column for column in files.columns if _names_things(column) and column.profile.is_key), None)
-    if item is None:
-        return None
     block = Block("items", files)
+    if item is None:
+        item = pick(files, names.ITEMS["item_id"], FITS["item_id"])
+        place = pick(files, names.STOCK_PLACES, FITS["location_id"])
+        stock = pick(files, names.ITEMS["stock_on_hand"], FITS["stock_on_hand"])
+        if item is None or place is None or stock is None or not is_unique(files, item, place):
+            return None
+        block.add("location_id", place, None, "an item's stock is the sum over its places; call them as in events")
     block.add("item_id", item, id_expression(item))
     fill(block, names.ITEMS)
     known_only = len(block.columns) == 1 and (find_time(files, names.TIMES) is not None or len(files.columns) == 1)
@@ -136,10 +141,10 @@ def items(files: FileSet) -> Block | None:
         if (
             column.name not in block.used
             and profile.kind == "text"
-            and 1 < profile.distinct <= 0.7 * profile.count
+            and 1 < profile.distinct <= 0.7 * item.profile.distinct
             and not block.has("category")
         ):
-            block.add("category", column, None, f"a guess: {profile.distinct} different values among {profile.count} items")
+            block.add("category", column, None, f"a guess: {profile.distinct} different values among {item.profile.distinct} items")
     return block
 
 

@@ -42,7 +42,7 @@ class DemandForecasts(pa.DataFrameModel):
 
 @table(group="demand", key=("as_of_date", "item_id", "location_id"))
 class InventoryPlan(pa.DataFrameModel):
-    """One row per item (and location) with a stock record, a forecast or both."""
+    """One row per item with a stock record, a forecast or both, and per item and location with a forecast; orders are of the whole item."""
 
     as_of_date: Day = column("knowledge through the end of this day")
     item_id: str = column("item")
@@ -52,8 +52,8 @@ class InventoryPlan(pa.DataFrameModel):
     lead_time_days: int = column("days from order to arrival", ge=0)
     safety_stock: float = column("units above the mean of lead-time demand")
     reorder_point: float = column("quantile of demand over lead time and review, units", ge=0)
-    order_quantity: int = column("units to order now", ge=0)
+    order_quantity: int = column("units to order now; 0 of a location", ge=0)
     order_cost: Money = column("order_quantity x unit_cost, where known", nullable=True)
-    sellable_units: int = column("units that may be promised tomorrow; null where stock is unknown", nullable=True)
+    sellable_units: int = column("units that may be promised tomorrow; null where stock is unknown, and of a location", nullable=True)
     days_of_cover: float = column("days the stock lasts at expected demand", nullable=True, ge=0)
     stockout_probability: float = column("P(demand over the lead time exceeds stock)", nullable=True, ge=0, le=1)

@@ -16,7 +16,7 @@ class Items(pa.DataFrameModel):
     brand: str = column("brand", nullable=True)
     unit_price: Money = column("list price, else the newest price paid", nullable=True, ge=0)
     unit_cost: Money = column("purchase cost per unit", nullable=True, ge=0)
-    stock_on_hand: int = column("units in stock", nullable=True)
+    stock_on_hand: int = column("units in stock, in all places", nullable=True)
     stock_on_order: int = column("units ordered, not yet arrived", nullable=True)
     lead_time_days: int = column("days from order to arrival", nullable=True, ge=0)
     pack_size: int = column("units per pack", nullable=True, ge=1)
@@ -24,6 +24,7 @@ class Items(pa.DataFrameModel):
     has_list_price: bool = column("whether unit_price is the catalogue's, not a price paid")
     first_seen_date: Day = column("first day the item was known")
     is_service: bool = column("a fee or postage, not an item")
+    stock_by_location: str = column("JSON list of location_id, stock_on_hand, stock_on_order; null or [] where not told by place", nullable=True)
 
 
 @table(group="features", kind="log", key=("as_of_date", "session_id"), entity=("session_id",))

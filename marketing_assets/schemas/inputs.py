@@ -91,12 +91,12 @@ INPUTS: dict[str, Input] = {
             ("date", "campaign_id", "impressions", "clicks", "spend"), landed_by="date",
         ),
         Input(
-            "items", "One row per item as the catalogue has it.",
+            "items", "One row per item as the catalogue has it, or per item and place with the stock there.",
             _columns(
                 "item_id:text title:text category:text brand:text unit_price:money unit_cost:money stock_on_hand:integer "
-                "stock_on_order:integer lead_time_days:integer pack_size:integer minimum_order_quantity:integer"
+                "stock_on_order:integer lead_time_days:integer pack_size:integer minimum_order_quantity:integer location_id:text"
             ),
-            ("item_id",), key=("item_id",),
+            ("item_id",), key=("item_id", "location_id"),
         ),
         Input(
             "item_drivers", "One row per item and day, or range of days, of what is known of it in advance: price, promotion, availability.",
