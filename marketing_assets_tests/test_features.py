@@ -568,7 +568,8 @@ def test_stock_is_summed_over_the_places_told_on_a_day() -> None:
         raw("items", 6, 8, item_id="a", stock_on_hand=9),
     ]
     days = days_between(day(1), day(7))
-    whole = built(shop("items"), [event(1, 1, "view_item", item="z")], [days], inputs, steps=("items",))["items"]
+    seen = [event(1, 1, "view_item", item="z")]
+    whole = built(shop("items"), seen, [days], inputs, steps=("items",))["items"]
     told = whole.filter(item_id="a").sort("as_of_date").select("as_of_date", "title", "stock_on_hand", "stock_on_order", "stock_by_location").rows()
     assert [row[:4] for row in told] == [(day(2), "A", 5, 4), (day(4), "A", 5, 4), (day(5), "C", 5, 4), (day(6), "C", 9, 4)]
     bonn, west = {"location_id": "Bonn", "stock_on_order": None}, {"location_id": 'Köln "West"', "stock_on_hand": 2, "stock_on_order": 4}
@@ -578,7 +579,8 @@ def test_stock_is_summed_over_the_places_told_on_a_day() -> None:
     assert stock_of_places(whole.filter(pl.col("as_of_date") <= day(2))).select("item_id", "location_id", "stock_on_hand").rows() == [
         ("a", "Bonn", 3), ("a", 'Köln "West"', 2)
     ]  # fmt: skip
-    assert_same(whole, built(shop("items"), [event(1, 1, "view_item", item="z")], [[one] for one in days], inputs, steps=("items",))["items"], "items")
+    one_by_one = built(shop("items"), seen, [[one] for one in days], inputs, steps=("items",))["items"]
+    assert_same(whole, one_by_one, "items")
 
 
 def test_item_days_know_price_and_promotion_as_of_landing() -> None:
