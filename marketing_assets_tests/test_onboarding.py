@@ -483,6 +483,11 @@ def ga4(folder: Path, name: str = "events_20260302.json") -> list[dict[str, obje
     return rows
 
 
+def test_who_uses_a_device_is_not_known_before_it_is_said(tmp_path: Path) -> None:
+    ga4(tmp_path, "events.json")
+    assert "identities" not in started(tmp_path).sources
+
+
 def test_an_export_of_analytics_with_pairs_and_lists(tmp_path: Path) -> None:
     ga4(tmp_path)
     store = started(tmp_path)
@@ -496,6 +501,8 @@ def test_an_export_of_analytics_with_pairs_and_lists(tmp_path: Path) -> None:
     assert events.facts["sales"].startswith(f"20 orders, revenue {20 * (1 + 2) * 9.5:,.2f}")
     rows = landed(store, "events")
     assert rows["search_query"].drop_nulls().unique().to_list() == ["red shoes"]
+    persons = landed(store, "identities").select("from_user_id", "user_id").unique().sort("user_id")
+    assert persons.rows() == [(f"{1000 + person}.{1700000000 + person}", f"c{person}") for person in range(4)]
     # the engine's second of two visitors' sessions is the same number; they are two sessions all the same
     assert rows["session_id"].n_unique() == len({(row["user_id"], row["session_id"]) for row in rows.iter_rows(named=True)}) > 14
     items = landed(store, "items")

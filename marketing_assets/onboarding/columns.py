@@ -27,7 +27,8 @@ class Mapped:
 
 @dataclass
 class Block:
-    """One source block to be written. used: names of file columns it reads. is_beside: rests on the files of another block."""
+    """One source block to be written. used: names of file columns it reads. is_beside: rests on the files of another block.
+    person: where user_id is a device, the column that says in some rows who uses it."""
 
     source: str
     files: FileSet
@@ -36,6 +37,7 @@ class Block:
     where_comment: str = ""
     used: set[str] = field(default_factory=set)
     is_beside: bool = False
+    person: Column | None = None
     notes: list[str] = field(default_factory=list)
 
     def add(self, contract: str, column: Column | None, expression: str | None = None, comment: str = "") -> None:

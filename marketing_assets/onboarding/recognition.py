@@ -266,8 +266,10 @@ def _fuller_user(block: Block) -> None:
     taken = block.used | {named.name}
     other = pick(block.files, names.EVENTS["user_id"], lambda profile: FITS["user_id"](profile) and profile.filled > 0.95, taken)
     if other is not None:
-        comment = f"{named.name} is empty in {1 - named.profile.filled:.0%} of the rows; an input identities can join what is of one person"
+        joined = "below, identities join" if block.files.is_dated else "an input identities can join"
+        comment = f"{named.name} is empty in {1 - named.profile.filled:.0%} of the rows; {joined} what is of one person"
         block.add("user_id", other, id_expression(other, is_user=True), comment)
+        block.person = named
 
 
 def _sessions_of_one(block: Block) -> None:
@@ -460,6 +462,20 @@ def _fuller_category(block: Block) -> None:
         ]
 
 
+def identities_beside(block: Block) -> Block | None:
+    """Who uses a device, where an event export says so in some rows; only of files by day, since it is not known before it is said."""
+    device = block.expression("user_id")
+    if block.person is None or device is None or not block.files.is_dated:
+        return None
+    made = Block("identities", block.files, is_beside=True)
+    made.constant("from_user_id", device, "")
+    made.add("user_id", block.person, id_expression(block.person, is_user=True))
+    made.where = f"{device} IS NOT NULL AND {made.expression('user_id')} IS NOT NULL"
+    made.where_comment = "rows that say who it is"
+    block.used |= made.used
+    return made
+
+
 def drivers_beside(block: Block) -> Block | None:
     """Promotions and closed days that an event export carries row by row."""
     if block.has("user_id") or not block.has("item_id"):
@@ -500,4 +516,4 @@ def blocks_of(files: FileSet) -> list[Block]:
     block = events(files)
     if block is None:
         return []
-    return [block, *(made for made in (items_beside(block), drivers_beside(block)) if made is not None)]
+    return [block, *(made for made in (items_beside(block), drivers_beside(block), identities_beside(block)) if made is not None)]
