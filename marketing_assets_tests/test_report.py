@@ -578,6 +578,27 @@ def test_the_first_screen_says_what_to_do() -> None:
         assert expected in text.replace("\u00a0", " "), expected
 
 
+def test_places_that_run_out_are_told_with_the_stock_elsewhere() -> None:
+    frames = published()
+    assert "Places that run out" not in page_of(shop(), frames)
+    stock = frames["inventory_plan"]
+    first = stock.filter(pl.col("as_of_date") == LAST)["item_id"].sort()[0]
+    of_place = stock.filter(pl.col("as_of_date") == LAST, pl.col("item_id") == first).with_columns(
+        stock_on_hand=pl.lit(2, pl.Int64), order_quantity=pl.lit(0, pl.Int64), stockout_probability=pl.lit(0.75)
+    )
+    places = [of_place.with_columns(location_id=pl.lit(name)) for name in (EVIL, "south")]
+    places.append(of_place.with_columns(location_id=pl.lit("north"), stockout_probability=pl.lit(0.4)))
+    text = [each.strip() for each in Reading(page_of(shop(), frames | {"inventory_plan": pl.concat([stock, *places])})).text if each.strip()]
+    assert "north" not in text
+    place = text.index("south")
+    assert text[place + 1 : place + 4] == ["2", "0", "3"]  # 5 in all
+    assert text[place + 5].replace("\u00a0", " ") == "75 %"
+    title = text.index("Places that run out before an order arrives")
+    assert EVIL in text[title : text.index("People", title)]
+    count = stock.filter(pl.col("as_of_date") == LAST).height
+    assert f"10 of {count} items" in " ".join(text)
+
+
 def test_a_figure_that_fell_beyond_chance_is_something_to_look_at() -> None:
     """Guards a green "All quiet" over red tiles; the other way round, and within chance, nothing is said."""
     frames = published()

@@ -23,17 +23,21 @@ from marketing_assets.warehouse import Reader
 
 HISTORY_DAYS = 42
 MOST_ITEMS = 100
+LIKELY = 0.5
+"""A place that runs out with this probability is shown."""
 
 
 @dataclass(frozen=True)
 class DemandFacts:
-    """sold: date, value. shop, categories: forecasts still ahead. orders: items to order, most urgent first."""
+    """sold: date, value. shop, categories: forecasts still ahead. orders: items to order, most urgent first.
+    places: of items whose stock is told by place, places likely to run out, most likely first, with the stock elsewhere."""
 
     sold: pl.DataFrame
     shop: pl.DataFrame
     categories: pl.DataFrame
     issued_date: date | None
     orders: pl.DataFrame
+    places: pl.DataFrame
     items: int
     has_stock: bool
 
@@ -75,7 +79,8 @@ def demand_facts(reader: Reader, day: date) -> DemandFacts:
         categories,
         issued,
         orders,
-        plan.height,
+        _running_out(plan).join(titles, on="item_id", how="left", maintain_order="left"),
+        plan["location_id"].null_count(),
         bool(plan["stock_on_hand"].is_not_null().any()) if plan.height else False,
     )
 
@@ -135,7 +140,17 @@ def demand_section(facts: DemandFacts, day: date, store: Store, words: Words) ->
         )
     else:
         lead += words(" Nothing needs to be ordered.", "无需补货。")
+    if facts.places.height:
+        blocks.append(_places(facts.places, words))
     return Section("demand", title, lead, blocks)
+
+
+def _running_out(plan: pl.DataFrame) -> pl.DataFrame:
+    """Rows of places that run out before an order arrives with probability LIKELY or more."""
+    whole = plan.filter(pl.col("location_id").is_null()).select("item_id", whole="stock_on_hand")
+    placed = plan.filter(pl.col("location_id").is_not_null(), pl.col("stockout_probability") >= LIKELY)
+    placed = placed.join(whole, on="item_id", how="left").with_columns(elsewhere=pl.col("whole") - pl.col("stock_on_hand"))
+    return placed.sort("stockout_probability", "reorder_point", "item_id", "location_id", descending=[True, True, False, False])
 
 
 def _forecast(facts: DemandFacts, words: Words) -> Chart:
@@ -238,6 +253,39 @@ def _orders(orders: pl.DataFrame, words: Words) -> Grid:
         ],
         rows,
         frozenset(range(1, 8)),
+        shown=10,
+        note=note,
+    )
+
+
+def _places(places: pl.DataFrame, words: Words) -> Grid:
+    rows: list[list[Cell | str]] = [
+        [
+            item_name(row),
+            row["location_id"],
+            words.number(row["stock_on_hand"], 0),
+            words.number(row["stock_on_order"], 0),
+            words.number(row["elsewhere"], 0),
+            words.number(row["days_of_cover"], 1),
+            Cell(words.rate(row["stockout_probability"], 0), "bad"),
+        ]
+        for row in places.head(MOST_ITEMS).to_dicts()
+    ]
+    left = places.height - len(rows)
+    note = words("{n} more are in inventory_plan.", "另有 {n} 项见 inventory_plan。", n=left) if left > 0 else None
+    return Grid(
+        words("Places that run out before an order arrives", "补货到达前可能缺货的地点"),
+        [
+            words("Item", "商品"),
+            words("Place", "地点"),
+            words("In stock there", "当地库存"),
+            words("On order", "在途"),
+            words("In stock elsewhere", "其他地点库存"),
+            words("Days of cover", "可售天数"),
+            words("Chance to run out", "缺货概率"),
+        ],
+        rows,
+        frozenset(range(2, 7)),
         shown=10,
         note=note,
     )
