@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from marketing_assets.cleaning.typed import mapped_columns, typed
 from marketing_assets.config import Store
-from marketing_assets.schemas import FURTHER, INPUTS, PLAN_DAYS
+from marketing_assets.schemas import FURTHER, INPUTS, RANGE_DAYS
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -23,7 +23,6 @@ def accepted_landed(reader: Reader, source: str, start: date | None, end: date) 
 
     Typed columns of the input, then landed_date, raw_row_id, source_file and source_row. Instants are UTC.
     """
-
     raw = reader.table(f"raw_{source}")
     rejected = reader.table("rejected_rows")
     raw = raw.filter(raw.landed_date <= _literal(end))
@@ -42,7 +41,7 @@ def tells_ranges(store: Store, source: str) -> bool:
     return {"date", "end_date"} <= mapped_columns(store, source)
 
 
-def with_ranges(rows: ir.Table, source: str) -> ir.Table:
+def with_ranges(rows: ir.Table) -> ir.Table:
     """Accepted rows with end_date filled and held_since, by which what counts comes later when rows of one day are sorted.
 
     A row that holds until further notice counts below all that is told of a day or a range of days; of two such, the one
@@ -51,7 +50,7 @@ def with_ranges(rows: ir.Table, source: str) -> ir.Table:
     import ibis
 
     end = rows.end_date.fill_null(rows.date)
-    is_open = end > (rows.date + ibis.interval(days=PLAN_DAYS)).cast("date")
+    is_open = end > (rows.date + ibis.interval(days=RANGE_DAYS)).cast("date")
     return rows.mutate(end_date=end, held_since=ibis.ifelse(is_open, rows.date, _literal(date.max)))
 
 
@@ -63,7 +62,7 @@ def by_range(rows: ir.Table, source: str, store: Store, first: date, last: date,
     """
     import ibis
 
-    rows = with_ranges(rows.filter(rows.date <= last), source)
+    rows = with_ranges(rows.filter(rows.date <= last))
     if not tells_ranges(store, source):
         return rows.filter(rows.date >= first)
     spec = INPUTS[source]
@@ -118,7 +117,7 @@ def accepted_rows(reader: Reader, source: str, start: date | None, end: date) ->
         return rows.select(*spec.columns, "landed_date")
     rank = ibis.struct({"landed": rows.landed_date, "row": rows.raw_row_id})
     if tells_ranges(reader.store, source):
-        rows = by_day(rows, source, reader.store, date.min, end + timedelta(days=PLAN_DAYS), end)
+        rows = by_day(rows, source, reader.store, date.min, end + timedelta(days=RANGE_DAYS), end)
         rank = ibis.struct({"since": rows.held_since, "landed": rows.landed_date, "row": rows.raw_row_id})
     newest = rows.group_by(*spec.key).agg(
         landed_date=rows.landed_date.max(),

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def build_item_days(reader: Reader, days: Sequence[date], store: Store) -> Built:
     """item_days of a contiguous window of days.
 
-    Reads clean_events of the window; item_drivers and market_days landed in it and ACTIVE_DAYS before.
+    Reads clean_events of the window; item_drivers and market_days landed in it and ACTIVE_DAYS before; all item_drivers where they may
+    hold for more than a day.
     """
     start, end = days[0], days[-1]
     rows = increments(reader, start, end)
@@ -78,7 +79,7 @@ def with_drivers(reader: Reader, rows: ir.Table, start: date, end: date) -> ir.T
     # a price that still holds may have landed long ago
     has_ranges = tells_ranges(reader.store, "item_drivers")
     since = None if has_ranges else start - timedelta(days=ACTIVE_DAYS)
-    drivers = with_ranges(accepted_landed(reader, "item_drivers", since, end), "item_drivers")
+    drivers = with_ranges(accepted_landed(reader, "item_drivers", since, end))
     drivers = drivers.select(
         driver_item="item_id",
         driver_date="date",

@@ -7,7 +7,7 @@ Instants are UTC, money is DECIMAL(18, 4) in the shop's currency, rates are frac
 
 # ruff: noqa: F401, I001 - importing registers, and tables are registered in the order of the flow
 from marketing_assets.schemas.table import TABLES, Table
-from marketing_assets.schemas.inputs import EVENT_TYPES, FURTHER, INPUTS, OWN_NAME, PLAN_DAYS, TYPES, column_of
+from marketing_assets.schemas.inputs import EVENT_TYPES, FURTHER, INPUTS, OWN_NAME, RANGE_DAYS, TYPES, column_of
 import marketing_assets.schemas.clean
 import marketing_assets.schemas.features
 import marketing_assets.schemas.profiles
@@ -18,6 +18,6 @@ import marketing_assets.schemas.evaluation
 from marketing_assets.schemas.service import COMPLAINT_THEMES
 
 __all__ = [
-    "COMPLAINT_THEMES", "EVENT_TYPES", "FURTHER", "INPUTS", "M5_QUANTILES", "OWN_NAME", "PLAN_DAYS", "QUANTILE_COLUMNS", "TABLES", "TYPES",
+    "COMPLAINT_THEMES", "EVENT_TYPES", "FURTHER", "INPUTS", "M5_QUANTILES", "OWN_NAME", "QUANTILE_COLUMNS", "RANGE_DAYS", "TABLES", "TYPES",
     "Table", "column_of",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ FURTHER, OWN_NAME = "further", "[a-z][a-z0-9_]{0,59}"
 """Where an input has this column (numbers by name, a JSON object), a shop may map columns of its own beside the contract's; they are kept in it."""
 
 
-PLAN_DAYS = 400
+RANGE_DAYS = 400
 """A row whose end_date lies further from its date holds until further notice: a later one takes its place, and plans go before both."""
 
 
