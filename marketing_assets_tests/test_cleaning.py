@@ -594,13 +594,13 @@ def test_a_price_holds_until_the_next_one_and_a_plan_goes_before_it() -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_what_a_day_is_told_agrees_with_going_through_the_rows_one_by_one(seed: int) -> None:
     generator = random.Random(seed)
-    told = []
-    for _ in range(40):
-        start, landed = generator.randrange(-5, 25), generator.randrange(0, 15)
-        end = generator.choice(["", "9999-12-31", "9999-12-31", "2027-12-31", FIRST + timedelta(days=start + generator.randrange(6))])
+    told: list[dict[str, Any]] = []
+    for _ in range(60):
+        start, landed, known = generator.choice([-450, *range(-5, 25)]), generator.randrange(15), generator.randrange(-9, 15)
+        end = generator.choice(["", "9999-12-31", "9999-12-31", FIRST + timedelta(days=max(start, 0) + generator.randrange(20))])
         told.append({
             "item_id": generator.choice("ab"), "location_id": generator.choice([None, "n"]), "date": FIRST + timedelta(days=start),
-            "known_at": f"{FIRST + timedelta(days=landed)} 0{generator.randrange(10)}:00:00", "end_date": end, "landed": landed,
+            "known_at": f"{FIRST + timedelta(days=known)} 0{generator.randrange(10)}:00:00", "end_date": end, "landed": landed, "known": known,
             "unit_price": generator.choice([None, generator.randrange(100)]), "is_promotion": generator.choice([None, True, False]),
         })  # fmt: skip
     last, none = FIRST + timedelta(days=22), date.max
@@ -614,13 +614,14 @@ def test_what_a_day_is_told_agrees_with_going_through_the_rows_one_by_one(seed: 
     for known_by in (0, 7, 14):
         rows = drivers_known({"item_drivers": told}, FIRST, last, FIRST + timedelta(days=known_by))
         for as_of in range(known_by, 15):
-            known = rows.filter(pl.col("landed_date") <= FIRST + timedelta(days=as_of))
+            day_of = FIRST + timedelta(days=as_of)
+            known = rows.filter(pl.col("landed_date") <= day_of, pl.col("known_at").dt.date() <= day_of)
             newest = known.group_by("item_id", "location_id", "date").agg(pl.col(name).drop_nulls().last() for name in columns)
             found = {row[:3]: row[3:] for row in newest.iter_rows()}
             for item, place, day in itertools.product("ab", (None, "n"), days_between(FIRST, last)):
                 covering = [
                     place_of for place_of in sorted(range(len(told)), key=counts)
-                    if (row := told[place_of])["landed"] <= as_of and (row["item_id"], row["location_id"]) == (item, place)
+                    if max((row := told[place_of])["landed"], row["known"]) <= as_of and (row["item_id"], row["location_id"]) == (item, place)
                     and str(row["date"]) <= str(day) <= str(row["end_date"] or row["date"])
                 ]  # fmt: skip
                 expected = tuple(

@@ -654,6 +654,7 @@ def test_item_days_know_a_price_that_has_held_for_longer_than_anything_else_is_r
         price(2, 2, late - 1, "7", f"{day(late)}"),  # a range told long before
         price(3, late + 2, late + 2, "8", "9999-12-31"),
         price(4, 3, late + 5, "3", ""),  # a day told too long ago
+        price(5, late + 3, late + 1, "6", "9999-12-31"),  # what began later had taken its place before it was told
     ]
     groups = [days_between(day(1), day(late + 2)), days_between(day(late + 3), day(late + 5))]
     rows = built(shop("item_drivers"), events, groups, inputs, steps=("item_days",))["item_days"]

@@ -422,7 +422,7 @@ def test_a_promotion_told_by_its_first_and_last_day_is_one_of_each_of_its_days()
 
 def test_a_price_told_when_it_changes_is_one_of_every_day_until_the_next() -> None:
     day, frames = FIRST + timedelta(days=77), promoted_shop()
-    changes = [(-800, "2026-01-05", 10), (70, "2026-01-05", 12), (85, "2026-01-06", 9), (80, "2026-03-31", 1)]
+    changes = [(-800, "2026-01-05", 10), (70, "2026-01-05", 12), (85, "2026-01-06", 9), (60, "2026-02-01", 11), (80, "2026-03-31", 1)]
     frames["raw_item_drivers"] = raw_drivers([
         {"landed_date": landed, "item_id": "i0", "date": FIRST + timedelta(days=after), "known_at": f"{landed} 08:00:00", "unit_price": paid,
          "end_date": "9999-12-31"}
@@ -434,7 +434,7 @@ def test_a_price_told_when_it_changes_is_one_of_every_day_until_the_next() -> No
         panel = DemandHistory(reader_until(day, store, frames), issues, store, 28).panel(day)
         prices = panel.drivers["price"]
         after = np.arange(prices.shape[1]) + (panel.start - FIRST).days
-        assert prices[0].tolist() == np.select([after >= 85, after >= 70], [9.0, 12.0], 10.0).tolist()
+        assert prices[0].tolist() == np.select([after >= 85, after >= 70, after >= 60], [9.0, 12.0, 11.0], 10.0).tolist()
         assert np.isnan(prices[1:]).all()
     early = DemandHistory(reader_until(day, store, frames), issues, store, 28).panel(issues[0])
     assert set(early.drivers["price"][0].tolist()) == {10.0}

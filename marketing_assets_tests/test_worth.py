@@ -112,7 +112,7 @@ def test_what_will_be_cheaper_tomorrow_comes_first_where_lower_prices_sold(
     mapped = ["item_id", "date", "known_at", "unit_price"]
     if is_held:
         mapped.append("end_date")
-        again = [{**row, "date": row["date"] + timedelta(days=1), "unit_price": 30} for row in told]
+        again = [{**row, "date": row["date"] + timedelta(days=1), "unit_price": 30, "landed_date": FIRST + timedelta(days=1)} for row in told]
         told = [{**row, "end_date": "9999-12-31"} for row in [*told, *again]]
     store = shop_store(PLAIN)
     block = SourceBlock(files="d{date}.csv", columns={name: name for name in mapped})
