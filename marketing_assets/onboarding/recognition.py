@@ -138,13 +138,9 @@ def items(files: FileSet) -> Block | None:
         return None
     for column in files.columns:
         profile = column.profile
-        if (
-            column.name not in block.used
-            and profile.kind == "text"
-            and 1 < profile.distinct <= 0.7 * item.profile.distinct
-            and not block.has("category")
-        ):
-            block.add("category", column, None, f"a guess: {profile.distinct} different values among {item.profile.distinct} items")
+        told = min(profile.count, item.profile.distinct)
+        if column.name not in block.used and profile.kind == "text" and 1 < profile.distinct <= 0.7 * told and not block.has("category"):
+            block.add("category", column, None, f"a guess: {profile.distinct} different values among {told} items")
     return block
 
 
