@@ -6,7 +6,7 @@ What belongs here: the one definition of which input rows count, for inputs that
 from __future__ import annotations
 
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from marketing_assets.cleaning.typed import mapped_columns, typed
 from marketing_assets.config import Store
@@ -25,11 +25,11 @@ def accepted_landed(reader: Reader, source: str, start: date | None, end: date) 
     """
     raw = reader.table(f"raw_{source}")
     rejected = reader.table("rejected_rows")
-    raw = raw.filter(raw.landed_date <= _literal(end))
-    rejected = rejected.filter(rejected.source == source, rejected.landed_date <= _literal(end))
+    raw = raw.filter(raw.landed_date <= end)
+    rejected = rejected.filter(rejected.source == source, rejected.landed_date <= end)
     if start is not None:
-        raw = raw.filter(raw.landed_date >= _literal(start))
-        rejected = rejected.filter(rejected.landed_date >= _literal(start))
+        raw = raw.filter(raw.landed_date >= start)
+        rejected = rejected.filter(rejected.landed_date >= start)
     kept = raw.anti_join(rejected, ["landed_date", "raw_row_id"])
     # the clock of the window's own last day decides, so that a row reads the same however far the reader sees
     rows = typed(kept, source, reader.store, end, judged=False)
@@ -51,7 +51,7 @@ def with_ranges(rows: ir.Table) -> ir.Table:
 
     end = rows.end_date.fill_null(rows.date)
     is_open = end > (rows.date + ibis.interval(days=RANGE_DAYS)).cast("date")
-    return rows.mutate(end_date=end, held_since=ibis.ifelse(is_open, rows.date, _literal(date.max)))
+    return rows.mutate(end_date=end, held_since=ibis.ifelse(is_open, rows.date, date.max))
 
 
 def by_range(rows: ir.Table, source: str, store: Store, first: date, last: date, known_by: date) -> ir.Table:
@@ -69,13 +69,13 @@ def by_range(rows: ir.Table, source: str, store: Store, first: date, last: date,
     if FURTHER not in spec.columns:  # of these, a row may tell other numbers than the one before it
         told = [name for name in spec.columns if name not in (*spec.key, "known_at", "end_date")]
         # rows of one group are known as of the same days: those from known_by on
-        is_old = rows.known_at.isnull() | (rows.known_at.date() < _literal(known_by - timedelta(days=1)))
+        is_old = rows.known_at.isnull() | (rows.known_at.date() < known_by - timedelta(days=1))
         group = ibis.window(
             group_by=[
                 *(rows[name] for name in spec.key if name != "date"),
                 *(rows[name].isnull() for name in told),
                 rows.held_since == date.max,
-                ibis.greatest(rows.landed_date, _literal(known_by)),
+                ibis.greatest(rows.landed_date, known_by),
                 ibis.ifelse(is_old, None, rows.known_at),
             ],
             order_by=[rows.date, rows.landed_date, rows.known_at, rows.raw_row_id],
@@ -83,7 +83,7 @@ def by_range(rows: ir.Table, source: str, store: Store, first: date, last: date,
         rows = rows.mutate(next_date=rows.date.lead().over(group), next_end=rows.end_date.lead().over(group))
         is_replaced = (rows.held_since < date.max) & (rows.next_end >= rows.end_date)
         rows = rows.mutate(end_date=ibis.ifelse(is_replaced, (rows.next_date - ibis.interval(days=1)).cast("date"), rows.end_date))
-    rows = rows.mutate(date=ibis.greatest(rows.date, _literal(first)), end_date=ibis.least(rows.end_date, _literal(last)))
+    rows = rows.mutate(date=ibis.greatest(rows.date, first), end_date=ibis.least(rows.end_date, last))
     return rows.filter(rows.date <= rows.end_date)
 
 
@@ -95,12 +95,6 @@ def by_day(rows: ir.Table, source: str, store: Store, first: date, last: date, k
     if not tells_ranges(store, source):
         return rows
     return rows.mutate(date=ibis.range(rows.date.cast("timestamp"), rows.end_date.cast("timestamp") + day, day).unnest().cast("date"))
-
-
-def _literal(day: date) -> Any:
-    import ibis
-
-    return ibis.literal(day, type="date")
 
 
 def accepted_rows(reader: Reader, source: str, start: date | None, end: date) -> ir.Table:
