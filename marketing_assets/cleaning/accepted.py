@@ -101,7 +101,8 @@ def accepted_rows(reader: Reader, source: str, start: date | None, end: date) ->
     """Accepted rows of an input as of `end`: its typed columns and landed_date.
 
     Rows landed in [start, end]; of inputs with a key, from the beginning, one row per key with the newest non-null value
-    of each column, by (landed_date, raw_row_id), and the newest landed_date.
+    of each column, by (landed_date, raw_row_id), and the newest landed_date. Rows that hold for several days come day by
+    day, up to RANGE_DAYS after `end`, and count as with_ranges says.
     """
     import ibis
 

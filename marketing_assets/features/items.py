@@ -98,7 +98,9 @@ def items(reader: Reader, days: Sequence[date], store: Store) -> ir.Table:
     )
     so_far = ibis.window(group_by=daily.item_id, order_by=daily.day, preceding=None, following=0)
     # what no catalogue column says stays unknown, and costs no window over the rows
-    mapped = _told(store)
+    mapped = mapped_columns(store, "items")
+    if "location_id" in mapped:
+        mapped.add("stock_by_location")
     given = [name for name in _GIVEN if name in mapped]
     known = {*given, "paid_price", *(["list_price"] if "unit_price" in mapped else [])}
     newest = {name: _newest(daily[name], daily.day).over(so_far) if name in known else daily[name] for name in _NEWEST}
@@ -142,12 +144,6 @@ def catalogue_items(reader: Reader, start: date, end: date, store: Store) -> ir.
     pattern = store.cleaning.service_item_pattern
     is_fee = grouped.item_id.re_search(pattern) if pattern else ibis.literal(False)
     return grouped.mutate(first_seen_date=grouped.day, is_service=is_fee)
-
-
-def _told(store: Store) -> set[str]:
-    """Columns of the items input that the shop maps, and stock_by_location where it tells places."""
-    mapped = mapped_columns(store, "items")
-    return mapped | ({"stock_by_location"} if "location_id" in mapped else set())
 
 
 def _with_stock_by_location(grouped: ir.Table, rows: ir.Table, rank: Any) -> ir.Table:

@@ -174,7 +174,7 @@ ITEMS: dict[str, list[str]] = {
 }
 
 STOCK_PLACES = EVENTS["location_id"] + _words(
-    "location location_name site depot stockroom store_name warehouse_name filiale lagerort standort depot entrepot magasin almacen tienda magazzino"
+    "location location_name site depot stockroom store_name warehouse_name filiale lagerort standort entrepot magasin almacen tienda magazzino"
 )
 """Where stock lies; in events, a location may be where a customer lives."""
 

@@ -24,7 +24,7 @@ from marketing_assets.warehouse import Reader
 HISTORY_DAYS = 42
 MOST_ITEMS = 100
 LIKELY = 0.5
-"""A place that runs out with this probability is shown."""
+"""A place that runs out with this probability or a higher one is shown, an item marked."""
 
 
 @dataclass(frozen=True)
@@ -227,14 +227,14 @@ def _orders(orders: pl.DataFrame, words: Words) -> Grid:
         risk = row["stockout_probability"]
         rows.append(
             [
-                item_name(row) + (f" · {row['location_id']}" if row["location_id"] else ""),
+                item_name(row),
                 words.number(row["order_quantity"], 0),
                 words.money(None if row["order_cost"] is None else float(row["order_cost"])),
                 words.number(row["stock_on_hand"], 0),
                 words.number(row["stock_on_order"], 0),
                 words.number(row["reorder_point"], 0),
                 words.number(row["days_of_cover"], 1),
-                Cell(words.rate(risk, 0), "bad" if (risk or 0) >= 0.5 else "plain"),
+                Cell(words.rate(risk, 0), "bad" if (risk or 0) >= LIKELY else "plain"),
             ]
         )
     left = orders.height - len(rows)

@@ -24,7 +24,7 @@ FURTHER, OWN_NAME = "further", "[a-z][a-z0-9_]{0,59}"
 
 
 RANGE_DAYS = 400
-"""A row whose end_date lies further from its date holds until further notice: a later one takes its place, and plans go before both."""
+"""A row whose end_date lies further from its date holds until further notice: until one like it begins later."""
 
 
 @dataclass(frozen=True)
