@@ -6,11 +6,15 @@ settings were chosen one step earlier (trained for the third-last, judged on the
 
 online_retail: items bought in the 7 days after each cut date, users with history, repeats allowed; recall@20 over min(20, bought)
 and nDCG@10. taobao: carts and purchases of the next day. Peers beside us: BM25 and ALS (implicit), EASE with own recency, own
-frequency filled with 28-day popularity. Ours, plain, are
-the lists in force on the cut day, as build_recommendations issues them in one range; learned, those of a store with a fit that day.
+frequency filled with 28-day popularity. Ours, plain, are the lists in force on the cut day, as build_recommendations issues them in
+one range; learned, those of a store with a fit that day.
+
+baskets: of each online_retail order of those 7 days half is given and the other half sought, guests' orders included. Peers: BM25 and
+cosine of implicit item to item, EASE over orders, what is popular. Settings were chosen at 2011-03-10 and 2011-04-07.
 
 Run: MARKETING_DATA=... python benchmarks/bench_recommendations.py sequences [--validate]
      MARKETING_DATA=... python benchmarks/bench_recommendations.py online_retail|taobao [--methods plain,learned] [--cuts ...]
+     MARKETING_DATA=... python benchmarks/bench_recommendations.py baskets [--cuts ...]
      python benchmarks/bench_recommendations.py speed [--users 100000] [--items 20000] [--looks]
 Needs: implicit beside the project's own packages.
 """
@@ -411,6 +415,82 @@ def run_shop(args: argparse.Namespace) -> None:
         print(f"  {label:24s} {ratios}")
 
 
+# --- baskets ------------------------------------------------------------------------------------------------------------
+
+def basket_peers(past: pl.DataFrame, given: pl.DataFrame, cut: date) -> dict[str, pl.DataFrame]:
+    """Lists for the baskets given, from those before the cut: item-to-item of implicit, EASE over baskets, popularity."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from implicit.nearest_neighbours import BM25Recommender, CosineRecommender
+
+    baskets, items = past["basket_id"].unique().sort(), past["item_id"].unique().sort().to_numpy()
+    asked = given["basket_id"].unique().sort().to_numpy()
+
+    def matrix(rows: pl.DataFrame, names: np.ndarray) -> sp.csr_matrix:
+        at = np.searchsorted(names, rows["basket_id"].to_numpy()), np.searchsorted(items, rows["item_id"].to_numpy())
+        return sp.csr_matrix((np.ones(rows.height), at), shape=(len(names), len(items)))
+
+    counts, held = matrix(past, baskets.to_numpy()), matrix(given, asked)
+    lists = {}
+    for label, peer in (("implicit BM25", BM25Recommender(K=100, num_threads=1)), ("implicit cosine", CosineRecommender(K=100, num_threads=1))):
+        peer.fit(counts, show_progress=False)
+        ids, _ = peer.recommend(np.arange(len(asked)), held, N=K_RECALL, filter_already_liked_items=True)
+        lists[label] = listed(ids, asked, items)
+    lately = past.filter(pl.col("event_date") > cut - timedelta(days=28))
+    popular = np.tile(np.bincount(np.searchsorted(items, lately["item_id"].to_numpy()), minlength=len(items)).astype(float), (len(asked), 1))
+    frequent = np.sort(np.argsort(-np.asarray(counts.sum(axis=0)).ravel(), kind="stable")[:6000])
+    binary = counts[:, frequent]
+    gram = (binary.T @ binary).toarray()
+    gram[np.diag_indices_from(gram)] += 100.0
+    inverse = np.linalg.inv(gram)
+    weights = -inverse / np.diag(inverse)
+    weights[np.diag_indices_from(weights)] = 0.0
+    ease = np.zeros(held.shape)
+    ease[:, frequent] = held[:, frequent] @ weights
+    for label, scores in (("popular of 28 days", popular), ("EASE over baskets", ease)):
+        scores[held.nonzero()] = -np.inf
+        lists[label] = top_lists(scores, asked, items)
+    return lists
+
+
+def run_baskets(args: argparse.Namespace) -> None:
+    """Half of each basket of the days after a cut is given, the other half is to be found."""
+    from marketing_assets.recommendations import for_basket
+
+    cuts = [date.fromisoformat(cut) for cut in (args.cuts.split(",") if args.cuts else CUTS["online_retail"])]
+    store, warehouse, _ = prepared("online_retail", "plain", max(cuts) + timedelta(days=7))
+    baskets = warehouse.connection.execute(
+        "SELECT order_id AS basket_id, item_id, max(event_date) AS event_date FROM clean_events WHERE event_type = 'purchase' "
+        "AND NOT is_bot AND NOT is_service AND item_id IS NOT NULL AND order_id IS NOT NULL GROUP BY ALL ORDER BY ALL"
+    ).pl()
+    means: dict[str, list[tuple[float, float]]] = {}
+    for cut in cuts:
+        past = baskets.filter(pl.col("event_date") <= cut)
+        after = baskets.filter(pl.col("event_date").is_between(cut + timedelta(days=1), cut + timedelta(days=7)))
+        after = after.join(past.select("item_id").unique(), on="item_id", how="semi").filter(pl.len().over("basket_id") > 1)
+        drawn = after.with_columns(turn=pl.struct("basket_id", "item_id").hash(7)).sort("basket_id", "turn")
+        is_given = pl.int_range(pl.len()).over("basket_id") < (pl.len().over("basket_id") + 1) // 2
+        given, wanted = drawn.filter(is_given), drawn.filter(~is_given).select("item_id", user_id="basket_id")
+        lists = basket_peers(past, given, cut)
+        started = time.process_time()
+        asked = {str(key[0]): rows["item_id"].to_list() for key, rows in given.group_by("basket_id")}
+        ours = for_basket(warehouse.reader(cut), cut, store, asked, K_RECALL)
+        spent = time.process_time() - started
+        lists["ours"] = ours.select("item_id", "rank", user_id="basket_id")
+        scores = {label: per_user(table, wanted) for label, table in lists.items()}
+        best = max((label for label in scores if label != "ours"), key=lambda label: scores[label]["ndcg"].mean())
+        low, high = interval((scores["ours"]["ndcg"] - scores[best]["ndcg"]).to_numpy())
+        print(f"{cut}, {len(asked)} baskets, ours in {spent:.1f} CPU s; nDCG against {best}: {low:+.4f} to {high:+.4f}")
+        for label, table in scores.items():
+            row = float(table["ndcg"].mean()), float(table["recall"].mean())  # type: ignore[arg-type]
+            means.setdefault(label, []).append(row)
+            print(f"  {label:24s} nDCG@10 {row[0]:.4f}  recall@20 {row[1]:.4f}")
+    print("averaged over the cut dates")
+    average = {label: np.mean(rows, axis=0) for label, rows in means.items()}
+    tops = np.max([row for label, row in average.items() if label != "ours"], axis=0)
+    for label, row in average.items():
+        print(f"  {label:24s} nDCG@10 {row[0]:.4f} ({row[0] / tops[0]:.3f} x)  recall@20 {row[1]:.4f} ({row[1] / tops[1]:.3f} x)")
+
+
 # --- speed --------------------------------------------------------------------------------------------------------------
 
 
@@ -484,7 +564,8 @@ def run_speed(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["sequences", "online_retail", "taobao", "speed"])
+    parts = {"sequences": run_sequences, "online_retail": run_shop, "taobao": run_shop, "baskets": run_baskets, "speed": run_speed}
+    parser.add_argument("what", nargs="?", choices=list(parts), help="default: all, one after the other")
     parser.add_argument("--validate", action="store_true", help="sequences: judge on the second-last item")
     parser.add_argument("--seed", type=int, default=7, help="sequences: permutation of the ids")
     parser.add_argument("--threads", type=int, default=2)
@@ -495,7 +576,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=30, help="speed: events per user")
     parser.add_argument("--looks", action="store_true", help="speed: a shop that records looks and carts, too")
     args = parser.parse_args()
-    {"sequences": run_sequences, "speed": run_speed}.get(args.what, run_shop)(args)
+    for what in [args.what] if args.what else parts:
+        print(f"= {what}", flush=True)
+        parts[what](argparse.Namespace(**{**vars(args), "what": what}))
 
 
 if __name__ == "__main__":

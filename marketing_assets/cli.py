@@ -51,14 +51,19 @@ def _opened(given: argparse.Namespace) -> Iterator[tuple[Store, Warehouse]]:
 
 
 def _newest(store: Store, given: date | None) -> date:
-    """The day asked for, else the newest closed one."""
-    if given is not None:
-        return given
+    """The day asked for, where anything was built of it, else the newest closed one."""
     from marketing_assets.catch_up import fingerprints_of
     from marketing_assets.running import newest_closed_day
     from marketing_assets.warehouse import read_ledger_copy
 
-    closed = newest_closed_day(fingerprints_of(read_ledger_copy(store)), store)
+    ledger = fingerprints_of(read_ledger_copy(store))
+    if given is not None:
+        built = {day for _, day in ledger}
+        if given in built:
+            return given
+        there = f"built are days of {min(built)}...{max(built)}" if built else "no day is built yet"
+        raise StoreError(f"{store.path}: {given} was never built; {there}")
+    closed = newest_closed_day(ledger, store)
     if closed is None:
         raise StoreError(f"{store.path}: no day is closed yet; build one first: dagster asset materialize "
                          "-m marketing_assets.definitions --select '*' --partition-range A...B")
@@ -286,6 +291,23 @@ def what_if(given: argparse.Namespace) -> int:
     return 0
 
 
+def basket(given: argparse.Namespace) -> int:
+    """What goes with the items named, as a table; with --file a list for each basket of a CSV, as CSV."""
+    from marketing_assets.exports.files import frame_csv
+    from marketing_assets.recommendations import for_basket, read_baskets
+
+    baskets = read_baskets(Path(given.file)) if given.file else {"": given.items}
+    day = _newest(_store(given), given.day)
+    with _opened(given) as (store, warehouse):
+        rows = for_basket(warehouse.reader(day), day, store, baskets, given.count, progress)
+    if given.file:
+        sys.stdout.write(frame_csv(rows).decode())
+        return 0
+    for row in rows.iter_rows(named=True):
+        tell(f"{row['rank']:>3}  {row['item_id']:20}{row['title']:40}{row['score']:>8.4f}  {row['reason']}")
+    return 0
+
+
 def trial(given: argparse.Namespace) -> int:
     from marketing_assets.trial import run_trial
 
@@ -320,7 +342,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
     made = add("check-store", check_store, "read the mapped files and say what was understood", store=False)
     made.add_argument("store", nargs="?", metavar="FILE")
-    made.add_argument("--days", type=int, default=7, help="landed days to read (default 7)")
+    made.add_argument("--days", type=_positive, default=7, help="landed days to read (default 7)")
     add("days", days, "the shop's days so far, as A...B for --partition-range")
     made = add("status", status, "what is built, what is missing, what drifted (from the ledger; 1 where behind)")
     made.add_argument("--files", action="store_true", help="also compare the landing files, which reads them")
@@ -349,6 +371,11 @@ def parser() -> argparse.ArgumentParser:
     with_day(add("report", report, "write the page of a day again"))
     with_day(add("drafts", drafts, "let the language model of store.yaml word answers to complaints and ad copy"))
     with_day(add("what-if", what_if, "what the last weeks would have brought under a day's plan"))
+    made = with_day(add("basket", basket, "what goes with the items of a basket"))
+    which = made.add_mutually_exclusive_group(required=True)
+    which.add_argument("items", nargs="*", default=[], metavar="ITEM", help="item_id")
+    which.add_argument("--file", metavar="FILE", help="CSV of basket_id and item_id: a list for each basket, as CSV")
+    made.add_argument("--count", type=_positive, default=10, help="entries of a list (default 10)")
     made = add("replay", replay, "for a past range: what was planned against simple rules, as a regret curve")
     made.add_argument("start", type=date.fromisoformat)
     made.add_argument("end", type=date.fromisoformat, nargs="?")
@@ -357,18 +384,24 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--size", default="demo", choices=("demo", "trial", "tiny"))
     made = add("trial", trial, "closed-loop trial: common practice, this system and an oracle on the same shop", store=False)
     made.add_argument("--shop", default="marketing_assets.trial:TrialShop", metavar="MODULE:CLASS")
-    made.add_argument("--seeds", type=int, default=20)
+    made.add_argument("--seeds", type=_positive, default=20)
     made.add_argument("--first-seed", type=int, default=1)
-    made.add_argument("--days", type=int, default=60)
-    made.add_argument("--renew-days", type=int, default=1, help="decide anew every so many days (default 1)")
-    made.add_argument("--judge-days", type=int, default=1, help="evaluate and look for drift every so many days (default 1)")
+    made.add_argument("--days", type=_positive, default=60)
+    made.add_argument("--renew-days", type=_positive, default=1, help="decide anew every so many days (default 1)")
+    made.add_argument("--judge-days", type=_positive, default=1, help="evaluate and look for drift every so many days (default 1)")
     made.add_argument("--conversion-target", type=float, default=1.5, metavar="TIMES",
                       help="conversions a plan must expect of its ads, over what they brought a day before; 0: none (default 1.5)")
     made.add_argument("--conversion-worth", type=_times_or_none, default=0.5, metavar="TIMES",
                       help="value given up at most for one more of them, over what one brought before; none: no limit (default 0.5)")
-    made.add_argument("--jobs", type=int, default=1, help="seeds lived side by side, about 1 GB each (default 1)")
+    made.add_argument("--jobs", type=_positive, default=1, help="seeds lived side by side, about 1 GB each (default 1)")
     made.add_argument("--out", default="trial", metavar="FOLDER")
     return top
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, found {text!r}")
+    return int(text)
 
 
 def _times_or_none(text: str) -> float | None:
@@ -389,13 +422,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from marketing_assets.control import ControlError
         from marketing_assets.exports.errors import ExportError
+        from marketing_assets.recommendations import BasketError
         from marketing_assets.reviews.language_model import LanguageModelError
         from marketing_assets.sources import SourceError
         from marketing_assets.trial import TrialError
         from marketing_assets.warehouse import WarehouseError
 
-        known = (StoreError, ControlError, TrialError, SourceError, WarehouseError, ExportError, LanguageModelError, FileNotFoundError,
-                 FileExistsError)  # fmt: skip
+        known = (StoreError, ControlError, TrialError, SourceError, WarehouseError, ExportError, BasketError, LanguageModelError,
+                 FileNotFoundError, FileExistsError)  # fmt: skip
         if not isinstance(error, known):
             raise
         sys.stderr.write(_coloured("error", "red") + f": {error}\n")

@@ -108,6 +108,8 @@ def request_refit(
         raise ControlError(f"{action!r} is no action; allowed: {', '.join(ACTIONS)}")
     if action == "rollback" and not model_version:
         raise ControlError("a rollback names the model_version to put back; take one from model_registry ('marketing models')")
+    if day < store.first_day:
+        raise ControlError(f"no day {day} is ever built: the shop's first_day is {store.first_day}")
     path = request_file(store, day)
     columns = list(INPUTS["refit_requests"].columns)
     with _locked(path):

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import subprocess
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -97,6 +97,12 @@ def test_look_around(built: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert "new plan, lists, audiences, orders" in ran(built, capsys, "export")
     assert "as before plan, lists, audiences, orders" in ran(built, capsys, "export"), "the same again changes nothing"
     assert "doubly_robust" in ran(built, capsys, "what-if")
+    carts = built.folder / "carts.csv"
+    carts.write_text("basket_id,item_id\n1,i00000\n2,i00001\n2,i00002\n", encoding="utf-8")
+    listed = ran(built, capsys, "basket", "--file", str(carts), "--count", "3").splitlines()
+    assert listed[0] == "basket_id,rank,item_id,title,score,reason" and len(listed) == 1 + 2 * 3
+    table = ran(built, capsys, "basket", "i00001", "i00002", "--count", "3").splitlines()
+    assert [line.split()[1] for line in table] == [line.split(",")[2] for line in listed[4:]]
     assert "system_plan" in ran(built, capsys, "replay", str(date(2026, 8, 9)), str(LAST))
     assert "approved by me" in ran(built, capsys, "approve", "--by", "me")
     models = ran(built, capsys, "models")
@@ -104,6 +110,25 @@ def test_look_around(built: Store, capsys: pytest.CaptureFixture[str]) -> None:
         assert "asked: " in ran(built, capsys, action, "response_rates", "--reason", "a test"), models
     assert "already asked" in ran(built, capsys, "refit", "response_rates", "--reason", "a test")
     assert "nothing runs out" in ran(built, capsys, "expire")
+
+
+@pytest.mark.parametrize("words", [["report"], ["what-if"], ["export"], ["approve", "--by", "me"], ["basket", "i00001"]])
+def test_a_day_that_was_never_built_is_refused_by_name(built: Store, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """A page of such a day was written, and looked like any other."""
+    for day in (FIRST - timedelta(days=1), LAST + timedelta(days=30)):
+        assert cli.main([words[0], "--store", str(built.path), "--day", str(day), *words[1:]]) == 1
+        assert f"{day} was never built; built are days of {FIRST}...{LAST}" in capsys.readouterr().err
+    assert not (built.folder / "reports" / f"{LAST + timedelta(days=30)}.html").exists()
+
+
+def test_numbers_and_days_that_make_no_sense_are_refused(built: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for count in ("0", "-3", "ten"):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["basket", "i00001", "--count", count])
+        assert f"a whole number above 0 is needed, found '{count}'" in capsys.readouterr().err
+    early = str(FIRST - timedelta(days=1))
+    assert cli.main(["refit", "response_rates", "--store", str(built.path), "--reason", "why", "--day", early]) == 1
+    assert f"no day {early} is ever built: the shop's first_day is {FIRST}" in capsys.readouterr().err
 
 
 def test_drafts_need_a_model_that_is_turned_on(built: Store, capsys: pytest.CaptureFixture[str]) -> None:

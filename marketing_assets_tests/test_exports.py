@@ -174,7 +174,8 @@ def warehouse(tmp_path: Path) -> Iterator[Warehouse]:
         fill(
             opened,
             "item_recommendations",
-            [{"as_of_date": DAY, "item_id": "i1", "rank": 1, "recommended_item_id": "i2", "score": 0.5, "issued_date": DAY}],
+            [{"as_of_date": DAY, "item_id": "i1", "rank": 1, "recommended_item_id": "i2", "score": 0.5, "issued_date": DAY,
+              "reason": "goes with it"}],
         )
         memberships = [
             ("u1", "champions", 1, False),
@@ -274,7 +275,7 @@ def test_lists_by_user_and_by_item(warehouse: Warehouse) -> None:
     users = [json.loads(line) for line in (folder / "lists_by_user.jsonl").read_text().splitlines()]
     assert [(row["user_id"], [item["item_id"] for item in row["items"]]) for row in users] == [("u1", ["i1", "i2"]), ("u2", [])]
     items = [json.loads(line) for line in (folder / "lists_by_item.jsonl").read_text().splitlines()]
-    assert items[0]["item_id"] == "i1" and items[0]["items"] == [{"rank": 1, "item_id": "i2", "score": 0.5}]
+    assert items[0]["item_id"] == "i1" and items[0]["items"] == [{"rank": 1, "item_id": "i2", "score": 0.5, "reason": "goes with it"}]
 
 
 def test_audiences_hold_consented_people_outside_holdouts_only(warehouse: Warehouse) -> None:

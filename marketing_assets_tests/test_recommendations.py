@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 from marketing_assets import features
 from marketing_assets.assignment import salted_share
 from marketing_assets.config import RecommendationSettings, SourceBlock, Store
-from marketing_assets.recommendations import build_recommendations, for_basket
+from marketing_assets.recommendations import build_recommendations
 from marketing_assets.recommendations.catalogue import Catalogue
 from marketing_assets.recommendations.fits import LINKS, RANKER, user_facts
 from marketing_assets.recommendations.history import History, ordinal, read_history
@@ -27,7 +27,7 @@ from marketing_assets.recommendations.links import Links, LinkSettings, PairCoun
 from marketing_assets.recommendations.lists import Ranked, explore, levels, places_of_best, under_rules
 from marketing_assets.recommendations.next_visits import HALF_LIFE, RIDGE, expected, next_visits
 from marketing_assets.recommendations.scores import Popular, Retrieval, score, taste
-from marketing_assets.warehouse import Built, FittedModel, MissingPartitions, days_between, polars_schema, reader_over
+from marketing_assets.warehouse import Built, FittedModel, days_between, polars_schema, reader_over
 
 FIRST = date(2024, 1, 1)
 PLAIN = RecommendationSettings(list_length=6, holdout_share=0.0, exploration_share=0.0)
@@ -515,19 +515,6 @@ def test_a_day_without_any_event_still_has_the_list_of_unknown_users() -> None:
     lists = built.tables["recommendations"]
     assert isinstance(lists, pl.DataFrame)
     assert lists.select("user_id", "item_id", "policy_id").rows() == [("ann", None, "blend"), ("unknown", None, "popularity")]
-
-
-def test_a_basket_is_answered_by_what_goes_with_all_of_it() -> None:
-    store = shop_store()
-    days = days_between(FIRST, FIRST + timedelta(days=5))
-    frames = basket_frames(5)
-    built = build_recommendations(reader_over(frames, store, days[-1]), days, store)
-    reader = reader_over(frames, store, days[-1], built.models)
-    rows = for_basket(reader, days[-1], store, {"one": ["tea"], "two": ["tea", "pen", "no such item"], "none": []}, length=2)
-    found = {name: rows.filter(pl.col("basket_id") == name)["item_id"].to_list() for name in ("one", "two", "none")}
-    assert found["one"][0] == "cup" and set(found["two"]) == {"cup", "ink"} and len(found["none"]) == 2
-    with pytest.raises(MissingPartitions, match="no fit at or before"):
-        for_basket(reader_over(frames, store, days[-1]), days[-1], store, {"one": ["tea"]})
 
 
 # --- what speaks to whom --------------------------------------------------------------------------------------------------

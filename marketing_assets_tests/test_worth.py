@@ -339,9 +339,15 @@ def test_pages_show_what_is_worth_most_or_only_what_is_linked() -> None:
         assert last.filter(pl.col("score").diff().over("item_id") > 0).is_empty()
         return last
 
-    first = page("any").filter(pl.col("rank") == 1, pl.col("item_id") != "b0")
+    whole = page("any").with_columns(own=pl.col("item_id").str.head(1) == pl.col("recommended_item_id").str.head(1))
+    first = whole.filter(pl.col("rank") == 1, pl.col("item_id") != "b0")
     assert set(first["recommended_item_id"]) == {"b0"}
+    is_best = pl.col("recommended_item_id") == "b0"
+    said = {kind: set(whole.filter(rows)["reason"]) for kind, rows in (("own", "own"), ("best", ~pl.col("own") & is_best))}
+    assert said == {"own": {"goes with it"}, "best": {"often chosen once looked at"}}
+    assert set(whole.filter(~pl.col("own") & ~is_best)["reason"]) <= {"often chosen once looked at", "liked by those who look at it"}
     linked = page("linked").with_columns(crowd=pl.col("item_id").str.head(1), other=pl.col("recommended_item_id").str.head(1))
     assert (linked["crowd"] == linked["other"]).all() and linked.height == 2 * 6 * 5
+    assert set(linked["reason"]) == {"goes with it"}
     beside = linked.filter(pl.col("rank") == 1, pl.col("crowd") == "b", pl.col("item_id") != "b0")
     assert set(beside["recommended_item_id"]) == {"b0"}

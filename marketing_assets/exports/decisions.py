@@ -80,7 +80,8 @@ def lists_decision(reader: Reader, day: date, store: Store, contacts: pl.DataFra
     users = lists.group_by("user_id", maintain_order=True).agg(
         pl.col("issued_date", "policy_id", "is_holdout").first(), items=entry
     )
-    other = pl.struct("rank", item_id="recommended_item_id", score="score").filter(pl.col("recommended_item_id").is_not_null())
+    shown = pl.col("recommended_item_id")
+    other = pl.struct("rank", shown.alias("item_id"), "score", "reason").filter(shown.is_not_null())
     items = by_item.group_by("item_id", maintain_order=True).agg(pl.col("issued_date").first(), items=other)
     files = [
         ExportFile("lists_by_user.jsonl", json_lines(users), users.height),

@@ -10,7 +10,7 @@ window.py makes the lists of whole weeks; fits.py says when what is fitted, buil
 for a basket.
 """
 
-from marketing_assets.recommendations.baskets import for_basket
+from marketing_assets.recommendations.baskets import BasketError, for_basket, read_baskets
 from marketing_assets.recommendations.build import build_recommendations
 
-__all__ = ["build_recommendations", "for_basket"]
+__all__ = ["BasketError", "build_recommendations", "for_basket", "read_baskets"]

@@ -56,7 +56,7 @@ def next_visits(history: History, rows: Integers, day: int) -> sp.csr_array:
     key = history.user[wanted] * _SPAN + history.happened[wanted]
     at = np.minimum(np.searchsorted(visit, key), len(visit) - 1)
     ours = np.flatnonzero((visit[at] == key) & (place[history.item[wanted]] >= 0))
-    held = _ones(at[ours], place[history.item[wanted[ours]]], len(visit), len(chosen))
+    held = ones(at[ours], place[history.item[wanted[ours]]], len(visit), len(chosen))
     weight = np.sqrt(faded(day - visit % _SPAN, HALF_LIFE))
     square, cross = np.zeros((len(chosen), len(chosen))), np.zeros((len(chosen), len(chosen)))
     block = np.unique(np.searchsorted(np.cumsum(size), np.arange(0, int(size.sum()), BLOCK_CELLS)))
@@ -64,7 +64,7 @@ def next_visits(history: History, rows: Integers, day: int) -> sp.csr_array:
         owner, sign = expand(start[low:high], start[low:high] + size[low:high])
         column = place[first_item[sign]]
         inside = column >= 0
-        before = _ones(owner[inside], column[inside], high - low, len(chosen))
+        before = ones(owner[inside], column[inside], high - low, len(chosen))
         before = sp.csr_array(sp.diags_array(weight[low:high] * size[low:high] ** -0.5) @ before)
         square += (before.T @ before).toarray()
         cross += (before.T @ (sp.diags_array(weight[low:high]) @ held[low:high])).toarray()
@@ -80,7 +80,7 @@ def _first_signs(history: History, rows: Integers) -> tuple[Integers, Integers]:
     return key[order], history.item[first[order]]
 
 
-def _ones(row: Integers, column: Integers, rows: int, columns: int) -> sp.csr_array:
+def ones(row: Integers, column: Integers, rows: int, columns: int) -> sp.csr_array:
     """1 at each of these places, however often it is named."""
     matrix = sp.csr_array(sp.coo_array((np.ones(len(row)), (row, column)), shape=(rows, columns)))
     matrix.data[:] = 1.0

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import polars as pl
 
-OWN, BOUGHT, LINKED, POPULAR, RANDOM, CHOSEN = range(6)
+OWN, BOUGHT, LINKED, POPULAR, RANDOM, CHOSEN, LIKED = range(7)
 """Codes of the kinds of reasons. OWN: showed interest; BOUGHT: bought before; LINKED: goes with an item; RANDOM: explored; CHOSEN:
-oftener than others put in the cart once looked at."""
+oftener than others put in the cart once looked at; LIKED: to the taste of those who look at a page."""
+NOTHING = "nothing may be recommended"
+"""Said of an empty list."""
+_PAGES = {LINKED: "goes with it", CHOSEN: "often chosen once looked at", LIKED: "liked by those who look at it"}
 
 
 def sentences(rows: pl.DataFrame) -> pl.Series:
@@ -36,3 +39,8 @@ def sentences(rows: pl.DataFrame) -> pl.Series:
         .otherwise(pl.lit("popular now"))
     )
     return rows.select(text.alias("reason"))["reason"]
+
+
+def of_pages(kinds: pl.Series) -> pl.Series:
+    """Codes of entries on items' pages, -1 for an empty list -> text."""
+    return kinds.replace_strict(_PAGES, default=NOTHING, return_dtype=pl.String).alias("reason")

@@ -97,7 +97,7 @@ class UserLists:
         rows = rows.with_columns(
             issued_date="as_of_date",
             score=pl.when(has_item).then("score"),
-            reason=pl.when(has_item).then(reasons.sentences(rows)).otherwise(pl.lit("nothing may be recommended")),
+            reason=pl.when(has_item).then(reasons.sentences(rows)).otherwise(pl.lit(reasons.NOTHING)),
         )
         return rows.select(pl.col(name).cast(kind) for name, kind in polars_schema("recommendations").items())
 
@@ -276,10 +276,11 @@ class ItemLists:
         catalogue = self._catalogue
         source = catalogue.places(items)
         owner, target, strength = links_of(links.matrix, source)
+        kind = np.full(len(owner), reasons.LINKED)
         if catalogue.turn.any():
-            owner, target, strength = self._by_worth(source, owner, target, strength, links)
+            owner, target, strength, kind = self._by_worth(source, owner, target, strength, links)
         allowed = catalogue.may_recommend[target]
-        owner, target, strength = owner[allowed], target[allowed], strength[allowed].astype(np.float64)
+        owner, target, strength, kind = owner[allowed], target[allowed], strength[allowed].astype(np.float64), kind[allowed]
         lengths = np.bincount(owner, minlength=len(items))
         rank = np.arange(len(owner)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
         kept = rank <= ITEM_LIST_LENGTH
@@ -292,15 +293,16 @@ class ItemLists:
                     "rank": np.concatenate([rank[kept], np.ones(len(empty), dtype=np.int64)])[order],
                     "recommended": np.concatenate([target[kept], np.full(len(empty), -1, dtype=np.int64)])[order],
                     "score": np.concatenate([np.round(strength[kept], 6), np.zeros(len(empty))])[order],
+                    "kind": np.concatenate([kind[kept], np.full(len(empty), -1)])[order],
                 }
             ).with_columns(as_of_date=pl.lit(day))
         )
 
     def _by_worth(
         self, source: Integers, owner: Integers, target: Integers, strength: Floats, links: Links
-    ) -> tuple[Integers, Integers, Floats]:
+    ) -> tuple[Integers, Integers, Floats, Integers]:
         """Each source's links and what is best after a look, by rate x taste of those who look at the source, linked ones before their
-        equals: place of the source, item and worth."""
+        equals: place of the source, item, worth and the kind of reason."""
         turn = np.where(self._catalogue.may_recommend, self._catalogue.turn, 0.0)
         best = np.argsort(-turn, kind="stable")[: self._best_items]
         linked, items = owner * len(turn) + target, len(turn)
@@ -314,7 +316,8 @@ class ItemLists:
         value = np.where(source[owner] == target, 0.0, turn[target] * taste**TASTE_POWER * (1 + relative) ** LINK_POWER)
         order = np.lexsort((target, -levels(value), owner))
         order = order[value[order] > 0]
-        return owner[order], target[order], value[order]
+        kind = np.where(relative > 0, reasons.LINKED, np.where(turn[target] > 1, reasons.CHOSEN, reasons.LIKED))
+        return owner[order], target[order], value[order], kind[order]
 
     def rows(self) -> pl.DataFrame:
         """The table, in the order of day, item and rank."""
@@ -326,6 +329,7 @@ class ItemLists:
             item_id=named(self._catalogue.items, rows["item"]),
             recommended_item_id=named(self._catalogue.items, rows["recommended"]),
             score=pl.when(pl.col("recommended") >= 0).then("score"),
+            reason=reasons.of_pages(rows["kind"]),
             issued_date="as_of_date",
         )
         return rows.select(pl.col(name).cast(kind) for name, kind in schema.items())

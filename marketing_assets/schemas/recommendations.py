@@ -31,3 +31,4 @@ class ItemRecommendations(pa.DataFrameModel):
     recommended_item_id: str = column("item for its page; null for an empty list", nullable=True)
     score: float = column("strength, larger is better", nullable=True)
     issued_date: Day = column("day the list was computed")
+    reason: str = column("why, in words; null in rows older than this column", nullable=True)
