@@ -274,7 +274,10 @@ def replay(given: argparse.Namespace) -> int:
 
 
 def what_if(given: argparse.Namespace) -> int:
-    """What the weeks logged would have brought under the newest plan: off-policy estimates with their intervals."""
+    """What the weeks logged would have brought under the newest plan: off-policy estimates with their intervals; or, with --drivers,
+    what items would sell under other prices, promotions or ad spend."""
+    if given.drivers:
+        return _under_drivers(given)
     from marketing_assets.evaluation import what_if as value
 
     day = _newest(_store(given), given.day)
@@ -288,6 +291,30 @@ def what_if(given: argparse.Namespace) -> int:
         interval = f"{row['ci_low']:.6f} to {row['ci_high']:.6f}" if row["ci_low"] is not None else "-"
         value_text = "-" if row["value"] is None else f"{row['value']:.6f}"
         tell(f"{row['outcome']:14}{row['estimator']:30}{value_text:>16}{interval:>28}{row['effective_sample_size']:>9.0f}  {row['is_supported']}")
+    return 0
+
+
+def _under_drivers(given: argparse.Namespace) -> int:
+    import polars as pl
+
+    from marketing_assets.forecasting import in_money, read_drivers
+    from marketing_assets.forecasting import what_if as forecast
+
+    drivers = read_drivers(Path(given.drivers).read_bytes(), given.drivers)
+    day = _newest(_store(given), given.day)
+    with _opened(given) as (store, warehouse):
+        reader = warehouse.reader(day)
+        rows = in_money(reader, day, forecast(reader, day, store, drivers))
+    tell(f"{store.forecasting.horizon_days} days from {day}, in {store.currency}: as known, as tried")
+    tell(f"{'item':44}{'units':>22}{'revenue':>26}{'margin':>26}")
+    known = pl.when(pl.all().is_not_null().all()).then(pl.all().sum())
+    totals = rows.drop("item_id", "title").select(known)
+    for row in [*rows.iter_rows(named=True), {"item_id": "all", "title": "", **totals.row(0, named=True)}]:
+        parts = [f"{row['item_id']} {row['title']}"[:43].ljust(44)]
+        for name, width, digits in (("units", 22, 1), ("revenue", 26, 2), ("margin", 26, 2)):
+            pair = ("-" if row[key] is None else f"{row[key]:,.{digits}f}" for key in (f"{name}_before", name))
+            parts.append(", ".join(pair).rjust(width))
+        tell("".join(parts))
     return 0
 
 
@@ -370,7 +397,10 @@ def parser() -> argparse.ArgumentParser:
     add("expire", expire, "delete rows of people that are older than retention_days")
     with_day(add("report", report, "write the page of a day again"))
     with_day(add("drafts", drafts, "let the language model of store.yaml word answers to complaints and ad copy"))
-    with_day(add("what-if", what_if, "what the last weeks would have brought under a day's plan"))
+    made = with_day(add("what-if", what_if, "what the last weeks would have brought under a day's plan; with --drivers, what items would "
+                        "sell under other prices, promotions or ad spend"))  # fmt: skip
+    made.add_argument("--drivers", metavar="FILE", help="CSV of item_id, date and any of end_date, location_id, unit_price, is_promotion, "
+                      "planned_ad_spend")  # fmt: skip
     made = with_day(add("basket", basket, "what goes with the items of a basket"))
     which = made.add_mutually_exclusive_group(required=True)
     which.add_argument("items", nargs="*", default=[], metavar="ITEM", help="item_id")
@@ -422,14 +452,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from marketing_assets.control import ControlError
         from marketing_assets.exports.errors import ExportError
+        from marketing_assets.forecasting import WhatIfError
         from marketing_assets.recommendations import BasketError
         from marketing_assets.reviews.language_model import LanguageModelError
         from marketing_assets.sources import SourceError
         from marketing_assets.trial import TrialError
         from marketing_assets.warehouse import WarehouseError
 
-        known = (StoreError, ControlError, TrialError, SourceError, WarehouseError, ExportError, BasketError, LanguageModelError,
-                 FileNotFoundError, FileExistsError)  # fmt: skip
+        known = (StoreError, ControlError, TrialError, SourceError, WarehouseError, ExportError, BasketError, WhatIfError,
+                 LanguageModelError, FileNotFoundError, FileExistsError)  # fmt: skip
         if not isinstance(error, known):
             raise
         sys.stderr.write(_coloured("error", "red") + f": {error}\n")

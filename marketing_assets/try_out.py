@@ -1,8 +1,7 @@
-"""Another budget or horizon on a day that was built: what plan and forecast would be, beside what the shop's settings give.
+"""Another budget, horizon or price on a day that was built: what plan and forecast would be, beside what is known and set.
 
-What belongs here: asking plan and forecast again with one setting changed. What does not: how they are made (ad_planning,
-forecasting), prices and promotions (forecasting/what_if.py), what logged weeks say of a plan (evaluation/what_if.py). Nothing is
-written.
+What belongs here: asking plan and forecast again with one thing changed. What does not: how they are made (ad_planning,
+forecasting), what logged weeks say of a plan (evaluation/what_if.py). Nothing is written.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import polars as pl
 
 from marketing_assets.ad_planning import build_ad_plan
 from marketing_assets.config import Store
-from marketing_assets.forecasting import units_ahead
+from marketing_assets.forecasting import in_money, units_ahead, what_if
 from marketing_assets.warehouse import Reader
 
 PLANNED = ("planned_spend", "planned_impressions", "expected_clicks", "expected_conversions", "expected_revenue")
@@ -22,17 +21,21 @@ PLANNED = ("planned_spend", "planned_impressions", "expected_clicks", "expected_
 
 @dataclass(frozen=True)
 class Tried:
-    """A figure as the shop's settings give it and as it would be; money in the shop's currency, None where there is no plan."""
+    """A figure as it stands and as it would be; money in the shop's currency, None where there is no plan, price or cost."""
 
     figure: str
     as_set: float | None
     as_tried: float | None
 
 
-def try_out(reader: Reader, day: date, store: Store, daily_budget: float | None, horizon_days: int | None) -> list[Tried]:
-    """Tomorrow's plan with another daily budget, and the shop's demand over another horizon, as of the end of `day`.
+def try_out(
+    reader: Reader, day: date, store: Store, daily_budget: float | None, horizon_days: int | None, drivers: pl.DataFrame | None = None
+) -> list[Tried]:
+    """Tomorrow's plan with another daily budget, the shop's demand over another horizon, and that of items under other prices,
+    promotions or ad spend, as of the end of `day`.
 
-    daily_budget: money; horizon_days: days ahead; None leaves that part out. Totals of the plan, and units over the horizon.
+    daily_budget: money; horizon_days: days ahead; drivers: as for forecasting.what_if; None leaves that part out. Totals of the plan,
+    units over the horizon, and units, revenue and margin of the items named over the usual one.
     """
     tried = []
     if daily_budget is not None:
@@ -46,6 +49,12 @@ def try_out(reader: Reader, day: date, store: Store, daily_budget: float | None,
         units = units_ahead(reader, day, store, max(usual, horizon_days))
         tried.append(Tried("horizon_days", float(usual), float(horizon_days)))
         tried.append(Tried("expected_units", sum(units[:usual]), sum(units[:horizon_days])))
+    if drivers is not None:
+        named = in_money(reader, day, what_if(reader, day, store, drivers))
+        for name in ("units", "revenue", "margin"):
+            before, after = (named[f"{name}{end}"] for end in ("_before", ""))
+            values = (None if column.null_count() else float(column.sum()) for column in (before, after))
+            tried.append(Tried(f"{name}_of_{named.height}_items", *values))
     return tried
 
 

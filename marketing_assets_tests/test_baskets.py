@@ -97,10 +97,11 @@ def test_guests_and_visits_without_order_numbers_teach_too_and_programs_do_not()
     store, frames = shop_store(), frames_of(PAIRS, DAYS, shop_store())
     whole = for_basket(reader_over(frames, store, LAST), LAST, store, {"b": ["tea"]})
     events, nobody, nothing = frames["clean_events"], pl.lit(None, pl.String).alias("user_id"), pl.lit(None, pl.String)
-    for change in ([nobody], [nobody, nothing.alias("order_id")], [nothing.alias("order_id"), nothing.alias("session_id")]):
+    no_order, no_visit = nothing.alias("order_id"), nothing.alias("session_id")
+    for change in ([nobody], [pl.lit("one visit").alias("session_id")], [nobody, no_order], [no_order, no_visit]):
         other = {**frames, "clean_events": events.with_columns(change)}
         assert for_basket(reader_over(other, store, LAST), LAST, store, {"b": ["tea"]}).equals(whole)
-    for change in ([pl.lit(True).alias("is_bot")], [nobody, nothing.alias("order_id"), nothing.alias("session_id")]):
+    for change in ([pl.lit(True).alias("is_bot")], [nobody, no_order, no_visit]):
         other, told = {**frames, "clean_events": events.with_columns(change)}, []
         assert for_basket(reader_over(other, store, LAST), LAST, store, {"b": ["tea"]}, 10, told.append).is_empty()
         assert told == [f"no order is known at the end of {LAST}, so that nothing can be said of baskets"]

@@ -9,6 +9,7 @@ import subprocess
 from datetime import date, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from marketing_assets import cli
@@ -103,6 +104,14 @@ def test_look_around(built: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert listed[0] == "basket_id,rank,item_id,title,score,reason" and len(listed) == 1 + 2 * 3
     table = ran(built, capsys, "basket", "i00001", "i00002", "--count", "3").splitlines()
     assert [line.split()[1] for line in table] == [line.split(",")[2] for line in listed[4:]]
+    drivers = built.folder / "drivers.csv"
+    drivers.write_text(f"item_id,date,unit_price\ni00001,{LAST + timedelta(days=1)},1.5\n", encoding="utf-8")
+    said = ran(built, capsys, "what-if", "--drivers", str(drivers)).splitlines()
+    assert said[0] == f"28 days from {LAST}, in EUR: as known, as tried" and said[2].startswith("i00001 ") and said[3].startswith("all")
+    assert re.findall(r"[-\d.]+, [-\d.]+", said[2]) == re.findall(r"[-\d.]+, [-\d.]+", said[3]), "one item is all"
+    drivers.write_text("item_id,date,unit_price\ni00001,tomorrow,1.5\n", encoding="utf-8")
+    assert cli.main(["what-if", "--store", str(built.path), "--drivers", str(drivers)]) == 1
+    assert "line 2: date 'tomorrow' cannot be used" in capsys.readouterr().err
     assert "system_plan" in ran(built, capsys, "replay", str(date(2026, 8, 9)), str(LAST))
     assert "approved by me" in ran(built, capsys, "approve", "--by", "me")
     models = ran(built, capsys, "models")
@@ -147,11 +156,13 @@ def test_drafts_need_a_model_that_is_turned_on(built: Store, capsys: pytest.Capt
 def test_another_budget_and_horizon_are_tried_without_publishing(built: Store) -> None:
     """The job a person starts in the UI: with the settings in force it gives what was published, with half the money less."""
     from marketing_assets.definitions import definitions_of
+    from marketing_assets.forecasting import in_money, read_drivers, what_if
     from marketing_assets.try_out import try_out
 
     with open_warehouse(built, "test") as warehouse:
         kept = dict(warehouse.ledger)
         reader, days = warehouse.reader(LAST), built.forecasting.horizon_days
+        item = reader.window("demand_forecasts", FIRST, LAST).filter(pl.col("level") == "item").sort("demand_mean")["item_id"][-1]
         same = try_out(reader, LAST, built, built.ad_planning.daily_budget, days)
         half = (same[0].as_set or 0.0) / 2
         other = {one.figure: (one.as_set or 0.0, one.as_tried or 0.0) for one in try_out(reader, LAST, built, half, 2 * days)}
@@ -164,8 +175,21 @@ def test_another_budget_and_horizon_are_tried_without_publishing(built: Store) -
     put_out = next(event for event in outcome.all_events if event.event_type_value == "STEP_OUTPUT")
     table = str(put_out.step_output_data.metadata["outcome"].value)
     assert f"| expected_revenue | {other['expected_revenue'][0]:,.2f} | {other['expected_revenue'][1]:,.2f} |" in table
+    tomorrow, end = LAST + timedelta(days=1), LAST + timedelta(days=7)
+    drivers = f"item_id,date,end_date,unit_price\n{item},{tomorrow},{end},1\n"
+    outcome = job.execute_in_process(run_config={"ops": {"try_out": {"config": {"drivers": drivers}}}})
+    put_out = next(event for event in outcome.all_events if event.event_type_value == "STEP_OUTPUT")
+    rows = [line.strip("| ").split(" | ") for line in str(put_out.step_output_data.metadata["outcome"].value).splitlines()[2:]]
+    assert [row[0] for row in rows] == [f"{name}_of_1_items" for name in ("units", "revenue", "margin")]
+    with open_warehouse(built, "test") as warehouse:
+        reader = warehouse.reader(LAST)
+        money = in_money(reader, LAST, what_if(reader, LAST, built, read_drivers(drivers.encode(), "test"))).row(0, named=True)
+    for name, *pair in (("units", *rows[0][1:]), ("revenue", *rows[1][1:]), ("margin", *rows[2][1:])):
+        assert pair == [f"{money[f'{name}_before']:,.2f}", f"{money[name]:,.2f}"]
     with open_warehouse(built, "test") as warehouse:
         assert warehouse.ledger == kept, "nothing is published"
+    wrong = job.execute_in_process(run_config={"ops": {"try_out": {"config": {"drivers": "item,price"}}}}, raise_on_error=False)
+    assert not wrong.success
     failed = job.execute_in_process(raise_on_error=False)
     assert not failed.success, "nothing to try is said, not answered"
 

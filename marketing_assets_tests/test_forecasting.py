@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from marketing_assets.config import SourceBlock, Store
-from marketing_assets.forecasting import UnknownForecaster, WhatIfError, build_demand, competition, learned, what_if
+from marketing_assets.forecasting import UnknownForecaster, build_demand, competition, learned
 from marketing_assets.forecasting.calendar import (
     SHAPE_POWER,
     around_holidays,
@@ -438,22 +438,6 @@ def test_a_price_told_when_it_changes_is_one_of_every_day_until_the_next() -> No
         assert np.isnan(prices[1:]).all()
     early = DemandHistory(reader_until(day, store, frames), issues, store, 28).panel(issues[0])
     assert set(early.drivers["price"][0].tolist()) == {10.0}
-
-
-def test_what_if_moves_only_what_it_names_and_refuses_what_it_cannot_try() -> None:
-    store, day = shop(sources=("events", "item_drivers")), FIRST + timedelta(days=77)
-    reader = reader_over(promoted_shop(), store, day)
-    target = day + timedelta(days=1)  # day 78: item 2 is on promotion
-    found = what_if(reader, day, store, pl.DataFrame({"item_id": ["i2", "i3"], "date": [target, target], "is_promotion": [False, True]}))
-    of_day = {row["item_id"]: row for row in found.filter(pl.col("date") == target).to_dicts()}
-    assert of_day["i2"]["demand_mean"] < 0.7 * of_day["i2"]["demand_mean_before"]
-    assert of_day["i3"]["demand_mean"] > 1.5 * of_day["i3"]["demand_mean_before"]
-    with pytest.raises(WhatIfError, match="nobody"):
-        what_if(reader, day, store, pl.DataFrame({"item_id": ["nobody"], "date": [target], "is_promotion": [True]}))
-    with pytest.raises(WhatIfError, match="unit_price"):
-        what_if(reader, day, store, pl.DataFrame({"item_id": ["i1"], "date": [target], "unit_price": [3.0]}))
-    with pytest.raises(WhatIfError, match="within 28 days"):
-        what_if(reader, day, store, pl.DataFrame({"item_id": ["i1"], "date": [day], "is_promotion": [True]}))
 
 
 def test_a_place_told_to_be_open_on_a_holiday_of_the_shop_is_forecast_as_open() -> None:

@@ -17,8 +17,13 @@ from marketing_assets.forecasting.panel import Flags, Floats, Panel
 
 LOCAL_DAYS = 28
 """The local level of a day is the mean over so many days on either side."""
-POOLED_RIDGE = 1.0
-SERIES_DEVIATION = {"price": 1.0, "promotion": 0.3, "ad_spend": 0.2, "before_closed": 0.1, "after_closed": 0.1}
+SIGNS = {"price": -1, "promotion": 1, "item_promotion": 1, "shop_promotion": 1, "ad_spend": 1}
+"""Which way demand goes, whatever chance says: nobody buys more because it is dearer."""
+POOLED = {"price": (-1.0, 1.0), "promotion": (0.0, 0.3), "item_promotion": (0.0, 0.3), "shop_promotion": (0.0, 0.3)}
+"""Prior mean and standard deviation of the pooled coefficients, (0, 1) for others. Demand falls with the price (Bijmolt, van Heerde and
+Pieters 2005 find elasticities of -2.6 on average; -1 is half-way to none): that tells prices from promotions where both only move together."""
+SERIES_DEVIATION = {"price": 1.0, "promotion": 0.3, "item_promotion": 0.3, "shop_promotion": 0.1, "ad_spend": 0.2, "before_closed": 0.1,
+                    "after_closed": 0.1}  # fmt: skip
 """Prior standard deviation of a series' own coefficient around the pooled one."""
 OVERDISPERSION = 5.0
 """Counts of a day vary more than Poisson: they count for this much less."""
@@ -30,13 +35,17 @@ LARGEST_EFFECT = 3.0
 def driver_columns(panel: Panel, is_closed: Flags) -> dict[str, Floats]:
     """name -> (n, T + horizon): what is known of each day, 0 where usual or unknown; names without any variation are left out.
 
+    promotion: of the item or of the whole shop; where there are both, each by itself as well, since only an item's has a price of its own.
     is_closed: (T + horizon,) days without trade in the whole shop.
     """
     count, known = panel.units.shape
     whole = known + panel.horizon
     columns: dict[str, Floats] = {}
-    promotion = np.nan_to_num(panel.drivers.get("promotion", np.zeros((count, whole))))
-    columns["promotion"] = np.maximum(promotion, panel.is_promotion[None, :])
+    of_item = np.nan_to_num(panel.drivers.get("promotion", np.zeros((count, whole))))
+    columns["promotion"] = np.maximum(of_item, panel.is_promotion[None, :])
+    if panel.is_promotion.any() and (of_item > 0).any():
+        columns["item_promotion"] = of_item
+        columns["shop_promotion"] = np.broadcast_to(panel.is_promotion, of_item.shape).astype(np.float64)
     if "price" in panel.drivers:
         columns["price"] = _relative_price(panel.drivers["price"], known)
     if "ad_spend" in panel.drivers:
@@ -116,7 +125,7 @@ def fit_effects(panel: Panel, shape: Floats, units: Floats, is_observed: Flags) 
     known = panel.known
     closed = np.asarray(shape <= 0 if shape.ndim == 1 else (shape <= 0).all(axis=0))
     columns = driver_columns(panel, closed)
-    names = tuple(sorted(columns))
+    names = tuple(sorted(columns.keys() - ({"promotion"} if "item_promotion" in columns else set())))
     if not names:
         return Effects((), np.zeros(0), np.zeros((panel.count, 0)), np.ones((panel.count, known + panel.horizon)), {})
     design = np.stack([columns[name] for name in names], axis=2)
@@ -125,17 +134,18 @@ def fit_effects(panel: Panel, shape: Floats, units: Floats, is_observed: Flags) 
     sold = np.where(is_observed, units, 0.0)
     pooled, own = np.zeros(len(names)), np.zeros((panel.count, len(names)))
     prior = 1.0 / np.array([SERIES_DEVIATION[name] for name in names]) ** 2
+    mean, deviation = np.array([POOLED.get(name, (0.0, 1.0)) for name in names]).T
+    precision, signs = deviation**-2, np.array([SIGNS.get(name, 0) for name in names])
+    pooled = mean.copy()
     factor = np.ones_like(units)
     base = np.zeros_like(units)
     for _ in range(NEWTON_STEPS):
         # the level is what is left when the drivers' part is taken out, so both settle together
         base = local_level(sold, worth * factor) * worth
         expected = base * factor
-        gradient = np.einsum("ntd,nt->nd", seen, sold - expected)
-        curvature = np.einsum("ntd,nte,nt->nde", seen, seen, expected, optimize=True)
-        pooled += np.linalg.solve(
-            curvature.sum(axis=0) + POOLED_RIDGE * np.eye(len(names)), gradient.sum(axis=0) - POOLED_RIDGE * pooled
-        )
+        gradient = np.einsum("ntd,nt->nd", seen, sold - expected) / OVERDISPERSION
+        curvature = np.einsum("ntd,nte,nt->nde", seen, seen, expected, optimize=True) / OVERDISPERSION
+        pooled += np.linalg.solve(curvature.sum(axis=0) + np.diag(precision), gradient.sum(axis=0) - precision * (pooled - mean))
         factor = _factor(seen, pooled + own)
         expected = base * factor
         gradient = np.einsum("ntd,nt->nd", seen, sold - expected) / OVERDISPERSION - prior * own
@@ -144,6 +154,9 @@ def fit_effects(panel: Panel, shape: Floats, units: Floats, is_observed: Flags) 
         own += np.clip(step, -1.0, 1.0)
         # what all series share belongs to the pooled part
         pooled, own = pooled + own.mean(axis=0), own - own.mean(axis=0)
+        total = np.where(signs * (pooled + own) < 0, 0.0, pooled + own)
+        pooled = np.where(signs * pooled < 0, 0.0, pooled)
+        own = total - pooled
         factor = _factor(seen, pooled + own)
     return Effects(names, np.round(pooled, 9), np.round(own, 9), _factor(design, pooled + own), columns)
 

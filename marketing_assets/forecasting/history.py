@@ -64,7 +64,7 @@ class DemandHistory:
         self._units: Floats = placed["units_sold"].to_numpy().astype(np.float64)
         self._signals = {name: placed[name].to_numpy().astype(np.float64) for name in SIGNALS if placed[name].sum()}
         self._drivers = Drivers(reader, store, self._series, self._origin, issues, horizon)
-        self._stock_outs = _StockOuts(reader, self._series, self._origin, last)
+        self._items = _ItemsLog(reader, self._series, self._origin, last)
         self._holidays = public_holidays(store.forecasting.country, self._origin, last + timedelta(days=horizon))
 
     def _catalogue(self, day: date) -> pl.DataFrame:
@@ -98,9 +98,12 @@ class DemandHistory:
         is_holiday = np.array([each in self._holidays for each in days], dtype=np.bool_) | market["is_holiday"]
         drivers = self._drivers.of_series(issue, chosen, offset, whole)
         unavailable = drivers["closed"][:, :known] == 1 if "closed" in drivers else np.zeros((len(chosen), known), dtype=np.bool_)
+        if "price" in drivers:
+            list_prices = self._items.list_prices(chosen, offset, known, self._horizon)
+            drivers["price"] = np.where(np.isnan(drivers["price"]), list_prices, drivers["price"])
         for name, values in self._drivers.further(issue, days).items():
             drivers[name] = np.broadcast_to(values, (len(chosen), whole))
-        blocked = self._stock_outs.blocked(chosen, offset, known) | unavailable
+        blocked = self._items.blocked(chosen, offset, known) | unavailable
         silent = silences(units[chosen], blocked)
         blocked |= silent.past
         if "closed" in drivers:
@@ -134,18 +137,13 @@ def alive(units: Floats, horizon: int) -> Flags:
     return np.asarray(recent | (units[:, max(0, begin) : end] > 0).any(axis=1))
 
 
-class _StockOuts:
-    """Days that ended and had begun without stock, by the items log."""
+class _ItemsLog:
+    """What the items log said of series day by day: days that ended and had begun without stock, and list prices."""
 
     def __init__(self, reader: Reader, series: pl.DataFrame, origin: date, last: date) -> None:
         table = reader.table("items")
         log = table.filter(table.as_of_date.between(reader.keyframe_before(max(origin, reader.store.first_day)), last))
-        log = log.select("as_of_date", "item_id", "stock_on_hand", "stock_by_location")
-        self._origin = origin
-        self._changes = pl.DataFrame(schema={"row": pl.Int64, "day": pl.Int64, "is_out": pl.Boolean})
-        entries = reader.frame(log)
-        if not entries["stock_on_hand"].count():
-            return
+        entries = reader.frame(log.select("as_of_date", "item_id", "unit_price", "stock_on_hand", "stock_by_location"))
         placed = stock_of_places(entries).select("as_of_date", "item_id", "location_id", of_place="stock_on_hand")
         by_place = pl.col("location_id").is_not_null() & ~pl.col("stock_by_location").fill_null("[]").eq("[]")
         stock = pl.when(by_place).then("of_place").otherwise("stock_on_hand")
@@ -156,6 +154,7 @@ class _StockOuts:
                 pl.col("row").cast(pl.Int64),
                 day=(pl.col("as_of_date") - pl.lit(origin)).dt.total_days(),
                 is_out=(stock <= 0).fill_null(False),
+                unit_price=pl.col("unit_price").cast(pl.Float64),
             )
             .sort("row", "day")
         )
@@ -163,19 +162,28 @@ class _StockOuts:
     def blocked(self, chosen: Integers, offset: int, known: int) -> Flags:
         """(len(chosen), known) whether nothing could be sold."""
         blocked = np.zeros((len(chosen), known), dtype=np.bool_)
-        if self._changes.is_empty():
-            return blocked
-        place = np.full(int(max(chosen.max(initial=0), self._changes["row"].max())) + 1, -1)
-        place[chosen] = np.arange(len(chosen))
-        changes = self._changes.filter(pl.col("day") < offset + known)
-        row = place[changes["row"].to_numpy()]
-        day = np.clip(changes["day"].to_numpy() - offset, 0, known - 1)
-        # the newest change at or before a day holds: walk along each row by carrying the column of the last change
-        newest = np.full((len(chosen), known), -1, dtype=np.int64)
-        ours = row >= 0
-        np.maximum.at(newest, (row[ours], day[ours]), np.flatnonzero(ours))
-        newest = np.maximum.accumulate(newest, axis=1)
-        is_out = changes["is_out"].to_numpy()
-        at_end = np.where(newest >= 0, is_out[newest], False)
-        blocked[:, 1:] = at_end[:, 1:] & at_end[:, :-1]
+        if self._changes["is_out"].any():
+            newest, is_out = self._newest(chosen, offset, known), self._changes["is_out"].to_numpy()
+            at_end = np.where(newest >= 0, is_out[newest], False)
+            blocked[:, 1:] = at_end[:, 1:] & at_end[:, :-1]
         return blocked
+
+    def list_prices(self, chosen: Integers, offset: int, known: int, horizon: int) -> Floats:
+        """(len(chosen), known + horizon) the list price in force on each day, nan where there is none; the last one goes on."""
+        newest = self._newest(chosen, offset, known)
+        price = self._changes["unit_price"].fill_null(np.nan).to_numpy()
+        prices = np.where(newest >= 0, price[newest], np.nan) if len(price) else np.full(newest.shape, np.nan)
+        return np.concatenate([prices, np.repeat(prices[:, -1:], horizon, axis=1)], axis=1)
+
+    def _newest(self, chosen: Integers, offset: int, known: int) -> Integers:
+        """(len(chosen), known) the newest change at or before each day, -1 before the first."""
+        newest = np.full((len(chosen), known), -1, dtype=np.int64)
+        place = np.full(int(max(chosen.max(initial=0), self._changes["row"].max() or 0)) + 1, -1)
+        place[chosen] = np.arange(len(chosen))
+        upto = np.flatnonzero((self._changes["day"] < offset + known).to_numpy())
+        row = place[self._changes["row"].to_numpy()[upto]]
+        day = np.maximum(self._changes["day"].to_numpy()[upto] - offset, 0)
+        ours = row >= 0
+        # a change holds until the next: carried along each row as its place among the changes, which are sorted by day
+        np.maximum.at(newest, (row[ours], day[ours]), upto[ours])
+        return np.maximum.accumulate(newest, axis=1)

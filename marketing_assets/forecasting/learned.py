@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from marketing_assets.forecasting.effects import SIGNS
 from marketing_assets.forecasting.features import feature_names, matrix_of
 from marketing_assets.forecasting.learned_levels import LevelModel, fit_levels_model, windows_of
 from marketing_assets.forecasting.level_calendar import DECIMALS, Levels, fit_levels
@@ -56,8 +57,6 @@ LOG_TREES: dict[str, Any] = {
 LOG_ROUNDS, ALWAYS = 300, 0.99
 """Where at least this share of days sees a sale and days have much to tell, the log is learnt, in so many trees: the origins kept are too
 few to stop by, since a single odd week of theirs ends it after ten."""
-SIGNS = {"price": -1, "promotion": 1, "ad_spend": 1}
-"""Demand falls with the price and rises with promotion and advertising."""
 USUAL_ROUNDS = {"mean": 30, "quantile": 20}
 """Rounds where no rows are kept to choose them on."""
 MOST_ROUNDS = {"mean": 400, "quantile": 20}

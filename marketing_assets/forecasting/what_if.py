@@ -1,6 +1,7 @@
 """Forecasts that are asked for, not issued: under other prices and promotions, or over another horizon.
 
-What belongs here: replacing drivers of the days ahead and forecasting both ways; other horizons. What does not: choosing prices.
+What belongs here: reading what is to be tried, replacing drivers of the days ahead and forecasting both ways, in units and in money;
+other horizons. What does not: choosing prices.
 """
 
 from __future__ import annotations
@@ -16,20 +17,61 @@ from marketing_assets.forecasting.build import horizon_of
 from marketing_assets.forecasting.drivers import SERIES_DRIVERS
 from marketing_assets.forecasting.fits import DEMAND, DemandModel
 from marketing_assets.forecasting.history import DemandHistory
-from marketing_assets.forecasting.panel import Integers, Panel
+from marketing_assets.forecasting.panel import Floats, Integers, Panel
 from marketing_assets.warehouse import Reader, days_between
 
 
 class WhatIfError(Exception):
-    """Drivers that cannot be tried: unknown columns, unknown series or days outside the horizon."""
+    """Drivers that cannot be tried: unknown columns, unknown series or days outside the horizon, or a file that cannot be read."""
+
+
+_READ = {
+    "date": pl.col("date").str.to_date("%Y-%m-%d", strict=False),
+    "end_date": pl.col("end_date").str.to_date("%Y-%m-%d", strict=False),
+    "unit_price": pl.col("unit_price").cast(pl.Float64, strict=False).replace([np.nan], None),
+    "planned_ad_spend": pl.col("planned_ad_spend").cast(pl.Float64, strict=False).replace([np.nan], None),
+    "is_promotion": pl.col("is_promotion").str.to_lowercase().replace_strict(
+        {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}, default=None, return_dtype=pl.Boolean
+    ),
+}  # fmt: skip
+_LEAST = {"unit_price": 0.01, "planned_ad_spend": 0.0}
+
+
+def read_drivers(text: bytes, source: str) -> pl.DataFrame:
+    """Rows of a CSV of drivers to try, a row per item and day: item_id, date and any of end_date (the row holds up to it), location_id,
+    unit_price, is_promotion, planned_ad_spend; empty: as known. Raises WhatIfError naming `source` and line."""
+    try:
+        rows = pl.read_csv(text, infer_schema=False).with_row_index("line", offset=2)
+    except pl.exceptions.PolarsError as error:
+        raise WhatIfError(f"{source}: cannot be read as CSV: {error}") from error
+    _check_columns(rows.drop("line", "end_date", strict=False), source)
+    for name, read in _READ.items():
+        if name not in rows.columns:
+            continue
+        found = rows.with_columns(value=read)
+        wrong = found.filter(pl.col(name).is_not_null() & (pl.col("value").is_null() | (pl.col("value") < _LEAST[name] if name in _LEAST else False)))
+        if wrong.height:
+            raise WhatIfError(f"{source}: line {wrong['line'][0]}: {name} {wrong[name][0]!r} cannot be used")
+        rows = rows.with_columns(read)
+    lacking = rows.filter(pl.col("item_id").is_null() | pl.col("date").is_null())
+    if lacking.height:
+        raise WhatIfError(f"{source}: line {lacking['line'][0]} lacks item_id or date")
+    if "end_date" in rows.columns:
+        rows = rows.with_columns(pl.col("end_date").fill_null(pl.col("date")))
+        backwards = rows.filter(pl.col("end_date") < pl.col("date"))
+        if backwards.height:
+            raise WhatIfError(f"{source}: line {backwards['line'][0]} ends before it begins")
+        rows = rows.with_columns(date=pl.date_ranges("date", "end_date")).explode("date").drop("end_date")
+    return rows.drop("line")
 
 
 def what_if(reader: Reader, day: date, store: Store, drivers: pl.DataFrame) -> pl.DataFrame:
     """Forecasts as of the end of `day`, as known and with `drivers` in place.
 
     drivers: item_id, date and any of unit_price, is_promotion, planned_ad_spend (null: as known); location_id where the data has
-    one (null: everywhere). Returns one row per series named and day ahead: series_id, item_id, location_id, date, demand_mean,
-    demand_mean_before. Raises WhatIfError naming what is wrong. Nothing is written.
+    one (null: everywhere); of rows of one day the last counts. Returns one row per series named and day ahead: series_id, item_id,
+    location_id, date, demand_mean, demand_mean_before, unit_price, unit_price_before (null: unknown). Raises WhatIfError naming what is
+    wrong. Nothing is written.
     """
     panel = DemandHistory(reader, [day], store, horizon_of(store)).panel(day)
     model = _in_force(reader, day, store)
@@ -41,7 +83,33 @@ def what_if(reader: Reader, day: date, store: Store, drivers: pl.DataFrame) -> p
     return panel.series[place].select("series_id", "item_id", "location_id").with_columns(
         date=days[np.tile(np.arange(panel.horizon), len(rows))],
         demand_mean=pl.Series(after.mean[rows].ravel()), demand_mean_before=pl.Series(before.mean[rows].ravel()),
-    )  # fmt: skip
+        unit_price=_prices_ahead(changed)[rows].ravel(), unit_price_before=_prices_ahead(panel)[rows].ravel(),
+    ).with_columns(pl.col("unit_price", "unit_price_before").fill_nan(None))  # fmt: skip
+
+
+def _prices_ahead(panel: Panel) -> Floats:
+    """(n, horizon) price of each day ahead: told, else the list price; nan where neither is known."""
+    listed = np.repeat(panel.series["unit_price"].cast(pl.Float64).fill_null(np.nan).to_numpy()[:, None], panel.horizon, axis=1)
+    told = panel.drivers["price"][:, panel.known :] if "price" in panel.drivers else np.full(listed.shape, np.nan)
+    return np.where(np.isnan(told), listed, told)
+
+
+def in_money(reader: Reader, day: date, found: pl.DataFrame) -> pl.DataFrame:
+    """What `what_if` found, a row per item: item_id, title; units, revenue and margin (revenue less unit_cost) over the horizon, each as
+    tried and, with _before, as known; null where a price or cost is not known."""
+    costs = reader.log_as_of("items", day, ["item_id", "title", "unit_cost"]).with_columns(pl.col("unit_cost").cast(pl.Float64))
+    rows = found.join(costs, on="item_id", how="left")
+
+    def total(value: pl.Expr) -> pl.Expr:
+        return pl.when(value.is_not_null().all()).then(value.sum())
+
+    def of(end: str) -> dict[str, pl.Expr]:
+        units, price = pl.col(f"demand_mean{end}"), pl.col(f"unit_price{end}")
+        return {
+            f"units{end}": total(units), f"revenue{end}": total(units * price), f"margin{end}": total(units * (price - pl.col("unit_cost")))
+        }
+
+    return rows.group_by("item_id", pl.coalesce("title", "item_id").alias("title")).agg(**of(""), **of("_before")).sort("item_id")
 
 
 def units_ahead(reader: Reader, day: date, store: Store, horizon_days: int) -> list[float]:
@@ -58,9 +126,7 @@ def _in_force(reader: Reader, day: date, store: Store) -> DemandModel:
 
 def with_drivers(panel: Panel, drivers: pl.DataFrame) -> tuple[Panel, Integers]:
     """The panel with other drivers on days ahead, and the rows of the series they name."""
-    unknown = sorted(set(drivers.columns) - {"item_id", "location_id", "date", *SERIES_DRIVERS})
-    if unknown or not {"item_id", "date"} <= set(drivers.columns):
-        raise WhatIfError(f"what_if: columns must be item_id, date and any of location_id, {', '.join(SERIES_DRIVERS)}; found {drivers.columns}")
+    _check_columns(drivers, "what_if")
     given = drivers if "location_id" in drivers.columns else drivers.with_columns(location_id=pl.lit(None, pl.String))
     strange = sorted(set(given["item_id"]) - set(panel.series["item_id"]))
     if strange:
@@ -69,8 +135,11 @@ def with_drivers(panel: Panel, drivers: pl.DataFrame) -> tuple[Panel, Integers]:
     if not ahead.is_between(1, panel.horizon).all():
         raise WhatIfError(f"what_if: days must lie within {panel.horizon} days after {panel.end}")
     series = panel.series.with_row_index("row").select("row", "item_id", "location_id")
-    joined = given.with_columns(ahead=ahead).join(series, on="item_id", suffix="_of_series")
+    joined = given.with_columns(ahead=ahead).join(series, on="item_id", suffix="_of_series", maintain_order="left")
     joined = joined.filter(pl.col("location_id").is_null() | pl.col("location_id").eq_missing(pl.col("location_id_of_series")))
+    nowhere = given.filter(pl.col("location_id").is_not_null()).join(series, on=["item_id", "location_id"], how="anti")
+    if nowhere.height:
+        raise WhatIfError(f"what_if: {nowhere['item_id'][0]} is not forecast in {nowhere['location_id'][0]}")
     rows, column = joined["row"].to_numpy().astype(np.int64), panel.known - 1 + joined["ahead"].to_numpy()
     changed = dict(panel.drivers)
     for name, driver in SERIES_DRIVERS.items():
@@ -83,3 +152,12 @@ def with_drivers(panel: Panel, drivers: pl.DataFrame) -> tuple[Panel, Integers]:
         changed[driver] = changed[driver].copy()
         changed[driver][rows[told], column[told]] = values[told]
     return replace(panel, drivers=changed), np.unique(rows)
+
+
+def _check_columns(drivers: pl.DataFrame, source: str) -> None:
+    unknown = sorted(set(drivers.columns) - {"item_id", "location_id", "date", *SERIES_DRIVERS})
+    if unknown or not {"item_id", "date"} <= set(drivers.columns):
+        raise WhatIfError(
+            f"{source}: columns must be item_id, date and any of end_date, location_id, {', '.join(SERIES_DRIVERS)}; "
+            f"found {', '.join(drivers.columns)}"
+        )

@@ -1,0 +1,177 @@
+"""Forecasts under other prices and promotions: what a response rests on, what may be tried, and what it comes to in money."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from marketing_assets.config import SourceBlock
+from marketing_assets.forecasting import WhatIfError, in_money, read_drivers, what_if
+from marketing_assets.forecasting.history import DemandHistory
+from marketing_assets.forecasting.level_calendar import fit_levels
+from marketing_assets.warehouse import days_between, reader_over
+from marketing_assets_tests.test_forecasting import FIRST, conform, panel_of, promoted_shop, raw_drivers, reader_until, shop
+
+LAST = FIRST + timedelta(days=119)
+AHEAD = [LAST + timedelta(days=number) for number in range(1, 29)]
+ELASTICITY = -1.5
+MAPPED = dict.fromkeys(("item_id", "date", "known_at", "unit_price", "is_promotion"), "x")
+STORE = shop().model_copy(update={"sources": {
+    "item_drivers": SourceBlock(files="d{date}.csv", columns=MAPPED),
+    "market_days": SourceBlock(files="m{date}.csv", columns={"date": "x", "is_promotion": "x"}),
+}})  # fmt: skip
+
+
+def shop_of_prices(seed: int = 1) -> dict[str, pl.DataFrame]:
+    """20 items at a list price of 10. Drivers tell of prices on promotions only, 5 to 40 % off; the whole shop sells half as much again on
+    sale days at usual prices. A promotion does nothing but for its price."""
+    rng = np.random.default_rng(seed)
+    sold, drivers = [], []
+    for number, day in enumerate(days_between(FIRST, LAST)):
+        is_sale = number % 10 == 0
+        for item in range(20):
+            is_on = (number + 3 * item) % 7 == 0
+            price = round(10 * (1 - float(rng.choice([0.05, 0.1, 0.2, 0.4]))), 2) if is_on else 10.0
+            units = int(rng.poisson(12 * (price / 10) ** ELASTICITY * (1.5 if is_sale else 1.0)))
+            sold.append({"landed_date": day, "event_date": day, "item_id": f"i{item}", "units_sold": units, "revenue": units, "gross_revenue": units})
+            if is_on:
+                drivers.append({"landed_date": day, "item_id": f"i{item}", "date": day, "known_at": f"{day} 08:00:00", "unit_price": price,
+                                "is_promotion": True})  # fmt: skip
+    zeros = dict.fromkeys(("units_returned", "orders", "views", "carts", "reviews", "ratings", "rating_total"), 0)
+    market = [{"landed_date": FIRST, "date": day, "is_promotion": number % 10 == 0} for number, day in enumerate(days_between(FIRST, LAST))]
+    items = [
+        {"as_of_date": FIRST + timedelta(days=28 * turn), "item_id": f"i{item}", "title": f"item {item}", "unit_price": 10, "unit_cost": 6,
+         "has_list_price": True, "first_seen_date": FIRST, "is_service": False}
+        for turn in range(5) for item in range(20)
+    ]  # fmt: skip
+    return {
+        "item_days": conform("item_days", [{**row, **zeros} for row in sold]), "raw_item_drivers": raw_drivers(drivers),
+        "raw_market_days": raw_drivers(market), "items": conform("items", items),
+    }
+
+
+def tried(frames: dict[str, pl.DataFrame], **driver: Any) -> float:
+    """Expected units of all items over 28 days with this driver throughout, over what they are expected to be as known."""
+    rows = pl.DataFrame([{"item_id": f"i{item}", "date": day, **driver} for item in range(20) for day in AHEAD])
+    found = what_if(reader_over(frames, STORE, LAST), LAST, STORE, rows)
+    return float(found["demand_mean"].sum() / found["demand_mean_before"].sum())
+
+
+def test_a_response_to_prices_is_learnt_from_promotions_though_drivers_tell_no_usual_price() -> None:
+    """The usual price was taken for that of the last promotion, and a cut of 20 % for no change."""
+    frames = shop_of_prices()
+    assert tried(frames, unit_price=8.0) == pytest.approx(0.8**ELASTICITY, rel=0.08)
+    assert tried(frames, unit_price=12.0) == pytest.approx(1.2**ELASTICITY, rel=0.08)
+    assert tried(frames, unit_price=10.0) == pytest.approx(1.0, abs=1e-9)
+    assert tried(frames, is_promotion=True) < 1.1, "promotions do nothing but for their prices, whatever sales of the whole shop do"
+
+
+def test_days_without_a_told_price_have_the_list_price_in_force() -> None:
+    frames = shop_of_prices()
+    dearer = pl.when(pl.col("as_of_date") >= FIRST + timedelta(days=56)).then(12).otherwise(10)
+    frames["items"] = frames["items"].with_columns(unit_price=dearer.cast(frames["items"].schema["unit_price"]))
+    for issues in ([LAST], [LAST - timedelta(days=70), LAST]):
+        panel = DemandHistory(reader_until(LAST, STORE, frames), issues, STORE, 28).panel(LAST)
+        usual = np.nan_to_num(panel.drivers["promotion"]) == 0
+        day = np.broadcast_to(np.arange(usual.shape[1]) + (panel.start - FIRST).days, usual.shape)
+        assert set(panel.drivers["price"][usual & (day < 56)]) == {10.0} and set(panel.drivers["price"][usual & (day >= 56)]) == {12.0}
+    early = DemandHistory(reader_until(LAST, STORE, frames), issues, STORE, 28).panel(issues[0])
+    assert set(early.drivers["price"][np.nan_to_num(early.drivers["promotion"]) == 0]) == {10.0}, "nothing of later prices"
+    panel = DemandHistory(reader_until(LAST, STORE, {**frames, "items": frames["items"].clear()}), [LAST], STORE, 28).panel(LAST)
+    assert np.isnan(panel.drivers["price"][np.nan_to_num(panel.drivers["promotion"]) == 0]).all(), "without a catalogue it is unknown"
+
+
+def test_nobody_buys_more_because_it_is_dearer() -> None:
+    """By chance demand rose with prices: no response is what is left, for the shop and for each item."""
+    rng = np.random.default_rng(2)
+    price = rng.choice([8.0, 10.0, 12.0], (15, 120))
+    units = rng.poisson(5 * (price[:, :113] / 10) ** 1.5)
+    units[0] = rng.poisson(20 * (price[0, :113] / 10) ** -2.0)
+    effects = fit_levels(panel_of(units, drivers={"price": price})).effects
+    place = effects.names.index("price")
+    total = effects.pooled[place] + effects.own[:, place]
+    assert effects.pooled[place] == 0, "that of an item is not drawn to a wrong one either"
+    assert (total <= 0).all() and (total[1:] > -0.5).all() and np.median(total) == 0
+    assert total[0] == pytest.approx(-2.0, abs=0.4), "the one that demand did fall for keeps it"
+
+
+def test_what_if_moves_only_what_it_names_and_refuses_what_it_cannot_try() -> None:
+    store, day = shop(sources=("events", "item_drivers")), FIRST + timedelta(days=77)
+    reader = reader_over(promoted_shop(), store, day)
+    target = day + timedelta(days=1)  # day 78: item 2 is on promotion
+    found = what_if(reader, day, store, pl.DataFrame({"item_id": ["i2", "i3"], "date": [target, target], "is_promotion": [False, True]}))
+    of_day = {row["item_id"]: row for row in found.filter(pl.col("date") == target).to_dicts()}
+    assert of_day["i2"]["demand_mean"] < 0.7 * of_day["i2"]["demand_mean_before"]
+    assert of_day["i3"]["demand_mean"] > 1.5 * of_day["i3"]["demand_mean_before"]
+    with pytest.raises(WhatIfError, match="nobody"):
+        what_if(reader, day, store, pl.DataFrame({"item_id": ["nobody"], "date": [target], "is_promotion": [True]}))
+    with pytest.raises(WhatIfError, match="unit_price"):
+        what_if(reader, day, store, pl.DataFrame({"item_id": ["i1"], "date": [target], "unit_price": [3.0]}))
+    with pytest.raises(WhatIfError, match="within 28 days"):
+        what_if(reader, day, store, pl.DataFrame({"item_id": ["i1"], "date": [day], "is_promotion": [True]}))
+
+
+def test_rows_that_name_no_place_or_stand_twice() -> None:
+    frames = shop_of_prices()
+    reader = reader_over(frames, STORE, LAST)
+    twice = pl.DataFrame({"item_id": ["i1", "i1"], "date": AHEAD[:1] * 2, "unit_price": [5.0, 10.0]})
+    found = what_if(reader, LAST, STORE, twice)
+    assert found["demand_mean"].to_list() == pytest.approx(found["demand_mean_before"].to_list()), "the last row counts"
+    with pytest.raises(WhatIfError, match="i1 is not forecast in north"):
+        what_if(reader, LAST, STORE, twice.with_columns(location_id=pl.lit("north")))
+
+
+def test_money_is_units_times_the_price_of_each_day() -> None:
+    frames = shop_of_prices()
+    frames["items"] = frames["items"].with_columns(
+        unit_cost=pl.when(pl.col("item_id") != "i2").then("unit_cost"), title=pl.when(pl.col("item_id") != "i2").then("title")
+    )
+    reader = reader_over(frames, STORE, LAST)
+    rows = pl.DataFrame({"item_id": ["i1"] * 28 + ["i2"] * 7, "date": AHEAD + AHEAD[:7], "unit_price": [8.0] * 28 + [9.0] * 7})
+    found = what_if(reader, LAST, STORE, rows)
+    money = {row["item_id"]: row for row in in_money(reader, LAST, found).to_dicts()}
+    units = {name: part["demand_mean"].to_numpy() for (name,), part in found.group_by("item_id", maintain_order=True)}
+    before = {name: part["demand_mean_before"].to_numpy() for (name,), part in found.group_by("item_id", maintain_order=True)}
+    assert money["i1"]["title"] == "item 1" and money["i2"]["title"] == "i2"
+    assert money["i1"]["units"] == pytest.approx(units["i1"].sum()) and money["i1"]["units_before"] == pytest.approx(before["i1"].sum())
+    assert money["i1"]["revenue"] == pytest.approx(8 * units["i1"].sum()) and money["i1"]["margin"] == pytest.approx(2 * units["i1"].sum())
+    assert money["i1"]["revenue_before"] == pytest.approx(10 * before["i1"].sum())
+    assert money["i1"]["margin_before"] == pytest.approx(4 * before["i1"].sum())
+    assert money["i2"]["revenue"] == pytest.approx(9 * units["i2"][:7].sum() + 10 * units["i2"][7:].sum())
+    assert money["i2"]["margin"] is None and money["i2"]["margin_before"] is None, "its cost is not known"
+
+
+def test_where_drivers_tell_no_prices_money_is_of_list_prices() -> None:
+    store, day = shop(sources=("events", "item_drivers")), FIRST + timedelta(days=77)
+    frames = {**promoted_shop(), "items": shop_of_prices()["items"]}
+    rows = pl.DataFrame({"item_id": ["i3"], "date": [day + timedelta(days=1)], "is_promotion": [True]})
+    reader = reader_until(day, store, frames)
+    found = what_if(reader, day, store, rows)
+    money = in_money(reader, day, found).row(0, named=True)
+    assert money["revenue"] == pytest.approx(10 * found["demand_mean"].sum()) and money["revenue"] > money["revenue_before"]
+
+
+def test_a_file_of_drivers_is_read_and_refused_by_line() -> None:
+    text = b"item_id,date,end_date,unit_price,is_promotion\n001,2026-05-05,2026-05-07,9.5,Yes\n2,2026-05-05,,,0\n"
+    rows = read_drivers(text, "x.csv")
+    assert rows["item_id"].to_list() == ["001", "001", "001", "2"] and rows["unit_price"].to_list() == [9.5, 9.5, 9.5, None]
+    assert rows["date"].to_list() == [date(2026, 5, 5), date(2026, 5, 6), date(2026, 5, 7), date(2026, 5, 5)]
+    assert rows["is_promotion"].to_list() == [True, True, True, False]
+    for line, said in (
+        ("a,05.05.2026,,1,", "line 2: date '05.05.2026' cannot be used"), ("a,2026-05-05,soon,1,", "line 2: end_date 'soon' cannot be used"),
+        ("a,2026-05-05,,cheap,", "line 2: unit_price 'cheap' cannot be used"), ("a,2026-05-05,,0,", "line 2: unit_price '0' cannot be used"),
+        ("a,2026-05-05,,nan,", "line 2: unit_price 'nan' cannot be used"), ("a,2026-05-05,,1,maybe", "line 2: is_promotion 'maybe' cannot be used"),
+        (",2026-05-05,,1,", "line 2 lacks item_id or date"), ("a,,,1,", "line 2 lacks item_id or date"),
+        ("a,2026-05-05,2026-05-01,1,", "line 2 ends before it begins"),
+    ):  # fmt: skip
+        with pytest.raises(WhatIfError) as refused:
+            read_drivers(f"item_id,date,end_date,unit_price,is_promotion\n{line}\n".encode(), "x.csv")
+        assert str(refused.value) == f"x.csv: {said}"
+    with pytest.raises(WhatIfError, match=r"x.csv: columns must be item_id, date and any of .*; found item_id, price"):
+        read_drivers(b"item_id,price\na,1\n", "x.csv")
+    with pytest.raises(WhatIfError, match=r"x.csv: cannot be read as CSV"):
+        read_drivers(b"", "x.csv")
