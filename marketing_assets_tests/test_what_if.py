@@ -81,8 +81,38 @@ def test_days_without_a_told_price_have_the_list_price_in_force() -> None:
         assert set(panel.drivers["price"][usual & (day < 56)]) == {10.0} and set(panel.drivers["price"][usual & (day >= 56)]) == {12.0}
     early = DemandHistory(reader_until(LAST, STORE, frames), issues, STORE, 28).panel(issues[0])
     assert set(early.drivers["price"][np.nan_to_num(early.drivers["promotion"]) == 0]) == {10.0}, "nothing of later prices"
-    panel = DemandHistory(reader_until(LAST, STORE, {**frames, "items": frames["items"].clear()}), [LAST], STORE, 28).panel(LAST)
-    assert np.isnan(panel.drivers["price"][np.nan_to_num(panel.drivers["promotion"]) == 0]).all(), "without a catalogue it is unknown"
+    for items in (frames["items"].clear(), frames["items"].with_columns(has_list_price=pl.lit(False))):
+        panel = DemandHistory(reader_until(LAST, STORE, {**frames, "items": items}), [LAST], STORE, 28).panel(LAST)
+        assert np.isnan(panel.drivers["price"][np.nan_to_num(panel.drivers["promotion"]) == 0]).all(), "it is unknown without a list"
+
+
+def test_list_prices_that_move_are_a_driver_of_their_own() -> None:
+    """No item_drivers: half of the items grow dearer, the others cheaper, and demand follows."""
+    rng = np.random.default_rng(4)
+    usual, later, change = [10.0] * 20, [13.0 if item % 2 else 8.0 for item in range(20)], FIRST + timedelta(days=60)
+    prices = {day: usual if day < change else later for day in days_between(FIRST, LAST)}
+    frames = shop_of_prices()
+    sold = pl.DataFrame([
+        {"event_date": day, "item_id": f"i{item}", "sold": int(rng.poisson(12 * (price / 10) ** ELASTICITY))}
+        for day, row in prices.items() for item, price in enumerate(row)
+    ])  # fmt: skip
+    days = frames["item_days"].join(sold, on=["event_date", "item_id"]).with_columns(units_sold=pl.col("sold").cast(pl.Int64)).drop("sold")
+    moved = pl.DataFrame([
+        {"as_of_date": day, "item_id": f"i{item}", "price": prices[day][item]}
+        for day in [FIRST + timedelta(days=number) for number in (0, 28, 56, 60, 84, 112)] for item in range(20)
+    ])  # fmt: skip
+    items = moved.join(frames["items"].unique("item_id").drop("as_of_date", "unit_price"), on="item_id").rename({"price": "unit_price"})
+    reader = reader_over({"item_days": days, "items": conform("items", items)}, shop(), LAST)
+    panel = DemandHistory(reader, [LAST], shop(), 28).panel(LAST)
+    assert panel.drivers["price"][:2, [0, 59, 60, -1]].tolist() == [[10, 10, 8, 8], [10, 10, 13, 13]]
+    rows = pl.DataFrame([{"item_id": "i1", "date": day, "unit_price": 10.0} for day in AHEAD])
+    found = what_if(reader, LAST, shop(), rows)
+    ratio = float(found["demand_mean"].sum() / found["demand_mean_before"].sum())
+    assert 1.15 < ratio < (10 / 13) ** ELASTICITY, "what lasts is taken for a change of the level in part"
+    still = conform("items", items.with_columns(unit_price=pl.lit(10.0)))
+    reader = reader_over({"item_days": days, "items": still}, shop(), LAST)
+    with pytest.raises(WhatIfError, match="no unit_price that moved"):
+        what_if(reader, LAST, shop(), rows)
 
 
 def test_nobody_buys_more_because_it_is_dearer() -> None:

@@ -98,9 +98,11 @@ class DemandHistory:
         is_holiday = np.array([each in self._holidays for each in days], dtype=np.bool_) | market["is_holiday"]
         drivers = self._drivers.of_series(issue, chosen, offset, whole)
         unavailable = drivers["closed"][:, :known] == 1 if "closed" in drivers else np.zeros((len(chosen), known), dtype=np.bool_)
+        prices = self._items.list_prices(chosen, offset, known, self._horizon)
         if "price" in drivers:
-            list_prices = self._items.list_prices(chosen, offset, known, self._horizon)
-            drivers["price"] = np.where(np.isnan(drivers["price"]), list_prices, drivers["price"])
+            prices = np.where(np.isnan(drivers["price"]), prices, drivers["price"])
+        if (np.fmax.reduce(prices, axis=1) > np.fmin.reduce(prices, axis=1)).any():  # what never moved says nothing
+            drivers["price"] = prices
         for name, values in self._drivers.further(issue, days).items():
             drivers[name] = np.broadcast_to(values, (len(chosen), whole))
         blocked = self._items.blocked(chosen, offset, known) | unavailable
@@ -143,7 +145,7 @@ class _ItemsLog:
     def __init__(self, reader: Reader, series: pl.DataFrame, origin: date, last: date) -> None:
         table = reader.table("items")
         log = table.filter(table.as_of_date.between(reader.keyframe_before(max(origin, reader.store.first_day)), last))
-        entries = reader.frame(log.select("as_of_date", "item_id", "unit_price", "stock_on_hand", "stock_by_location"))
+        entries = reader.frame(log.select("as_of_date", "item_id", "unit_price", "has_list_price", "stock_on_hand", "stock_by_location"))
         placed = stock_of_places(entries).select("as_of_date", "item_id", "location_id", of_place="stock_on_hand")
         by_place = pl.col("location_id").is_not_null() & ~pl.col("stock_by_location").fill_null("[]").eq("[]")
         stock = pl.when(by_place).then("of_place").otherwise("stock_on_hand")
@@ -154,7 +156,7 @@ class _ItemsLog:
                 pl.col("row").cast(pl.Int64),
                 day=(pl.col("as_of_date") - pl.lit(origin)).dt.total_days(),
                 is_out=(stock <= 0).fill_null(False),
-                unit_price=pl.col("unit_price").cast(pl.Float64),
+                list_price=pl.when("has_list_price").then(pl.col("unit_price").cast(pl.Float64)),  # a price paid follows demand
             )
             .sort("row", "day")
         )
@@ -170,9 +172,10 @@ class _ItemsLog:
 
     def list_prices(self, chosen: Integers, offset: int, known: int, horizon: int) -> Floats:
         """(len(chosen), known + horizon) the list price in force on each day, nan where there is none; the last one goes on."""
-        newest = self._newest(chosen, offset, known)
-        price = self._changes["unit_price"].fill_null(np.nan).to_numpy()
-        prices = np.where(newest >= 0, price[newest], np.nan) if len(price) else np.full(newest.shape, np.nan)
+        if not self._changes["list_price"].count():
+            return np.full((len(chosen), known + horizon), np.nan)
+        newest, price = self._newest(chosen, offset, known), self._changes["list_price"].fill_null(np.nan).to_numpy()
+        prices = np.where(newest >= 0, price[newest], np.nan)
         return np.concatenate([prices, np.repeat(prices[:, -1:], horizon, axis=1)], axis=1)
 
     def _newest(self, chosen: Integers, offset: int, known: int) -> Integers:

@@ -146,7 +146,7 @@ def with_drivers(panel: Panel, drivers: pl.DataFrame) -> tuple[Panel, Integers]:
         if name not in joined.columns:
             continue
         if driver not in changed:
-            raise WhatIfError(f"what_if: the shop's history has no {name}, so what it does to demand is unknown")
+            raise WhatIfError(f"what_if: the shop's history has no {name} that moved, so what it does to demand is unknown")
         values = joined[name].cast(pl.Float64).to_numpy()
         told = ~np.isnan(values)
         changed[driver] = changed[driver].copy()
