@@ -146,6 +146,8 @@ class _ItemsLog:
         table = reader.table("items")
         log = table.filter(table.as_of_date.between(reader.keyframe_before(max(origin, reader.store.first_day)), last))
         entries = reader.frame(log.select("as_of_date", "item_id", "unit_price", "has_list_price", "stock_on_hand", "stock_by_location"))
+        if not entries["stock_on_hand"].count() and not entries["has_list_price"].any():
+            entries = entries.clear()
         placed = stock_of_places(entries).select("as_of_date", "item_id", "location_id", of_place="stock_on_hand")
         by_place = pl.col("location_id").is_not_null() & ~pl.col("stock_by_location").fill_null("[]").eq("[]")
         stock = pl.when(by_place).then("of_place").otherwise("stock_on_hand")
