@@ -132,11 +132,10 @@ def fit_effects(panel: Panel, shape: Floats, units: Floats, is_observed: Flags) 
     seen = design[:, :known]
     worth = np.where(is_observed, np.broadcast_to(shape[..., :known], units.shape), 0.0)
     sold = np.where(is_observed, units, 0.0)
-    pooled, own = np.zeros(len(names)), np.zeros((panel.count, len(names)))
     prior = 1.0 / np.array([SERIES_DEVIATION[name] for name in names]) ** 2
     mean, deviation = np.array([POOLED.get(name, (0.0, 1.0)) for name in names]).T
     precision, signs = deviation**-2, np.array([SIGNS.get(name, 0) for name in names])
-    pooled = mean.copy()
+    pooled, own = mean, np.zeros((panel.count, len(names)))
     factor = np.ones_like(units)
     base = np.zeros_like(units)
     for _ in range(NEWTON_STEPS):
@@ -145,7 +144,7 @@ def fit_effects(panel: Panel, shape: Floats, units: Floats, is_observed: Flags) 
         expected = base * factor
         gradient = np.einsum("ntd,nt->nd", seen, sold - expected) / OVERDISPERSION
         curvature = np.einsum("ntd,nte,nt->nde", seen, seen, expected, optimize=True) / OVERDISPERSION
-        pooled += np.linalg.solve(curvature.sum(axis=0) + np.diag(precision), gradient.sum(axis=0) - precision * (pooled - mean))
+        pooled = pooled + np.linalg.solve(curvature.sum(axis=0) + np.diag(precision), gradient.sum(axis=0) - precision * (pooled - mean))
         factor = _factor(seen, pooled + own)
         expected = base * factor
         gradient = np.einsum("ntd,nt->nd", seen, sold - expected) / OVERDISPERSION - prior * own
