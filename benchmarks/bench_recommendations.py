@@ -295,7 +295,7 @@ def top_lists(scores: np.ndarray, users: np.ndarray, items: np.ndarray) -> pl.Da
     )
 
 
-def peers(past: pl.DataFrame, asked: np.ndarray, cut: date, ease_items: int = 6000) -> dict[str, pl.DataFrame]:
+def peers(past: pl.DataFrame, asked: np.ndarray, cut: date) -> dict[str, pl.DataFrame]:
     """past: user_id, item_id, event_date, value of what was known at the cut. Lists for the users asked for."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from implicit.als import AlternatingLeastSquares
@@ -321,18 +321,24 @@ def peers(past: pl.DataFrame, asked: np.ndarray, cut: date, ease_items: int = 60
     als.fit(counts, show_progress=False)
     ids, _ = als.recommend(where, counts[where], N=K_RECALL, filter_already_liked_items=False)
     lists["implicit ALS"] = listed(ids, asked, items)
-    # EASE (Steck 2019) over the most frequent items, plus own recency-weighted counts
-    frequent = np.sort(np.argsort(-np.asarray((counts > 0).sum(axis=0)).ravel(), kind="stable")[:ease_items])
-    binary = (counts[:, frequent] > 0).astype(np.float64)
-    gram = (binary.T @ binary).toarray()
-    gram[np.diag_indices_from(gram)] += 200.0
-    inverse = np.linalg.inv(gram)
-    weights = -inverse / np.diag(inverse)
-    weights[np.diag_indices_from(weights)] = 0.0
+    # EASE, plus own recency-weighted counts
+    binary, frequent, weights = ease(counts, 200.0)
     scores = recency[where].toarray()
     scores[:, frequent] += binary[where] @ weights
     lists["EASE, own recency"] = top_lists(scores, asked, items)
     return lists
+
+
+def ease(counts: sp.csr_matrix, ridge: float, most: int = 6000) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """EASE (Steck 2019) over the `most` frequent items: whether each was had, which they are, and what one says of another."""
+    frequent = np.sort(np.argsort(-np.asarray((counts > 0).sum(axis=0)).ravel(), kind="stable")[:most])
+    binary = (counts[:, frequent] > 0).astype(np.float64)
+    gram = (binary.T @ binary).toarray()
+    gram[np.diag_indices_from(gram)] += ridge
+    inverse = np.linalg.inv(gram)
+    weights = -inverse / np.diag(inverse)
+    weights[np.diag_indices_from(weights)] = 0.0
+    return binary, frequent, weights
 
 
 def listed(ids: np.ndarray, users: np.ndarray, items: np.ndarray) -> pl.DataFrame:
@@ -437,16 +443,10 @@ def basket_peers(past: pl.DataFrame, given: pl.DataFrame, cut: date) -> dict[str
         lists[label] = listed(ids, asked, items)
     lately = past.filter(pl.col("event_date") > cut - timedelta(days=28))
     popular = np.tile(np.bincount(np.searchsorted(items, lately["item_id"].to_numpy()), minlength=len(items)).astype(float), (len(asked), 1))
-    frequent = np.sort(np.argsort(-np.asarray(counts.sum(axis=0)).ravel(), kind="stable")[:6000])
-    binary = counts[:, frequent]
-    gram = (binary.T @ binary).toarray()
-    gram[np.diag_indices_from(gram)] += 100.0
-    inverse = np.linalg.inv(gram)
-    weights = -inverse / np.diag(inverse)
-    weights[np.diag_indices_from(weights)] = 0.0
-    ease = np.zeros(held.shape)
-    ease[:, frequent] = held[:, frequent] @ weights
-    for label, scores in (("popular of 28 days", popular), ("EASE over baskets", ease)):
+    _, frequent, weights = ease(counts, 100.0)
+    together = np.zeros(held.shape)
+    together[:, frequent] = held[:, frequent] @ weights
+    for label, scores in (("popular of 28 days", popular), ("EASE over baskets", together)):
         scores[held.nonzero()] = -np.inf
         lists[label] = top_lists(scores, asked, items)
     return lists
