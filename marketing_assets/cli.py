@@ -295,21 +295,17 @@ def what_if(given: argparse.Namespace) -> int:
 
 
 def _under_drivers(given: argparse.Namespace) -> int:
-    import polars as pl
-
-    from marketing_assets.forecasting import in_money, read_drivers
+    from marketing_assets.forecasting import in_money, in_total, read_drivers
     from marketing_assets.forecasting import what_if as forecast
 
-    drivers = read_drivers(Path(given.drivers).read_bytes(), given.drivers)
+    drivers = read_drivers(Path(given.drivers), given.drivers)
     day = _newest(_store(given), given.day)
     with _opened(given) as (store, warehouse):
         reader = warehouse.reader(day)
         rows = in_money(reader, day, forecast(reader, day, store, drivers))
     tell(f"{store.forecasting.horizon_days} days from {day}, in {store.currency}: as known, as tried")
     tell(f"{'item':44}{'units':>22}{'revenue':>26}{'margin':>26}")
-    known = pl.when(pl.all().is_not_null().all()).then(pl.all().sum())
-    totals = rows.drop("item_id", "title").select(known)
-    for row in [*rows.iter_rows(named=True), {"item_id": "all", "title": "", **totals.row(0, named=True)}]:
+    for row in [*rows.iter_rows(named=True), {"item_id": "all", "title": "", **in_total(rows)}]:
         parts = [f"{row['item_id']} {row['title']}"[:43].ljust(44)]
         for name, width, digits in (("units", 22, 1), ("revenue", 26, 2), ("margin", 26, 2)):
             pair = ("-" if row[key] is None else f"{row[key]:,.{digits}f}" for key in (f"{name}_before", name))

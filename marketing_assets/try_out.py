@@ -13,7 +13,7 @@ import polars as pl
 
 from marketing_assets.ad_planning import build_ad_plan
 from marketing_assets.config import Store
-from marketing_assets.forecasting import in_money, units_ahead, what_if
+from marketing_assets.forecasting import in_money, in_total, units_ahead, what_if
 from marketing_assets.warehouse import Reader
 
 PLANNED = ("planned_spend", "planned_impressions", "expected_clicks", "expected_conversions", "expected_revenue")
@@ -51,10 +51,8 @@ def try_out(
         tried.append(Tried("expected_units", sum(units[:usual]), sum(units[:horizon_days])))
     if drivers is not None:
         named = in_money(reader, day, what_if(reader, day, store, drivers))
-        for name in ("units", "revenue", "margin"):
-            before, after = (named[f"{name}{end}"] for end in ("_before", ""))
-            values = (None if column.null_count() else float(column.sum()) for column in (before, after))
-            tried.append(Tried(f"{name}_of_{named.height}_items", *values))
+        total = in_total(named)
+        tried += [Tried(f"{name}_of_{named.height}_items", total[f"{name}_before"], total[name]) for name in ("units", "revenue", "margin")]
     return tried
 
 

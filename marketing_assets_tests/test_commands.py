@@ -112,6 +112,9 @@ def test_look_around(built: Store, capsys: pytest.CaptureFixture[str]) -> None:
     drivers.write_text("item_id,date,unit_price\ni00001,tomorrow,1.5\n", encoding="utf-8")
     assert cli.main(["what-if", "--store", str(built.path), "--drivers", str(drivers)]) == 1
     assert "line 2: date 'tomorrow' cannot be used" in capsys.readouterr().err
+    for words in (["what-if", "--drivers"], ["basket", "--file"]):
+        assert cli.main([*words, str(built.folder), "--store", str(built.path)]) == 1
+        assert f"error: {built.folder}: cannot be read as CSV" in capsys.readouterr().err, "a folder is no file"
     assert "system_plan" in ran(built, capsys, "replay", str(date(2026, 8, 9)), str(LAST))
     assert "approved by me" in ran(built, capsys, "approve", "--by", "me")
     models = ran(built, capsys, "models")

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from marketing_assets.config import SourceBlock
-from marketing_assets.forecasting import WhatIfError, in_money, read_drivers, what_if
+from marketing_assets.forecasting import WhatIfError, in_money, in_total, read_drivers, what_if
 from marketing_assets.forecasting.history import DemandHistory
 from marketing_assets.forecasting.level_calendar import fit_levels
 from marketing_assets.warehouse import days_between, reader_over
@@ -172,6 +172,8 @@ def test_money_is_units_times_the_price_of_each_day() -> None:
     assert money["i1"]["revenue_before"] == pytest.approx(10 * before["i1"].sum())
     assert money["i1"]["margin_before"] == pytest.approx(4 * before["i1"].sum())
     assert money["i2"]["revenue"] == pytest.approx(9 * units["i2"][:7].sum() + 10 * units["i2"][7:].sum())
+    total = in_total(in_money(reader, LAST, found))
+    assert total["margin"] is None and total["units"] == pytest.approx(units["i1"].sum() + units["i2"].sum())
     assert money["i2"]["margin"] is None and money["i2"]["margin_before"] is None, "its cost is not known"
 
 

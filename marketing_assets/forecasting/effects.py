@@ -21,7 +21,7 @@ SIGNS = {"price": -1, "promotion": 1, "item_promotion": 1, "shop_promotion": 1, 
 """Which way demand goes, whatever chance says: nobody buys more because it is dearer."""
 POOLED = {"price": (-1.0, 1.0), "promotion": (0.0, 0.3), "item_promotion": (0.0, 0.3), "shop_promotion": (0.0, 0.3)}
 """Prior mean and standard deviation of the pooled coefficients, (0, 1) for others. Demand falls with the price (Bijmolt, van Heerde and
-Pieters 2005 find elasticities of -2.6 on average; -1 is half-way to none): that tells prices from promotions where both only move together."""
+Pieters 2005 find elasticities of -2.6 on average; -1 stays well short of that): it tells prices from promotions where both only move together."""
 SERIES_DEVIATION = {"price": 1.0, "promotion": 0.3, "item_promotion": 0.3, "shop_promotion": 0.1, "ad_spend": 0.2, "before_closed": 0.1,
                     "after_closed": 0.1}  # fmt: skip
 """Prior standard deviation of a series' own coefficient around the pooled one."""

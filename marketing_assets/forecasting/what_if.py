@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -37,12 +38,12 @@ _READ = {
 _LEAST = {"unit_price": 0.01, "planned_ad_spend": 0.0}
 
 
-def read_drivers(text: bytes, source: str) -> pl.DataFrame:
+def read_drivers(given: Path | bytes, source: str) -> pl.DataFrame:
     """Rows of a CSV of drivers to try, a row per item and day: item_id, date and any of end_date (the row holds up to it), location_id,
     unit_price, is_promotion, planned_ad_spend; empty: as known. Raises WhatIfError naming `source` and line."""
     try:
-        rows = pl.read_csv(text, infer_schema=False).with_row_index("line", offset=2)
-    except pl.exceptions.PolarsError as error:
+        rows = pl.read_csv(given, infer_schema=False).with_row_index("line", offset=2)
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise WhatIfError(f"{source}: cannot be read as CSV: {error}") from error
     _check_columns(rows.drop("line", "end_date", strict=False), source)
     for name, read in _READ.items():
@@ -88,7 +89,7 @@ def what_if(reader: Reader, day: date, store: Store, drivers: pl.DataFrame) -> p
 
 
 def _prices_ahead(panel: Panel) -> Floats:
-    """(n, horizon) price of each day ahead: told, else the list price; nan where neither is known."""
+    """(n, horizon) price of each day ahead: told, else as the items have it; nan where neither is known."""
     listed = np.repeat(panel.series["unit_price"].cast(pl.Float64).fill_null(np.nan).to_numpy()[:, None], panel.horizon, axis=1)
     told = panel.drivers["price"][:, panel.known :] if "price" in panel.drivers else np.full(listed.shape, np.nan)
     return np.where(np.isnan(told), listed, told)
@@ -110,6 +111,12 @@ def in_money(reader: Reader, day: date, found: pl.DataFrame) -> pl.DataFrame:
         }
 
     return rows.group_by("item_id", pl.coalesce("title", "item_id").alias("title")).agg(**of(""), **of("_before")).sort("item_id")
+
+
+def in_total(rows: pl.DataFrame) -> dict[str, float | None]:
+    """The figures of `in_money` over all its items; None where one of them is not known."""
+    figures = rows.drop("item_id", "title")
+    return {column.name: None if column.null_count() else float(column.sum()) for column in figures}
 
 
 def units_ahead(reader: Reader, day: date, store: Store, horizon_days: int) -> list[float]:
