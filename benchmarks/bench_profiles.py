@@ -8,7 +8,7 @@ while choosing and are reported apart.
 Part two, CDNOW: 39 weeks to learn, 39 to test, as in Fader, Hardie and Lee (2005), beside BG/NBD with Gamma-Gamma (lifetimes).
 
 Run: MARKETING_DATA=... python benchmarks/bench_profiles.py [online_retail|cdnow] [--methods plain,learned]
-Needs: lifetimes==0.11.3 beside the project's own packages.
+Needs: lifetimes beside the project's own packages.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from marketing_assets.profiles.lifetime import fit_purchases
 from marketing_assets.profiles.linear import log_losses
 from marketing_assets.profiles.matrix import counts
 from marketing_assets.profiles.training import outcomes, running_totals
-from marketing_assets.profiles.value import ValueModel, total_interval
+from marketing_assets.profiles.value import FirstOrder, ValueModel, total_interval
 from marketing_assets.warehouse import days_between, polars_schema, reader_over
 
 HORIZON = 30
@@ -420,7 +420,8 @@ def bench_cdnow(methods: list[str]) -> None:
         ours = profiles.filter(pl.col("as_of_date") == cut).sort("user_id")
         fit = next(m for m in reversed(built.models) if m.model_name == "profiles.value" and m.is_promoted)
         model = ValueModel.from_text(fit.model)
-        expected_orders = model.order_days(log.filter(pl.col("as_of_date") == cut).sort("user_id"), store.threads)
+        entries = log.filter(pl.col("as_of_date") == cut).sort("user_id")
+        expected_orders = model.order_days(entries, FirstOrder(np.zeros(entries.height), horizon), store.threads)  # all have bought
         expected, middle = ours["clv_90d"].to_numpy(), ours["clv_90d_median"].to_numpy()
         per_order = np.where(expected > 0, expected / np.maximum(expected_orders, 1e-9), 1.0)
         report(

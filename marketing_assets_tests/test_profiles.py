@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -17,9 +18,12 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from marketing_assets.config import Audience, ProfileSettings, SourceBlock, Store
+from marketing_assets.model_store import Comparison
 from marketing_assets.profiles import SEGMENTS, AudienceError, build_audiences, build_profiles
 from marketing_assets.profiles.audiences import check_audiences, fit_limits, memberships
 from marketing_assets.profiles.build import reasons
+from marketing_assets.profiles.fits import first_order
+from marketing_assets.profiles.hazard import state
 from marketing_assets.profiles.lifetime import PurchaseModel, SpendModel, fit_purchases, fit_spend
 from marketing_assets.profiles.linear import Calibration, LinearScore, fit_calibration, fit_linear_score, log_losses, sigmoid
 from marketing_assets.profiles.matrix import COLUMNS, FEATURE_NAMES, LINEAR_NAMES, Counts, matrix
@@ -33,7 +37,7 @@ from marketing_assets.profiles.propensity import (
 )
 from marketing_assets.profiles.segments import SegmentLimits, fit_segment_limits, segment_names
 from marketing_assets.profiles.training import Training, outcomes, running_totals
-from marketing_assets.profiles.value import ValueModel, fit_value, order_day_quantile, total_interval
+from marketing_assets.profiles.value import FirstOrder, ValueModel, checked, fit_value, order_day_quantile, total_interval
 from marketing_assets.warehouse import Built, FittedModel, days_between, insert_model, polars_schema, reader_over
 
 FIRST = date(2024, 1, 1)
@@ -301,11 +305,57 @@ def test_cold_and_one_event_users_get_an_honest_answer() -> None:
     chance = model.probability(rows)
     assert ((chance > 0.05) & (chance < 0.3)).all()
     value = fit_value(rows, 90, 0.9, 1.0)
-    expected, low, middle, high = value.score(rows)
+    expected, low, middle, high = value.score(rows, FirstOrder(chance, 30))
     assert low[1] == 0.0 <= middle[1] <= high[1] and high[1] > 1.5 * expected[1] > 0
-    assert expected[0] == low[0] == 0.0 < high[0]  # may yet buy, as far as anyone knows
+    assert low[0] == 0.0 < expected[0] < high[0]  # may yet buy, as likely as the propensity says
     nobody = entries()
-    assert len(prior_model(nobody, 30).probability(nobody)) == 0 and len(fit_value(nobody, 90, 0.9, 1.0).score(nobody)[0]) == 0
+    nothing = np.zeros(0)
+    assert len(prior_model(nobody, 30).probability(nobody)) == 0
+    assert len(fit_value(nobody, 90, 0.9, 1.0).score(nobody, FirstOrder(nothing, 30))[0]) == 0
+
+
+def test_who_never_bought_is_worth_what_the_propensity_says() -> None:
+    """BG/NBD's new customer at the pace that makes P(order within 30 days) come out; over the same 30 days, order days exceed it."""
+    purchases = PurchaseModel(0.8, 6.0, 0.7, 2.5)
+    nothing = np.zeros(1)
+    for chance in (0.02, 0.3, 0.9):
+        pace = purchases.alpha * ((1 - chance) ** (-1 / purchases.r) - 1) / 30  # weeks of the model for each day
+        assert purchases.order_probability(nothing, nothing, nothing, pace * 30)[0] == pytest.approx(chance)
+        model = ValueModel(90, 0.9, purchases, SpendModel(6.0, 4.0, 15.0), 0.5, level=2.0, first_level=0.8)
+        days = purchases.expected_orders(nothing, nothing, nothing, pace * 90)[0]
+        rows = entries(user("looks"), buyer("buys", 3, 4, 100))
+        first = FirstOrder(np.array([chance, chance]), 30)
+        assert model.order_days(rows, first)[0] == pytest.approx(days) and days > chance
+        assert model.expected(rows, first)[0] == pytest.approx(days * 0.5 * 0.8 * 6.0 * 15.0 / 3.0)
+        unread = FirstOrder(np.array([chance, 0.0]), 30)  # who bought is told by orders alone
+        assert model.expected(rows, first)[1] == model.expected(rows, unread)[1] > 0
+    assert (np.diff(model.expected(entries(*(user(f"u{n}") for n in range(5))), FirstOrder(np.linspace(0, 1, 5), 30))) > 0).all()
+
+
+def test_only_who_never_bought_is_asked_of_the_propensity() -> None:
+    rows = entries(user("looks"), buyer("buys", 3, 4, 100), user("looked", last_seen_date=date(2024, 5, 1), first_seen_date=date(2024, 3, 1)))
+    model = prior_model(rows, 30)
+    first = first_order(model, rows, shop())
+    np.testing.assert_array_equal(first.chance, np.where([True, False, True], model.probability(rows), 0.0))
+    assert first.days == 30 and first.chance[0] > first.chance[2] > 0
+
+
+def test_levels_of_buyers_and_of_who_never_bought_are_learnt_apart() -> None:
+    """Buyers brought half of what was expected, others thrice; each pulled to 1 as if 200 had been right."""
+    rows = entries(*(buyer(f"b{n}", 5, 4, 100) for n in range(400)), *(user(f"v{n}") for n in range(400)))
+    model = ValueModel(90, 0.9, PurchaseModel(0.8, 6.0, 0.7, 2.5), SpendModel(6.0, 4.0, 15.0))
+    first = FirstOrder(np.full(800, 0.2), 30)
+    outcome = model.expected(rows, first) * np.repeat([0.5, 3.0], 400)
+    learnt = checked(model, Training(rows, outcome, np.zeros(800), np.zeros(800, dtype=bool)), first)
+    assert learnt.level == pytest.approx((400 * 0.5 + 200) / 600) and learnt.first_level == pytest.approx((400 * 3 + 200) / 600)
+    few = Training(rows[:420], outcome[:420], np.zeros(420), np.zeros(420, dtype=bool))
+    assert checked(model, few, FirstOrder(first.chance[:420], 30)).first_level == 1.0  # twenty tell nothing
+
+
+def test_a_text_of_before_first_levels_is_still_read() -> None:
+    stored = json.loads(ValueModel(90, 0.9, PurchaseModel(0.8, 6.0, 0.7, 2.5), None, first_level=0.5).as_text())
+    del stored["first_level"]
+    assert ValueModel.from_text(json.dumps({**stored, "never_bought_value": 3.0})).first_level == 1.0
 
 
 def test_prior_probability_by_hand() -> None:
@@ -344,13 +394,28 @@ def test_outcomes_by_hand() -> None:
     assert found["revenue_after"].to_list() == [20.0, 0.0, 16.0]
 
 
+def test_order_days_of_trees_are_averaged_with_bg_nbds() -> None:
+    rows = entries(buyer("a", 3, 4, 100), buyer("b", 80, 2, 30))
+    now = state(rows, purchases := PurchaseModel(0.8, 6.0, 0.7, 2.5))
+    import lightgbm
+
+    weekly = np.tile([0.2, 0.6], 100)  # orders of a and of b per week, whatever the lead
+    data = lightgbm.Dataset(np.column_stack([np.tile(now, (100, 1)), np.zeros(200)]), weekly)
+    trees = lightgbm.train({"objective": "poisson", "min_data_in_leaf": 1, "verbosity": -1}, data, num_boost_round=300).model_to_string()
+    first = FirstOrder(np.zeros(2), 30)
+    plain = ValueModel(90, 0.9, purchases, None).order_days(rows, first)
+    both = ValueModel(90, 0.9, purchases, None, trees=trees).order_days(rows, first)
+    np.testing.assert_allclose(both, np.sqrt(plain * np.array([0.2, 0.6]) * 90 / 7), rtol=1e-3)
+
+
 def test_models_survive_their_text() -> None:
     rows = entries(*(buyer(f"u{i}", i, 1 + i % 5, 10 * i) for i in range(60)))
     model = prior_model(rows, 30)
     assert PropensityModel.from_text(model.as_text()).as_text() == model.as_text()
     value = fit_value(rows, 90, 0.9, 0.4)
     again = ValueModel.from_text(value.as_text())
-    np.testing.assert_array_equal(value.score(rows)[0], again.score(rows)[0])
+    first = FirstOrder(np.zeros(60), 30)
+    np.testing.assert_array_equal(value.score(rows, first)[0], again.score(rows, first)[0])
 
 
 def test_search_takes_trees_where_they_earn_it_and_stays_within_its_trials() -> None:
@@ -672,8 +737,19 @@ def test_first_fit_is_promoted_at_once_and_every_fit_is_recorded(
     assert [m.fitted_as_of for m in fits] == [FIRST + timedelta(days=28 * k) for k in range(4)]
     assert fits[0].is_promoted and fits[0].trigger == "first"
     assert all("holdout_loss" in m.metrics for m in fits[1:])
+    # eight weeks and a day: that day alone is no week, beside which the others look like a boom
+    assert 0.5 * fits[2].metrics["total"] < fits[2].metrics["total_low"] < fits[2].metrics["total_high"] < 1.5 * fits[2].metrics["total"]
     used = set(whole[0]["user_profiles"]["model_version"].unique())
     assert used <= {m.model_version for m in whole[1] if m.is_promoted}
+
+
+def test_a_start_gives_way_to_the_first_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On its first day a shop has no repeat orders; the few of that day cannot say that what is fitted later is better."""
+    lost = Comparison(False, 2.0, 1.0, 1.0, 0.5, 1.5, 40)
+    monkeypatch.setattr("marketing_assets.profiles.fits.compare", lambda *_, **__: lost)
+    values = [m for m in run(shop(), [LAST])[1] if m.model_name == "profiles.value"]
+    assert [ValueModel.from_text(m.model).is_start for m in values] == [True, False, False, False]
+    assert [m.is_promoted for m in values] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("methods", ["plain", "learned"])

@@ -22,7 +22,7 @@ from marketing_assets.profiles.linear import Floats, LinearScore
 from marketing_assets.profiles.matrix import COLUMNS, DECIMALS, LINEAR_COLUMNS, WORDS, at_reading_day
 from marketing_assets.profiles.propensity import PropensityModel
 from marketing_assets.profiles.segments import SegmentLimits, segment_names
-from marketing_assets.profiles.value import ValueModel
+from marketing_assets.profiles.value import FirstOrder, ValueModel
 from marketing_assets.warehouse import Built, FittedModel, Reader, polars_schema
 
 AUDIENCE_LIMITS = "profiles.audience_limits"
@@ -117,7 +117,7 @@ class _Models:
         churn = 1 - self.churn.probability(entries, threads)
         if self.churn.horizon_days >= self.propensity.horizon_days:
             churn = np.minimum(churn, 1 - chance)  # who orders within the shorter horizon orders within the longer
-        expected, low, middle, high = self.value.score(entries, threads)
+        expected, low, middle, high = self.value.score(entries, FirstOrder(chance, self.propensity.horizon_days), threads)
         return entries.select(
             "as_of_date",
             "user_id",

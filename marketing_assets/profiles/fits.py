@@ -23,7 +23,7 @@ from marketing_assets.profiles.matrix import COLUMNS, at_reading_day
 from marketing_assets.profiles.propensity import PropensityModel, fit_propensity, losses, with_level
 from marketing_assets.profiles.segments import fit_segment_limits
 from marketing_assets.profiles.training import LEVEL_ORIGINS, Past, Training, mature_rows, read_past
-from marketing_assets.profiles.value import ValueModel, checked, deviances, fit_value, total_interval
+from marketing_assets.profiles.value import FirstOrder, ValueModel, checked, deviances, fit_value, total_interval
 from marketing_assets.warehouse import Reader, Trigger
 
 PROPENSITY = "profiles.propensity"
@@ -195,9 +195,12 @@ def _shorter(
 def _fit_value(
     history: ModelHistory, past: Past, known: pl.DataFrame, day: date, trigger: Trigger, store: Store, margin: float
 ) -> None:
-    """Fit the life-time value on `day` and promote it where it wins."""
+    """Fit the life-time value on `day` and promote it where it wins; the propensity in force says when people begin to buy."""
     started = time.process_time()
     horizon = store.profiles.clv_horizon_days
+    orders = history.in_force(PROPENSITY, day)
+    assert orders is not None  # fitted before on the same day
+    propensity = PropensityModel.from_text(orders.model)
     mature = mature_rows(past, store, day, horizon, "revenue")
     model = fit_value(known, horizon, store.profiles.interval, margin)
     parameters: dict[str, object] = {
@@ -212,23 +215,32 @@ def _fit_value(
         held = _newest_held_out(mature if length == horizon else mature_rows(past, store, day, length, "revenue"))
         if len(held):
             break
+    first = first_order(propensity, held.entries, store)
     if store.methods == "learned" and len(held) and model.spend is not None:
         trees = fit_hazard(past, store, day, horizon, model.purchases, known.filter(held_out(known["user_id"]))["user_id"])
         other = replace(model, trees=trees)
-        if trees and _shape_verdict(other, model, held, length, store).is_better:
-            model, parameters["orders"] = other, "trees"
-    model = checked(model, mature.where(~mature.is_held_out), store.threads)
-    metrics |= {"level": model.level, "size_bytes": len(model.as_text()), **_total(model, past, known, day, store)}
+        if trees and _shape_verdict(other, model, held, first, length, store).is_better:
+            model, parameters["orders"] = other, "bg_nbd and trees"
+    rows = mature.where(~mature.is_held_out)
+    model = checked(model, rows, first_order(propensity, rows.entries, store), store.threads)
+    expected = model.expected(known, first_order(propensity, known, store), store.threads)
+    metrics |= {
+        "level": model.level,
+        "first_level": model.first_level,
+        "size_bytes": len(model.as_text()),
+        **_total(model, expected, past, day, store),
+    }
     stored = history.in_force(VALUE, day)
     is_promoted = stored is None
     if stored is not None:
         champion = ValueModel.from_text(stored.model)
         pair = (replace(model, horizon_days=length), replace(champion, horizon_days=length))
         verdict = _compare(
-            held, lambda which: deviances(pair[which].expected(held.entries, store.threads), held.outcome * margin), store.seed
+            held, lambda which: deviances(pair[which].expected(held.entries, first, store.threads), held.outcome * margin), store.seed
         )
         metrics |= verdict.as_metrics()
-        is_promoted = verdict.is_better
+        # A week of the few of a shop's first day does not tell a start from a fit; that one of them has seen orders does.
+        is_promoted = verdict.is_better or (champion.is_start and not model.is_start)
     history.add(
         new_fit(
             VALUE,
@@ -245,13 +257,21 @@ def _fit_value(
     )
 
 
-def _total(model: ValueModel, past: Past, known: pl.DataFrame, day: date, store: Store) -> dict[str, float]:
-    """The value of everyone known together, with its interval, for the record of the fit."""
-    expected = model.expected(known, store.threads)
+def first_order(propensity: PropensityModel, entries: pl.DataFrame, store: Store) -> FirstOrder:
+    """What the value model asks of users who never bought; 0 for others."""
+    is_new = entries["last_order_date"].is_null()
+    chance = np.zeros(entries.height)
+    chance[is_new.to_numpy()] = propensity.probability(entries.filter(is_new), store.threads)
+    return FirstOrder(chance, propensity.horizon_days)
+
+
+def _total(model: ValueModel, expected: Floats, past: Past, day: date, store: Store) -> dict[str, float]:
+    """The value of everyone known together, with its interval, for the record of the fit. expected: per user."""
     weekly = (
         past.orders.filter(pl.col("landed_date") <= day, pl.col("event_date") <= day)
         .group_by(week=(pl.lit(day) - pl.col("event_date")).dt.total_days() // 7)
         .agg(pl.col("revenue").sum())
+        .filter(pl.col("week") < (day - store.first_day).days // 7)  # of the oldest, a part of a week would look like a crash
         .sort("week", descending=True)["revenue"]
         .to_numpy()
     )
@@ -259,11 +279,13 @@ def _total(model: ValueModel, past: Past, known: pl.DataFrame, day: date, store:
     return {"total": round(float(expected.sum()), 2), "total_low": round(low, 2), "total_high": round(high, 2)}
 
 
-def _shape_verdict(challenger: ValueModel, champion: ValueModel, held: Training, length: int, store: Store) -> Comparison:
+def _shape_verdict(
+    challenger: ValueModel, champion: ValueModel, held: Training, first: FirstOrder, length: int, store: Store
+) -> Comparison:
     """Which forecast of order days tells users apart better: both are first put on the level of what happened."""
 
     def loss(model: ValueModel) -> Floats:
-        days = replace(model, horizon_days=length).expected(held.entries, store.threads)
+        days = replace(model, horizon_days=length).expected(held.entries, first, store.threads)
         return deviances(days * max(float(held.outcome.sum()), 0.0) / max(float(days.sum()), 1e-9), held.outcome)
 
     return _compare(held, lambda which: loss((challenger, champion)[which]), store.seed)

@@ -40,7 +40,7 @@ class PurchaseModel:
         none = np.exp((self.r + x) * (np.log(self.alpha + age) - np.log(self.alpha + age + weeks)))
         return np.asarray(self.alive(x, t_x, age) * (1 - none), dtype=np.float64)
 
-    def expected_orders(self, x: Floats, t_x: Floats, age: Floats, weeks: float) -> Floats:
+    def expected_orders(self, x: Floats, t_x: Floats, age: Floats, weeks: float | Floats) -> Floats:
         """E(purchases in the next `weeks`), equation 10 with Euler's transformation of 2F1, which keeps its arguments small."""
         from scipy.special import hyp2f1
 

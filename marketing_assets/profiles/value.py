@@ -31,12 +31,20 @@ PRIOR_PURCHASES = PurchaseModel(0.5, 10.0, 0.5, 3.0)
 
 
 @dataclass(frozen=True)
-class ValueModel:
-    """expectation = level x margin_share x E(order days) x E(spend per order day); never_bought_value for who never bought.
+class FirstOrder:
+    """P(order within `days`) of users who never bought, one per row of entries; of others it is not read."""
 
-    E(order days) is BG/NBD's, or the trees' where `trees` holds LightGBM's text. edges: expectations at which the interval
-    is known, rising. low, middle, high: there, its ends and median as multiples of (expectation + floor). Empty edges: the
-    interval of the model itself.
+    chance: Floats
+    days: int
+
+
+@dataclass(frozen=True)
+class ValueModel:
+    """expectation = level x margin_share x E(order days) x E(spend per order day); first_level in place of level for who never bought.
+
+    E(order days) is BG/NBD's, or where `trees` holds LightGBM's text the geometric mean of theirs and BG/NBD's; who never bought begins as the
+    order propensity says and goes on as a new customer. edges: expectations at which the interval is known, rising. low, middle,
+    high: there, its ends and median as multiples of (expectation + floor). Empty edges: the interval of the model itself.
     """
 
     horizon_days: int
@@ -45,7 +53,7 @@ class ValueModel:
     spend: SpendModel | None
     margin_share: float = 1.0
     level: float = 1.0
-    never_bought_value: float = 0.0
+    first_level: float = 1.0
     floor: float = 1.0
     edges: tuple[float, ...] = ()
     low: tuple[float, ...] = ()
@@ -53,26 +61,38 @@ class ValueModel:
     high: tuple[float, ...] = ()
     trees: str = ""
 
-    def order_days(self, entries: pl.DataFrame, threads: int = 1) -> Floats:
-        """Expected order days over the horizon; 0 for users who never bought."""
-        seen = counts(entries)
-        if self.trees:
-            days = expected_order_days(self.trees, entries, self.purchases, self.horizon_days, threads)
-        else:
-            days = self.purchases.expected_orders(seen.repeats, seen.last, seen.age, self.horizon_days / 7)
-        return np.where(seen.has_bought, days, 0.0)
+    @property
+    def is_start(self) -> bool:
+        """Whether there were too few repeat orders to fit anything on."""
+        return self.purchases == PRIOR_PURCHASES
 
-    def expected(self, entries: pl.DataFrame, threads: int = 1) -> Floats:
-        """Expected margin over the horizon, money."""
+    def order_days(self, entries: pl.DataFrame, first: FirstOrder, threads: int = 1) -> Floats:
+        """Expected order days over the horizon. first: of users who never bought, per row."""
+        seen = counts(entries)
+        days = self.purchases.expected_orders(seen.repeats, seen.last, seen.age, self.horizon_days / 7)
+        if self.trees:
+            days = np.sqrt(days * expected_order_days(self.trees, entries, self.purchases, self.horizon_days, threads))
+        days[~seen.has_bought] = self._days_of_newcomers(first.chance[~seen.has_bought], first.days)
+        return days
+
+    def _days_of_newcomers(self, chance: Floats, within_days: int) -> Floats:
+        """E(order days) of who never bought: those of BG/NBD's new customer, whose time runs as fast as makes P(order within_days)
+        come out, so that who is likely to begin is also expected to go on."""
+        pace = self.purchases.alpha * np.expm1(-np.log1p(-np.minimum(chance, 1 - 1e-6)) / self.purchases.r) / within_days
+        nothing = np.zeros(len(pace))
+        return self.purchases.expected_orders(nothing, nothing, nothing, pace * self.horizon_days)
+
+    def expected(self, entries: pl.DataFrame, first: FirstOrder, threads: int = 1) -> Floats:
+        """Expected margin over the horizon, money. first: of users who never bought, per row."""
         if self.spend is None or not entries.height:
             return np.zeros(entries.height)
-        seen = counts(entries)
-        return np.where(seen.has_bought, self.order_days(entries, threads) * self._per_order(seen), self.never_bought_value)
+        return self.order_days(entries, first, threads) * self._per_order(counts(entries))
 
     def _per_order(self, seen: Counts) -> Floats:
         if self.spend is None:
             return np.zeros(len(seen.repeats))
-        return self.level * self.margin_share * self.spend.expected_value(seen.occasions, seen.mean_value)
+        level = np.where(seen.has_bought, self.level, self.first_level)
+        return np.asarray(level * self.margin_share * self.spend.expected_value(seen.occasions, seen.mean_value), dtype=np.float64)
 
     def interval_of(self, seen: Counts, expected: Floats) -> tuple[Floats, Floats, Floats]:
         """Lower end, median and upper end per user, money."""
@@ -100,12 +120,12 @@ class ValueModel:
         low, high = np.minimum(fewest * per_order * 0.5, expected), np.maximum((most + 1) * per_order * 1.5, expected)
         return low, np.clip(median * per_order, low, high), high
 
-    def score(self, entries: pl.DataFrame, threads: int = 1) -> tuple[Floats, Floats, Floats, Floats]:
-        """Expectation, low, median and high per row of entries, money to four decimals."""
+    def score(self, entries: pl.DataFrame, first: FirstOrder, threads: int = 1) -> tuple[Floats, Floats, Floats, Floats]:
+        """Expectation, low, median and high per row of entries, money to four decimals. first: of `expected`."""
         if not entries.height:
             return np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0)
         seen = counts(entries)
-        expected = self.expected(entries, threads)
+        expected = self.expected(entries, first, threads)
         low, middle, high = self.interval_of(seen, expected)
         return np.round(expected, 4), np.round(low, 4), np.round(middle, 4), np.round(high, 4)
 
@@ -119,14 +139,14 @@ class ValueModel:
     @staticmethod
     def from_text(text: str) -> ValueModel:
         content: Mapping[str, Any] = json.loads(text)
-        values: dict[str, Any] = {name: content[name] for name in _PLAIN}
+        values: dict[str, Any] = {name: content[name] for name in _PLAIN if name in content}
         values |= {name: tuple(content[name]) for name in _LISTS}
         values["purchases"] = PurchaseModel(*content["purchases"])
         values["spend"] = None if content["spend"] is None else SpendModel(*content["spend"])
         return ValueModel(**values)
 
 
-_PLAIN = ("horizon_days", "interval", "margin_share", "level", "never_bought_value", "floor", "trees")
+_PLAIN = ("horizon_days", "interval", "margin_share", "level", "first_level", "floor", "trees")
 _LISTS = ("edges", "low", "middle", "high")
 
 
@@ -159,26 +179,21 @@ def fit_value(known: pl.DataFrame, horizon_days: int, interval: float, margin_sh
     return ValueModel(horizon_days, interval, purchases, spend, margin_share)
 
 
-def checked(model: ValueModel, rows: Training, threads: int = 1) -> ValueModel:
-    """The model with its level and interval from what happened; as it is where too few outcomes are mature.
+def checked(model: ValueModel, rows: Training, first: FirstOrder, threads: int = 1) -> ValueModel:
+    """The model with its levels and interval from what happened; as it is where too few outcomes are mature.
 
-    rows: mature rows over the model's horizon of users not held out, outcome = net revenue.
+    rows: mature rows over the model's horizon of users not held out, outcome = net revenue. first: of `ValueModel.expected`.
     """
     if model.spend is None or len(rows) < MINIMUM_BUYERS:
         return model
     outcome, weight = rows.outcome * model.margin_share, rows.weight(60.0)
     buyers = counts(rows.entries).has_bought
-    never = float(np.average(outcome[~buyers], weights=weight[~buyers])) if (~buyers).sum() >= MINIMUM_BUYERS else 0.0
-    model = replace(model, never_bought_value=max(round(never, 4), 0.0))
-    raw = model.expected(rows.entries, threads)
-    if buyers.sum() < MINIMUM_BUYERS or (weight * raw)[buyers].sum() <= 0:
+    raw = model.expected(rows.entries, first, threads)
+    levels = [_level(raw[part], outcome[part], weight[part]) for part in (buyers, ~buyers)]
+    model = replace(model, level=levels[0], first_level=levels[1])
+    if buyers.sum() < MINIMUM_BUYERS:
         return model
-    # Shrunk as if 200 users had been right on average: one large buyer does not move everyone.
-    mean, mass = float(np.average(raw[buyers], weights=weight[buyers])), float(weight[buyers].sum())
-    level = (float((weight * outcome)[buyers].sum()) + 200 * mean) / (mean * (mass + 200))
-    level = float(np.round(np.clip(level, 0.4, 2.5), 9))
-    model = replace(model, level=level)
-    expected = np.where(buyers, raw * level, raw)
+    expected = raw * np.where(buyers, *levels)
     floor = max(float(np.round(np.average(expected, weights=weight) * 0.1, 4)), 0.01)
     order = np.lexsort((outcome, np.round(expected, 6)))
     edges, ends = [], []
@@ -194,6 +209,15 @@ def checked(model: ValueModel, rows: Training, threads: int = 1) -> ValueModel:
         ends.append((round(low, 6), round(middle, 6), round(high, 6)))
     lows, middles, highs = zip(*ends, strict=True)
     return replace(model, floor=floor, edges=tuple(np.maximum.accumulate(edges).tolist()), low=lows, middle=middles, high=highs)
+
+
+def _level(expected: Floats, outcome: Floats, weight: Floats) -> float:
+    """Outcome over expectation, shrunk as if 200 users had been right on average: one large buyer does not move everyone."""
+    if len(expected) < MINIMUM_BUYERS or (weight * expected).sum() <= 0:
+        return 1.0
+    mean, mass = float(np.average(expected, weights=weight)), float(weight.sum())
+    level = (float((weight * outcome).sum()) + 200 * mean) / (mean * (mass + 200))
+    return float(np.round(np.clip(level, 0.4, 2.5), 9))
 
 
 def deviances(expected: Floats, outcome: Floats) -> Floats:
