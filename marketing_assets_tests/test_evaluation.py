@@ -20,11 +20,12 @@ from scipy.stats import gamma
 from marketing_assets.config import Store
 from marketing_assets.evaluation import build_evaluation, build_off_policy, what_if
 from marketing_assets.evaluation.demand import series_errors, summarise
+from marketing_assets.evaluation.outlooks import score_outlooks
 from marketing_assets.evaluation.propensities import score_binary
 from marketing_assets.evaluation.windows import arrival, by_cell_and_cluster, expand, scored_windows, stack
 from marketing_assets.intervals import clustered, clustered_means, poisson_weights, seeded
 from marketing_assets.schemas import QUANTILE_COLUMNS, TABLES
-from marketing_assets.warehouse import Reader, days_between, polars_schema, reader_over
+from marketing_assets.warehouse import FittedModel, Reader, days_between, polars_schema, reader_over
 
 FIRST = date(2026, 1, 1)
 SOURCE = {"files": "f_{date}.csv", "columns": {"*": "*"}}
@@ -39,7 +40,7 @@ def shop(**changes: Any) -> Store:
         "first_day": FIRST,
         "maturity_days": 5,
         "sources": sources,
-        "profiles": {"horizon_days": 7},
+        "profiles": {"horizon_days": 7, "churn_horizon_days": 14, "clv_horizon_days": 21},
         "evaluation": {"at_k": (2, 3), "bootstrap_replicates": 50},
     }
     return Store.model_validate({**settings, **changes})
@@ -59,7 +60,7 @@ def conform(name: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
 @cache
 def lived_shop() -> dict[str, pl.DataFrame]:
     """Sixty days of sixty users, with rows and conversions that land late, lists, profiles, plans and forecasts."""
-    generator = np.random.default_rng(7)
+    generator, other = np.random.default_rng(7), np.random.default_rng(8)
     days = days_between(FIRST, FIRST + timedelta(days=59))
     items = [f"i{number}" for number in range(8)]
     events, sessions, impressions, conversions, item_days = [], [], [], [], []
@@ -102,8 +103,13 @@ def lived_shop() -> dict[str, pl.DataFrame]:
                     "as_of_date": day,
                     "user_id": user,
                     "issued_date": day,
-                    "frequency": 1,
-                    "monetary": 1,
+                    "frequency": int(other.integers(0, 4)),
+                    "monetary": int(other.integers(0, 5)),
+                    "recency_days": int(other.integers(0, 15)),
+                    "churn_probability": float(other.uniform(0.05, 0.6)),
+                    "clv_90d": (value := float(other.integers(0, 60))),
+                    "clv_90d_low": value * 0.3,
+                    "clv_90d_high": value * 2 + 5,
                     "segment": "loyal",
                     "purchase_propensity": float(generator.uniform(0.1, 0.9)),
                     "preferred_category": (None, "a", "b")[(int(user[1:]) + number // 5) % 3],
@@ -305,9 +311,14 @@ def lived_shop() -> dict[str, pl.DataFrame]:
     return {name: conform(name, rows) for name, rows in tables.items()}
 
 
+PROPENSITY_FIT = FittedModel(
+    "profiles.propensity", "1", FIRST, "first", True, FIRST, {"threshold": 0.6}, [], {}, "json", "{}"
+)
+
+
 def reader_until(day: date, store: Store, frames: dict[str, pl.DataFrame] | None = None) -> Reader:
     known = {name: frame.filter(pl.col(TABLES[name].partition_column) <= day) for name, frame in (frames or lived_shop()).items()}
-    return reader_over(known, store, day)
+    return reader_over(known, store, day, [PROPENSITY_FIT])
 
 
 def report(days: Sequence[date], store: Store | None = None, table: str = "evaluation_report") -> pl.DataFrame:
@@ -708,6 +719,110 @@ def test_profiles_are_scored_over_their_horizon() -> None:
     found = row(whole_range()["evaluation_report"], day, "calibration_ratio", horizon_days=7, concept="profiles")
     assert found["numerator"] == pytest.approx(profiles["purchase_propensity"].sum())
     assert found["denominator"] == purchases.filter(pl.col("user_id").is_in(profiles["user_id"].implode()))["user_id"].n_unique()
+
+
+def outlook(day: date, horizon: int) -> pl.DataFrame:
+    """Everyone's entry of `horizon` days before `day`, with whether the user ordered since and the margin brought, by plain sums."""
+    issued = day - timedelta(days=horizon)
+    events = lived_shop()["clean_events"].filter(
+        ~pl.col("is_bot"), pl.col("landed_date") <= day, pl.col("event_date") > issued, pl.col("event_date") <= day
+    )
+    bought = events.filter(pl.col("event_type") == "purchase").group_by("user_id").agg(
+        margin=pl.col("revenue").cast(pl.Float64).sum() - 6 * pl.col("quantity").sum()
+    )
+    profiles = lived_shop()["user_profiles"].filter(pl.col("as_of_date") == issued, pl.col("user_id") != "unknown")
+    return profiles.join(bought, on="user_id", how="left").with_columns(
+        ordered=pl.col("margin").is_not_null(), margin=pl.col("margin").fill_null(0.0)
+    )
+
+
+def test_called_buyers_equal_scikit_learns() -> None:
+    from sklearn.metrics import f1_score, precision_score, recall_score
+
+    day = FIRST + timedelta(days=35 + 7)
+    people = outlook(day, 7)
+    ordered = people["ordered"].to_numpy()
+    found = {
+        metric: row(whole_range()["evaluation_report"], day, metric, horizon_days=7, concept="profiles") for metric in ("precision", "recall", "f1")
+    }
+    for calls, column in ((people["purchase_propensity"] >= 0.6, "value"), (people["recency_days"] < 7, "baseline_value")):
+        called = calls.to_numpy()
+        assert found["precision"][column] == pytest.approx(precision_score(ordered, called))
+        assert found["recall"][column] == pytest.approx(recall_score(ordered, called))
+        assert found["f1"][column] == pytest.approx(f1_score(ordered, called))
+    assert all(entry["ci_low"] < entry["value"] < entry["ci_high"] and entry["baseline"] == "recent_buyers" for entry in found.values())
+
+
+def test_churn_is_scored_among_buyers_over_its_own_horizon() -> None:
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    day = FIRST + timedelta(days=28 + 14)
+    people = outlook(day, 14).filter(pl.col("frequency") > 0)
+    left, chance = (~people["ordered"]).to_numpy(), people["churn_probability"].to_numpy()
+    report = whole_range()["evaluation_report"]
+    assert row(report, day, "churn_log_loss", horizon_days=14)["value"] == pytest.approx(log_loss(left, chance))
+    assert row(report, day, "churn_auc", horizon_days=14)["value"] == pytest.approx(roc_auc_score(left, chance))
+    assert row(report, day, "churn_calibration_ratio", horizon_days=14)["value"] == pytest.approx(chance.sum() / left.sum())
+
+
+def test_life_time_values_by_plain_loops() -> None:
+    day = FIRST + timedelta(days=28 + 21)
+    people = outlook(day, 21)
+    report = whole_range()["evaluation_report"]
+    margin = people["margin"].to_numpy()
+    total = row(report, day, "clv_calibration_ratio", horizon_days=21)
+    assert total["numerator"] == pytest.approx(people["clv_90d"].sum()) and total["denominator"] == pytest.approx(margin.sum())
+    assert row(report, day, "clv_calibration_ratio", horizon_days=21, segment_type="segment", segment="loyal")["value"] == total["value"]
+    inside = [low <= brought <= high for low, high, brought in zip(people["clv_90d_low"], people["clv_90d_high"], margin, strict=True)]
+    coverage = row(report, day, "clv_coverage", horizon_days=21)
+    assert (coverage["value"], coverage["baseline_value"], coverage["n"]) == (pytest.approx(np.mean(inside)), 0.9, people.height)
+    share = row(report, day, "clv_top_fifth_share", horizon_days=21)
+    places = people.height / 5
+    for column, said in (("clv_90d", "value"), ("monetary", "baseline_value")):
+        taken, brought = 0.0, 0.0
+        for value in sorted(set(people[column].to_list()), reverse=True):  # those of equal value share the places left
+            alike = margin[(people[column] == value).to_numpy()]
+            part = min(1.0, max(0.0, (places - taken) / len(alike)))
+            taken, brought = taken + len(alike), brought + part * alike.sum()
+        assert share[said] == pytest.approx(brought / margin.sum())
+
+
+def test_outlooks_are_scored_once_a_week() -> None:
+    report = whole_range()["evaluation_report"]
+    told = report.filter(pl.col("metric").is_in(["f1", "churn_auc", "clv_coverage"]))
+    assert set((told["issued_date"] - FIRST).dt.total_days() % 7) == {0}
+    assert set(told["metric"]) == {"f1", "churn_auc", "clv_coverage"}
+
+
+def test_margins_take_refunds_and_known_costs_off() -> None:
+    """Three units at 10 that cost 6, one sent back: 8 of margin; an item without a cost is all margin; a fee is no order."""
+    store, day = shop(), FIRST + timedelta(days=21)
+    said = {"as_of_date": FIRST, "issued_date": FIRST, "segment": "loyal", "purchase_propensity": 0.5, "model_version": "none",
+            "frequency": 1, "monetary": 1, "churn_probability": 0.5, "clv_90d": 10.0, "clv_90d_low": 0.0, "clv_90d_high": 9.0}  # fmt: skip
+    base = {"landed_date": day, "event_date": day, "is_bot": False, "is_service": False, "event_type": "purchase"}
+    events = [
+        {**base, "user_id": "a", "item_id": "i", "quantity": 3, "revenue": 30},
+        {**base, "user_id": "a", "item_id": "i", "quantity": 1, "revenue": -10, "event_type": "refund"},
+        {**base, "user_id": "b", "item_id": "unknown", "quantity": 1, "revenue": 12},
+        {**base, "user_id": "c", "item_id": "fee", "quantity": 1, "revenue": 2, "is_service": True},
+        {**base, "user_id": "d", "item_id": "i", "quantity": 9, "revenue": 90, "is_bot": True},
+    ]
+    reader = reader_over(
+        {
+            "user_profiles": conform("user_profiles", [{**said, "user_id": user} for user in "abcd"]),
+            "clean_events": conform("clean_events", events),
+            "items": conform("items", [{"as_of_date": FIRST, "item_id": "i", "unit_cost": 6, "first_seen_date": FIRST, "is_service": False}]),
+        },
+        store, day,
+    )  # fmt: skip
+    seen = arrival(pl.DataFrame(schema={"event_date": pl.Date, "landed_date": pl.Date, "rows": pl.Int64}), [day], store, is_cold_start_mature=True)
+    found = score_outlooks(reader, [day], store, seen)
+    total = row(found, day, "clv_calibration_ratio", horizon_days=21)
+    assert (total["numerator"], total["denominator"]) == (40.0, 8.0 + 12.0 + 2.0)
+    assert row(found, day, "clv_coverage", horizon_days=21)["value"] == 0.75  # 12 lies above 9
+    assert found.filter(pl.col("metric").is_in(["precision", "recall", "f1"])).is_empty()  # a model without a threshold calls nobody
+    churn = shop(profiles={"horizon_days": 7, "churn_horizon_days": 21, "clv_horizon_days": 21})
+    assert row(score_outlooks(reader, [day], churn, seen), day, "churn_calibration_ratio", horizon_days=21)["denominator"] == 2.0  # c and d left
 
 
 def test_arrival_is_the_chain_ladder_by_hand() -> None:

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from marketing_assets.profiles.fits import first_order
 from marketing_assets.profiles.hazard import state
 from marketing_assets.profiles.lifetime import PurchaseModel, SpendModel, fit_purchases, fit_spend
 from marketing_assets.profiles.linear import Calibration, LinearScore, fit_calibration, fit_linear_score, log_losses, sigmoid
-from marketing_assets.profiles.matrix import COLUMNS, FEATURE_NAMES, LINEAR_NAMES, Counts, matrix
+from marketing_assets.profiles.matrix import COLUMNS, FEATURE_NAMES, LINEAR_NAMES, Counts, counts, matrix
 from marketing_assets.profiles.propensity import (
     PropensityModel,
     best_threshold,
@@ -362,6 +363,33 @@ def test_prior_probability_by_hand() -> None:
     """60 days of the shop's rate and the user's own: shape 0.3 + 2 over 60 + 140 days, 30 days ahead."""
     row = entries(buyer("u", 0, 3, 90, first_days_ago=140))
     assert prior_probability(row, 0.005, 30)[0] == pytest.approx(1 - (200 / 230) ** 2.3)
+
+
+def test_who_never_bought_is_the_less_likely_to_the_longer_unseen() -> None:
+    """The rate fades to 1/e in 30 days without a visit; how long ago the first one was is no reason by itself."""
+    day = date(2024, 6, 30)
+    rows = entries(*(user(f"u{n}", last_seen_date=day - timedelta(days=n), first_seen_date=day - timedelta(days=60)) for n in (0, 30)), user("new"))
+    chance = prior_probability(rows, 0.005, 30)
+    np.testing.assert_allclose(chance, [1 - 1.5**-0.3, 1 - (1 + 0.5 / np.e) ** -0.3, 1 - 1.5**-0.3])
+
+
+def test_before_any_outcome_buyers_are_told_by_bg_nbd() -> None:
+    known = entries(*(buyer(f"u{n}", 5 + n, 2 + n % 4, 50, first_days_ago=60 + n) for n in range(40)), user("looks"))
+    model = prior_model(known, 30)
+    seen = counts(known)
+    assert not model.is_start and prior_model(known[:3], 30).is_start
+    chance = model.rhythm.order_probability(seen.repeats, seen.last, seen.age, 30 / 7)
+    np.testing.assert_allclose(model.probability(known)[:40], chance[:40], atol=1e-6)
+    assert model.probability(known)[40] == pytest.approx(prior_probability(known, model.daily_rate, 30)[40], abs=1e-6)
+
+
+def test_outcomes_of_few_origins_teach_nothing() -> None:
+    """Who came on three first days ordered nearly all; a model of them would expect it of everybody."""
+    rows = entries(*(user(f"u{n}", as_of_date=date(2024, 5, 1 + n % 3)) for n in range(300)))
+    training = Training(rows, (np.arange(300) % 5 > 0).astype(float), np.zeros(300), np.zeros(300, dtype=bool))
+    assert fit_propensity(training, rows, 30, shop()).model.kind == "prior"
+    more = entries(*(user(f"u{n}", as_of_date=date(2024, 5, 1 + n % 4)) for n in range(300)))
+    assert fit_propensity(replace(training, entries=more), more, 30, shop()).model.kind == "linear"
 
 
 def test_matrix_is_finite_and_named() -> None:
@@ -734,11 +762,12 @@ def test_first_fit_is_promoted_at_once_and_every_fit_is_recorded(
     whole: tuple[dict[str, pl.DataFrame], list[FittedModel]],
 ) -> None:
     fits = [m for m in whole[1] if m.model_name == "profiles.value"]
-    assert [m.fitted_as_of for m in fits] == [FIRST + timedelta(days=28 * k) for k in range(4)]
+    assert [(m.fitted_as_of - FIRST).days for m in fits] == [0, 7, 14, 21, 28, 35, 42, 49, 56, 84]  # weekly in the first eight weeks
     assert fits[0].is_promoted and fits[0].trigger == "first"
     assert all("holdout_loss" in m.metrics for m in fits[1:])
     # eight weeks and a day: that day alone is no week, beside which the others look like a boom
-    assert 0.5 * fits[2].metrics["total"] < fits[2].metrics["total_low"] < fits[2].metrics["total_high"] < 1.5 * fits[2].metrics["total"]
+    old = fits[8].metrics
+    assert 0.5 * old["total"] < old["total_low"] < old["total_high"] < 1.5 * old["total"]
     used = set(whole[0]["user_profiles"]["model_version"].unique())
     assert used <= {m.model_version for m in whole[1] if m.is_promoted}
 
@@ -747,9 +776,13 @@ def test_a_start_gives_way_to_the_first_fit(monkeypatch: pytest.MonkeyPatch) -> 
     """On its first day a shop has no repeat orders; the few of that day cannot say that what is fitted later is better."""
     lost = Comparison(False, 2.0, 1.0, 1.0, 0.5, 1.5, 40)
     monkeypatch.setattr("marketing_assets.profiles.fits.compare", lambda *_, **__: lost)
-    values = [m for m in run(shop(), [LAST])[1] if m.model_name == "profiles.value"]
-    assert [ValueModel.from_text(m.model).is_start for m in values] == [True, False, False, False]
-    assert [m.is_promoted for m in values] == [True, True, False, False]
+    models = run(shop(), [LAST])[1]
+    values = [m for m in models if m.model_name == "profiles.value"]
+    is_start = [ValueModel.from_text(m.model).is_start for m in values]
+    assert is_start == sorted(is_start, reverse=True) and is_start[0] and not is_start[-1]
+    assert [k for k, m in enumerate(values) if m.is_promoted] == [0, is_start.index(False)]
+    orders = [m for m in models if m.model_name == "profiles.churn"]
+    assert [PropensityModel.from_text(m.model).is_start for m in orders if m.is_promoted] == [True, False]
 
 
 @pytest.mark.parametrize("methods", ["plain", "learned"])

@@ -578,6 +578,31 @@ def test_the_first_screen_says_what_to_do() -> None:
         assert expected in text.replace("\u00a0", " "), expected
 
 
+def test_what_was_said_of_people_is_held_against_what_came() -> None:
+    frames = published()
+    week = LAST - timedelta(days=3)
+    said = [
+        evaluated(week, "profiles", "calibration_ratio", 1.25, numerator=150.0, denominator=120.0, horizon_days=30),
+        evaluated(week, "profiles", "clv_calibration_ratio", 0.8, numerator=4000.0, denominator=5000.0, horizon_days=90),
+        evaluated(week, "profiles", "clv_coverage", 0.95, 0.9, horizon_days=90),
+        evaluated(LAST, "profiles", "calibration_ratio", 9.0, numerator=9.0, denominator=1.0, horizon_days=30, is_mature=False),
+        evaluated(week, "profiles", "clv_calibration_ratio", 7.0, horizon_days=90, segment_type="segment", segment="loyal"),
+    ]
+    assert "What was said of people, and what came" not in page_of(shop(), frames)
+    kept = frames | {"evaluation_report": pl.concat([frames["evaluation_report"], conform("evaluation_report", said)])}
+    text = [each.strip().replace("\u00a0", " ") for each in Reading(page_of(shop(), kept)).text if each.strip()]
+    when = "Fri 2 Oct 2026"
+    for name, cells in (
+        ("People who order within 30 days", [when, "150", "120", "1.25 (1.12 to 1.38)"]),
+        ("Margin of 90 days", [when, "€4,000", "€5,000", "0.80 (0.72 to 0.88)"]),
+        ("People whose margin of 90 days lies within their interval", [when, "90.0 %", "95.0 %", "–"]),
+    ):
+        place = text.index(name)
+        assert text[place + 1 : place + 5] == cells
+    assert "Buyers without an order for 90 days" not in text
+    assert "90 天内不再下单的老客户" not in page_of(shop(language="zh"), kept) and "30 天内下单的用户" in page_of(shop(language="zh"), kept)
+
+
 def test_places_that_run_out_are_told_with_the_stock_elsewhere() -> None:
     frames = published()
     assert "Places that run out" not in page_of(shop(), frames)

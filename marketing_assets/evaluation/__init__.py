@@ -24,6 +24,7 @@ from marketing_assets.evaluation.choices import score_choices
 from marketing_assets.evaluation.demand import score_demand
 from marketing_assets.evaluation.holdouts import score_holdouts
 from marketing_assets.evaluation.lists import score_lists
+from marketing_assets.evaluation.outlooks import score_outlooks
 from marketing_assets.evaluation.preferences import score_preferences
 from marketing_assets.evaluation.propensities import score_propensities
 from marketing_assets.evaluation.what_if import build_off_policy, what_if
@@ -41,7 +42,9 @@ def build_evaluation(reader: Reader, days: Sequence[date], store: Store) -> Buil
         log = read_ad_log(reader, days[0] - timedelta(days=ads_days(store)), days[-1])
     parts = [
         score(reader, days, store, seen)
-        for score in (score_shop, score_satisfaction, score_lists, score_choices, score_preferences, score_propensities, score_demand)
+        for score in (
+            score_shop, score_satisfaction, score_lists, score_choices, score_preferences, score_propensities, score_outlooks, score_demand,
+        )
     ]
     parts.append(score_ads(reader, days, store, log))
     rows = pl.concat([part.select([pl.col(name).cast(kind) for name, kind in REPORT.items()]) for part in parts])

@@ -35,6 +35,8 @@ PROFILE_TABLES = ("user_profiles", "profile_weights")
 
 COMPARED_ORIGINS = 4
 """Champion and challenger meet on the held-out users of so many newest mature origins."""
+YOUNG_DAYS = 56
+"""A shop learns most in its first weeks: until this age every weekly re-issue day is one of full fits."""
 SHORTER_HORIZONS = (28, 7)
 """Where no outcome over the full horizon is mature yet, models that can answer for a shorter one are compared there."""
 
@@ -46,6 +48,7 @@ def fit_window(reader: Reader, days: Sequence[date], store: Store) -> ModelHisto
     triggers = fit_days(reader, days, store, PROFILE_TABLES, settings.cadence_days)
     back = rollbacks(reader, days, PROFILE_TABLES)
     weekly = fit_days(reader, days, store, PROFILE_TABLES, REISSUE_DAYS)
+    triggers |= {day: trigger for day, trigger in weekly.items() if (day - store.first_day).days < YOUNG_DAYS and day not in triggers}
     levels = {day: trigger for day, trigger in weekly.items() if day not in triggers}
     horizons = (settings.horizon_days, settings.churn_horizon_days)
     past = None
@@ -121,13 +124,15 @@ def _fit_orders(
     stored = history.in_force(name, day)
     is_promoted = stored is None
     if stored is not None:
-        models = (fit.model, PropensityModel.from_text(stored.model))
+        champion = PropensityModel.from_text(stored.model)
+        models = (fit.model, champion)
         held = _newest_held_out(training)
         if not len(held) and all(model.kind == "prior" for model in models):
             models, held = _shorter(models, past, store, day)
         verdict = _compare(held, lambda which: losses(models[which], held, store.threads), store.seed)
         metrics.update(verdict.as_metrics())
-        is_promoted = verdict.is_better
+        # The few of a shop's first days do not tell a start from a fit; that one of them has seen orders does.
+        is_promoted = verdict.is_better or (champion.is_start and not fit.model.is_start)
     history.add(
         new_fit(
             name,
@@ -239,7 +244,6 @@ def _fit_value(
             held, lambda which: deviances(pair[which].expected(held.entries, first, store.threads), held.outcome * margin), store.seed
         )
         metrics |= verdict.as_metrics()
-        # A week of the few of a shop's first day does not tell a start from a fit; that one of them has seen orders does.
         is_promoted = verdict.is_better or (champion.is_start and not model.is_start)
     history.add(
         new_fit(

@@ -51,6 +51,10 @@ class PurchaseModel:
         return np.asarray(np.maximum(growth, 0.0) * self.alive(x, t_x, age), dtype=np.float64)
 
 
+TEXTBOOK = PurchaseModel(0.5, 10.0, 0.5, 3.0)
+"""A weak start for a shop without repeat orders: about one order in ten weeks of a new buyer, and fading."""
+
+
 def _log_likelihood(parameters: Floats, x: Floats, t_x: Floats, age: Floats, count: Floats) -> float:
     from scipy.special import gammaln
 

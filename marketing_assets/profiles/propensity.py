@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from marketing_assets.config import Store
-from marketing_assets.profiles.lifetime import PurchaseModel, fit_purchases
+from marketing_assets.profiles.lifetime import TEXTBOOK, PurchaseModel, fit_purchases
 from marketing_assets.profiles.linear import (
     Calibration,
     Floats,
@@ -32,13 +32,19 @@ PRIOR_DAILY_RATE = 0.005
 """Orders per user and day before the shop has shown its own: about one in 200 days."""
 PRIOR_USER_DAYS = 60.0
 """How many days of a user's own history the shop's rate counts for, and how many users' the prior counts for the shop's."""
+VISIT_FADES_DAYS = 30.0
+"""Days without a visit after which who never bought is 1/e as likely to begin, before the shop has shown it."""
 MINIMUM_POSITIVES = 20
 """Fewer mature orders (or non-orders) than this teach nothing; the prior answers."""
 
 
+MINIMUM_ORIGINS = 4
+"""Nor do outcomes after fewer origins: who comes on a shop's first days is unlike who comes later."""
+
+
 @dataclass(frozen=True)
 class PropensityModel:
-    """P = calibration(sigmoid(mix of the linear score and the trees)); kind 'prior' answers from rates alone.
+    """P = calibration(sigmoid(mix of the linear score and the trees)); kind 'prior' answers from rates and dates of orders alone.
 
     rhythm: the purchase model behind the feature buying_rhythm. trees: LightGBM's text, '' where the model is linear.
     tree_share: weight of the trees' logit in the mix. daily_rate: the shop's orders per user and day, for kind 'prior'.
@@ -59,8 +65,21 @@ class PropensityModel:
         if not entries.height:
             return np.zeros(0)
         if self.kind == "prior":
-            return np.asarray(np.round(prior_probability(entries, self.daily_rate, self.horizon_days), DECIMALS))
+            return np.round(self._from_rates(entries), DECIMALS)
         return self.calibrated(self.raw_logit(self.matrix(entries), threads))
+
+    @property
+    def is_start(self) -> bool:
+        """Whether there were too few repeat orders to fit anything on."""
+        return self.kind == "prior" and self.rhythm == TEXTBOOK
+
+    def _from_rates(self, entries: pl.DataFrame) -> Floats:
+        """BG/NBD's for who has bought, as soon as it could be fitted; else from daily_rate and the user's own."""
+        chance = prior_probability(entries, self.daily_rate, self.horizon_days)
+        if self.is_start:
+            return chance
+        seen = counts(entries)
+        return np.where(seen.has_bought, self.rhythm.order_probability(seen.repeats, seen.last, seen.age, self.horizon_days / 7), chance)
 
     def calibrated(self, raw: Floats) -> Floats:
         """Probabilities from the mix before calibration, rounded."""
@@ -114,11 +133,16 @@ class PropensityModel:
 
 
 def prior_probability(entries: pl.DataFrame, daily_rate: float, horizon_days: int) -> Floats:
-    """1 - E(exp(-rate x horizon)) with the user's rate ~ Gamma(daily_rate x 60 + repeat orders, 60 + days known)."""
+    """1 - E(exp(-rate x horizon)) with the user's rate ~ Gamma(daily_rate x 60 + repeat orders, 60 + days known).
+
+    Of who never bought, the days since the last visit tell more than the days known: the rate fades with them.
+    """
     seen = counts(entries)
+    unseen = entries.select((pl.col("as_of_date") - pl.col("last_seen_date")).dt.total_days().fill_null(0).alias("days"))["days"].to_numpy()
     shape = daily_rate * PRIOR_USER_DAYS + seen.repeats
-    known = PRIOR_USER_DAYS + 7 * seen.age
-    return np.asarray(-np.expm1(-shape * np.log1p(horizon_days / known)), dtype=np.float64)
+    known = PRIOR_USER_DAYS + np.where(seen.has_bought, 7 * seen.age, 0.0)
+    fading = np.where(seen.has_bought, 1.0, np.exp(-unseen / VISIT_FADES_DAYS))
+    return np.asarray(-np.expm1(-shape * np.log1p(fading * horizon_days / known)), dtype=np.float64)
 
 
 def shop_daily_rate(entries: pl.DataFrame) -> float:
@@ -129,23 +153,23 @@ def shop_daily_rate(entries: pl.DataFrame) -> float:
 
 
 def fit_rhythm(entries: pl.DataFrame) -> PurchaseModel:
-    """BG/NBD on users who have bought; a weak textbook start where nobody has come back yet."""
+    """BG/NBD on users who have bought; TEXTBOOK where hardly anybody has come back yet."""
     seen = counts(entries)
     chosen = seen.has_bought
     if seen.repeats[chosen].sum() < MINIMUM_POSITIVES:
-        return PurchaseModel(0.5, 10.0, 0.5, 3.0)
+        return TEXTBOOK
     return fit_purchases(seen.repeats[chosen], seen.last[chosen], seen.age[chosen])
 
 
 def prior_model(entries: pl.DataFrame, horizon_days: int) -> PropensityModel:
-    """What to say before any outcome is mature: rates shrunk to the prior; a score without weights."""
+    """What to say before any outcome is mature: BG/NBD and rates shrunk to the prior; a score without weights."""
     rate = shop_daily_rate(entries)
     base = float(-np.expm1(-rate * horizon_days))
     size = len(LINEAR_NAMES)
     blank = LinearScore(
         LINEAR_NAMES, np.zeros(size), np.ones(size), np.zeros(size), float(np.round(np.log(base / (1 - base)), 9))
     )
-    return PropensityModel("prior", horizon_days, blank, PurchaseModel(0.5, 10.0, 0.5, 3.0), daily_rate=rate)
+    return PropensityModel("prior", horizon_days, blank, fit_rhythm(entries), daily_rate=rate)
 
 
 @dataclass(frozen=True)
@@ -173,7 +197,7 @@ def fit_propensity(training: Training, known: pl.DataFrame, horizon_days: int, s
     """
     rows = training.where(~training.is_held_out)
     positives = float(rows.outcome.sum()) if len(rows) else 0.0
-    if min(positives, len(rows) - positives) < MINIMUM_POSITIVES:
+    if min(positives, len(rows) - positives) < MINIMUM_POSITIVES or len(rows.days) < MINIMUM_ORIGINS:
         model = prior_model(known, horizon_days)
         return Fit(model, {"kind": "prior", "horizon_days": horizon_days}, {"rows": len(rows), "positives": int(positives)})
     rhythm = fit_rhythm(known)

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from marketing_assets.profiles.hazard import expected_order_days
-from marketing_assets.profiles.lifetime import PurchaseModel, SpendModel, fit_purchases, fit_spend
+from marketing_assets.profiles.lifetime import TEXTBOOK, PurchaseModel, SpendModel, fit_purchases, fit_spend
 from marketing_assets.profiles.linear import Floats
 from marketing_assets.profiles.matrix import Counts, counts
 from marketing_assets.profiles.training import Training
@@ -26,8 +26,6 @@ from marketing_assets.profiles.training import Training
 MINIMUM_BUYERS = 30
 """Fewer users with a mature outcome than this correct nothing and check no interval."""
 LEVELS = 8
-PRIOR_PURCHASES = PurchaseModel(0.5, 10.0, 0.5, 3.0)
-"""A weak start for a shop without repeat orders: about one order in ten weeks of a new buyer, and fading."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class ValueModel:
     @property
     def is_start(self) -> bool:
         """Whether there were too few repeat orders to fit anything on."""
-        return self.purchases == PRIOR_PURCHASES
+        return self.purchases == TEXTBOOK
 
     def order_days(self, entries: pl.DataFrame, first: FirstOrder, threads: int = 1) -> Floats:
         """Expected order days over the horizon. first: of users who never bought, per row."""
@@ -175,7 +173,7 @@ def fit_value(known: pl.DataFrame, horizon_days: int, interval: float, margin_sh
     buyers = seen.has_bought
     spend = fit_spend(seen.occasions, seen.mean_value) if (buyers & (seen.mean_value > 0)).any() else None
     enough = seen.repeats[buyers].sum() >= MINIMUM_BUYERS
-    purchases = fit_purchases(seen.repeats[buyers], seen.last[buyers], seen.age[buyers]) if enough else PRIOR_PURCHASES
+    purchases = fit_purchases(seen.repeats[buyers], seen.last[buyers], seen.age[buyers]) if enough else TEXTBOOK
     return ValueModel(horizon_days, interval, purchases, spend, margin_share)
 
 

@@ -1,8 +1,8 @@
-"""The section on people: how audiences moved within a week.
+"""The section on people: how audiences moved within a week, and whether what was said of people came.
 
-What belongs here: wording and drawing audiences and user_profiles. What does not: making them (profiles).
+What belongs here: wording and drawing audiences, user_profiles and their evaluation. What does not: making them (profiles, evaluation).
 
-Reads audiences and user_profiles in force on the day and a week before.
+Reads audiences and user_profiles in force on the day and a week before, and two weeks of evaluation_report.
 """
 
 from __future__ import annotations
@@ -23,15 +23,21 @@ from marketing_assets.warehouse import Reader
 WEEK = 7
 LARGE_MOVE = 0.1
 SMALL_AUDIENCE = 30
+KEPT = ("calibration_ratio", "churn_calibration_ratio", "clv_calibration_ratio", "clv_coverage")
+"""What was said of people and can be held against what came."""
 
 
 @dataclass(frozen=True)
 class PeopleFacts:
-    """audiences: audience_id, users, before, came, went, holdout. segments: segment, users, propensity, churn, value."""
+    """audiences: audience_id, users, before, came, went, holdout. segments: segment, users, propensity, churn, value.
+
+    kept: the newest mature row of evaluation_report of each of KEPT.
+    """
 
     audiences: pl.DataFrame
     segments: pl.DataFrame
     has_before: bool
+    kept: pl.DataFrame
 
 
 def people_facts(reader: Reader, day: date, store: Store) -> PeopleFacts:
@@ -72,7 +78,11 @@ def people_facts(reader: Reader, day: date, store: Store) -> PeopleFacts:
         )
         .sort("users", "segment", descending=[True, False])
     )
-    return PeopleFacts(moved, segments, has_before)
+    kept = reader.window("evaluation_report", day - timedelta(days=2 * WEEK - 1), day).filter(
+        pl.col("concept") == "profiles", pl.col("metric").is_in(KEPT), pl.col("segment_type") == "all", pl.col("is_mature")
+    )
+    kept = kept.sort("outcome_date", "as_of_date").unique("metric", keep="last", maintain_order=True)
+    return PeopleFacts(moved, segments, has_before, kept)
 
 
 def _change(row: dict[str, int]) -> float | None:
@@ -115,6 +125,8 @@ def people_section(facts: PeopleFacts, store: Store, words: Words) -> Section:
     blocks: list[Block] = [_audiences(facts, words)]
     if facts.segments.height:
         blocks.append(_segments(facts.segments, words))
+    if facts.kept.height:
+        blocks.append(_kept(facts.kept, words))
     return Section("people", title, lead, blocks)
 
 
@@ -203,3 +215,39 @@ def _segments(segments: pl.DataFrame, words: Words) -> Chart:
         s=rows[0]["label"],
     )
     return Chart("people-segments", words("What segments are worth", "分层价值"), alt, shape, {MAIN: rows}, grid)
+
+
+def _kept(kept: pl.DataFrame, words: Words) -> Grid:
+    table: list[list[Cell | str]] = []
+    for row in sorted(kept.to_dicts(), key=lambda each: KEPT.index(each["metric"])):
+        is_share = row["metric"] == "clv_coverage"
+        show = words.rate if is_share else words.money if row["metric"] == "clv_calibration_ratio" else words.number
+        expected, came = (row["baseline_value"], row["value"]) if is_share else (row["numerator"], row["denominator"])
+        ratio = "–"
+        if not is_share and row["ci_low"] is not None:
+            value, low, high = (words.number(row[name], 2) for name in ("value", "ci_low", "ci_high"))
+            ratio = words("{v} ({a} to {b})", "{v}（{a} 至 {b}）", v=value, a=low, b=high)
+        table.append([_what(row["metric"], row["horizon_days"], words), words.day(row["outcome_date"]), show(expected), show(came), ratio])
+    return Grid(
+        words("What was said of people, and what came", "对用户的预测与实际"),
+        [
+            words("Said", "预测"),
+            words("Until", "截至"),
+            words("Expected", "预期"),
+            words("Came", "实际"),
+            words("Expected over what came", "预期/实际"),
+        ],
+        table,
+        frozenset(range(2, 5)),
+    )
+
+
+def _what(metric: str, days: int, words: Words) -> str:
+    """What one of KEPT counts."""
+    if metric == "calibration_ratio":
+        return words("People who order within {d} days", "{d} 天内下单的用户", d=days)
+    if metric == "churn_calibration_ratio":
+        return words("Buyers without an order for {d} days", "{d} 天内不再下单的老客户", d=days)
+    if metric == "clv_calibration_ratio":
+        return words("Margin of {d} days", "{d} 天毛利", d=days)
+    return words("People whose margin of {d} days lies within their interval", "{d} 天毛利落在预测区间内的用户", d=days)

@@ -25,7 +25,7 @@ QUALITY_DAYS = 28
 REFUSED_SHARE = 0.05
 
 LATE_METRICS = ("ad_revenue", "cvr", "roas")
-LOWER_IS_BETTER = ("wrmsse", "rmsse", "scaled_pinball_loss", "pinball_loss", "log_loss", "click_log_loss")
+LOWER_IS_BETTER = ("wrmsse", "rmsse", "scaled_pinball_loss", "pinball_loss", "log_loss", "churn_log_loss", "click_log_loss")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def _title(row: dict[str, Any], words: Words) -> str:
     )
 
 
-DRAWN_METRICS = ("wrmsse", "scaled_pinball_loss", "log_loss", "auc", "click_log_loss")
+DRAWN_METRICS = ("wrmsse", "scaled_pinball_loss", "log_loss", "auc", "f1", "churn_log_loss", "clv_top_fifth_share", "click_log_loss")
 DRAWN_LISTS = ("ndcg_at", "recall_at", "hit_rate_at", "choice_rate_at")
 DRAWN_HORIZONS = {"demand": (7, 28), "recommendations": (7,)}
 """What the picture of the track record shows: the same metrics every day, whether they flatter or not; the table has all."""
