@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from marketing_assets.forecasting.calendar import (
     public_holidays,
     years_before,
 )
-from marketing_assets.forecasting.classic import forecast_croston_sba
+from marketing_assets.forecasting.classic import forecast_ar, forecast_croston_sba, forecast_seasonal_naive
 from marketing_assets.forecasting.competition import Scoring, compete, forecast_with
 from marketing_assets.forecasting.features import feature_names, matrix_of
 from marketing_assets.forecasting.fits import DemandModel, fit_demand
@@ -38,7 +39,13 @@ from marketing_assets.forecasting.panel import LEVELS, Floats, Panel
 from marketing_assets.forecasting.quantiles import QUANTILE_HALF_LIVES, pooled_quantiles, weighted_quantiles
 from marketing_assets.forecasting.rows import issue_rows
 from marketing_assets.forecasting.silences import silences
-from marketing_assets.forecasting.sktime_forecasters import LevelCalendarForecaster, PanelForecaster
+from marketing_assets.forecasting.sktime_forecasters import (
+    ArForecaster,
+    CrostonSbaForecaster,
+    LevelCalendarForecaster,
+    PanelForecaster,
+    SeasonalNaiveForecaster,
+)
 from marketing_assets.schemas import INPUTS, QUANTILE_COLUMNS, TABLES
 from marketing_assets.warehouse import Built, Reader, days_between, polars_schema, reader_over
 
@@ -984,7 +991,7 @@ def test_no_candidate_forecasts_nonsense(name: str, data: st.DataObject) -> None
     assert (np.diff(forecast.quantiles, axis=2) >= 0).all()
 
 
-@pytest.mark.parametrize("kind", [LevelCalendarForecaster, PanelForecaster])
+@pytest.mark.parametrize("kind", [LevelCalendarForecaster, PanelForecaster, SeasonalNaiveForecaster, CrostonSbaForecaster, ArForecaster])
 def test_ours_behave_like_sktime_forecasters(kind: Any) -> None:
     """The quick part of sktime's own checks; all of them take some minutes: check_estimator(LevelCalendarForecaster)."""
     from sktime.utils.estimator_checks import check_estimator
@@ -993,6 +1000,21 @@ def test_ours_behave_like_sktime_forecasters(kind: Any) -> None:
     found = check_estimator(kind, raise_exceptions=False, tests_to_run=wanted, verbose=False)
     assert found
     assert {name: result for name, result in found.items() if result != "PASSED"} == {}
+
+
+def test_classics_say_the_same_through_sktime() -> None:
+    """A panel in pandas is forecast as the candidate of the contest forecasts it."""
+    units = np.random.default_rng(5).poisson(np.array([4.0, 0.4])[:, None], (2, 120)).astype(float)
+    index = pd.MultiIndex.from_product([["a", "b"], pd.date_range("2000-01-03", periods=120)])
+    frame = pd.DataFrame({"units": units.ravel()}, index=index)
+    panel = panel_of(units, horizon=14)
+    forecasts = {SeasonalNaiveForecaster: forecast_seasonal_naive, CrostonSbaForecaster: forecast_croston_sba, ArForecaster: forecast_ar}
+    for kind, plainly in forecasts.items():
+        forecast = plainly(panel)
+        fitted = kind().fit(frame, fh=range(1, 15))
+        np.testing.assert_allclose(fitted.predict().to_numpy().reshape(2, 14), forecast.mean, atol=1e-6)
+        quantiles = fitted.predict_quantiles(alpha=[0.1, 0.5, 0.9]).to_numpy().reshape(2, 14, 3)
+        np.testing.assert_allclose(quantiles, forecast.quantiles[:, :, np.isin(LEVELS, [0.1, 0.5, 0.9])], atol=1e-6)
 
 
 # --- young and old items ----------------------------------------------------------------------------------------------

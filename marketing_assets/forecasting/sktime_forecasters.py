@@ -14,7 +14,7 @@ import pandas as pd  # type: ignore[import-untyped]
 import polars as pl
 from sktime.forecasting.base import BaseForecaster
 
-from marketing_assets.forecasting.competition import GROUPS, PANEL, Scoring, forecast_by_group
+from marketing_assets.forecasting.competition import BASELINE, GROUPS, PANEL, Scoring, forecast_by_group, forecast_with
 from marketing_assets.forecasting.learned import PanelModel, fit_panel_model
 from marketing_assets.forecasting.level_calendar import fit_levels
 from marketing_assets.forecasting.origins import Origins, origin_columns
@@ -143,6 +143,48 @@ class PanelForecaster(LevelCalendarForecaster):
             model = fit_panel_model(Origins(past), columns, np.ones(past.count, dtype=np.bool_), self.seed, self.threads)
         winners = {} if model is None else dict.fromkeys(GROUPS, PANEL)
         return forecast_by_group(panel, fit_levels(panel), winners, Scoring(model, self.threads))[0]
+
+
+class _Classic(LevelCalendarForecaster):
+    """A candidate of the contest that needs no fit beforehand, over all series at once."""
+
+    _candidate: ClassVar[str]
+
+    def _forecast(self, panel: Panel) -> Forecast:
+        return forecast_with(self._candidate, panel, fit_levels(panel), Scoring(None, 1))
+
+
+class SeasonalNaiveForecaster(_Classic):
+    """The newest season once more; quantiles from past differences of a season.
+
+    Parameters
+    ----------
+    season, is_nonnegative : as in LevelCalendarForecaster.
+    """
+
+    _candidate = BASELINE
+
+
+class CrostonSbaForecaster(_Classic):
+    """Croston's method with the correction of Syntetos and Boylan (2005), on open days, times the worth of the day.
+
+    Parameters
+    ----------
+    season, is_nonnegative : as in LevelCalendarForecaster.
+    """
+
+    _candidate = "croston_sba"
+
+
+class ArForecaster(_Classic):
+    """AR(p) by least squares, on units over the worth of the day.
+
+    Parameters
+    ----------
+    season, is_nonnegative : as in LevelCalendarForecaster.
+    """
+
+    _candidate = "ar"
 
 
 def _panel(values: Floats, horizon: int, season: int) -> Panel:
