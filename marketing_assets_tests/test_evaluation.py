@@ -721,11 +721,11 @@ def test_profiles_are_scored_over_their_horizon() -> None:
     assert found["denominator"] == purchases.filter(pl.col("user_id").is_in(profiles["user_id"].implode()))["user_id"].n_unique()
 
 
-def outlook(day: date, horizon: int) -> pl.DataFrame:
+def outlook(day: date, horizon: int, as_of: date | None = None) -> pl.DataFrame:
     """Everyone's entry of `horizon` days before `day`, with whether the user ordered since and the margin brought, by plain sums."""
     issued = day - timedelta(days=horizon)
     events = lived_shop()["clean_events"].filter(
-        ~pl.col("is_bot"), pl.col("landed_date") <= day, pl.col("event_date") > issued, pl.col("event_date") <= day
+        ~pl.col("is_bot"), pl.col("landed_date") <= (as_of or day), pl.col("event_date") > issued, pl.col("event_date") <= day
     )
     bought = events.filter(pl.col("event_type") == "purchase").group_by("user_id").agg(
         margin=pl.col("revenue").cast(pl.Float64).sum() - 6 * pl.col("quantity").sum()
@@ -773,6 +773,11 @@ def test_life_time_values_by_plain_loops() -> None:
     total = row(report, day, "clv_calibration_ratio", horizon_days=21)
     assert total["numerator"] == pytest.approx(people["clv_90d"].sum()) and total["denominator"] == pytest.approx(margin.sum())
     assert row(report, day, "clv_calibration_ratio", horizon_days=21, segment_type="segment", segment="loyal")["value"] == total["value"]
+    stated = report.filter(
+        pl.col("metric") == "clv_calibration_ratio", pl.col("segment_type") == "all", pl.col("outcome_date") == day, pl.col("as_of_date") > day
+    )
+    sums = {as_of: outlook(day, 21, as_of)["margin"].sum() for as_of in stated["as_of_date"]}  # stated again as late rows land
+    assert stated["denominator"].to_list() == pytest.approx(list(sums.values())) and max(sums.values()) > total["denominator"]
     inside = [low <= brought <= high for low, high, brought in zip(people["clv_90d_low"], people["clv_90d_high"], margin, strict=True)]
     coverage = row(report, day, "clv_coverage", horizon_days=21)
     assert (coverage["value"], coverage["baseline_value"], coverage["n"]) == (pytest.approx(np.mean(inside)), 0.9, people.height)
