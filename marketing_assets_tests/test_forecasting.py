@@ -996,7 +996,7 @@ def test_ours_behave_like_sktime_forecasters(kind: Any) -> None:
     """The quick part of sktime's own checks; all of them take some minutes: check_estimator(LevelCalendarForecaster)."""
     from sktime.utils.estimator_checks import check_estimator
 
-    wanted = ["test_constructor", "test_fit_idempotent", "test_predict_quantiles", "test_get_test_params"]
+    wanted = ["test_constructor", "test_fit_idempotent", "test_predict_quantiles", "test_get_test_params", "test_class_has_doctest_example"]
     found = check_estimator(kind, raise_exceptions=False, tests_to_run=wanted, verbose=False)
     assert found
     assert {name: result for name, result in found.items() if result != "PASSED"} == {}

@@ -37,14 +37,13 @@ def look_back(store: Store) -> int:
 def score_outlooks(reader: Reader, days: Sequence[date], store: Store, seen: Arrival) -> pl.DataFrame:
     """Report rows of the concept 'profiles' for windows that follow a re-issue day."""
     settings = store.profiles
+    scores = {_score_calls: settings.horizon_days, _score_churn: settings.churn_horizon_days, _score_value: settings.clv_horizon_days}
     frames = [empty_report()]
-    for horizon, score in (
-        (settings.horizon_days, _score_calls), (settings.churn_horizon_days, _score_churn), (settings.clv_horizon_days, _score_value),
-    ):  # fmt: skip
+    for horizon in sorted(set(scores.values())):
         windows = scored_windows(days, [horizon], seen, store.first_day).filter(pl.col("issued_date") >= store.first_day)
-        frames += [
-            finish(scored, windows) for people in _outcomes(reader, windows, store) if (scored := score(reader, people, store)) is not None
-        ]
+        for people in _outcomes(reader, windows, store):
+            found = (score(reader, people, store) for score, over in scores.items() if over == horizon)
+            frames += [finish(scored, windows) for scored in found if scored is not None]
     return pl.concat(frames)
 
 
@@ -57,7 +56,7 @@ def _outcomes(reader: Reader, windows: pl.DataFrame, store: Store) -> Iterator[p
         issued, as_of = window["issued_date"], window["as_of_date"]
         if not store.is_cadence_day(issued, REISSUE_DAYS):
             continue
-        said = entries_query(reader, issued, issued).sort("user_id")
+        said = entries_query(reader, issued).sort("user_id")
         start, end = window["start_date"], window["outcome_date"]
         done = outcomes_query(reader, start, end, start - timedelta(days=1), as_of)
         costs = reader.log_as_of("items", as_of, ["item_id", "unit_cost"]).cast({"unit_cost": pl.Float64})
@@ -75,9 +74,9 @@ def _outcomes(reader: Reader, windows: pl.DataFrame, store: Store) -> Iterator[p
 
 
 @query
-def entries_query(table: Tables, first: date, last: date) -> Any:
+def entries_query(table: Tables, day: date) -> Any:
     log = table("user_profiles")
-    return log.filter(log.as_of_date.between(first, last), log.user_id != UNKNOWN_USER).select(
+    return log.filter(log.as_of_date == day, log.user_id != UNKNOWN_USER).select(
         "user_id", "segment", "recency_days", "frequency", "monetary", "purchase_propensity", "churn_probability", "clv_90d", "clv_90d_low",
         "clv_90d_high", "model_version",
     )  # fmt: skip

@@ -160,6 +160,14 @@ class SeasonalNaiveForecaster(_Classic):
     Parameters
     ----------
     season, is_nonnegative : as in LevelCalendarForecaster.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from marketing_assets.forecasting.sktime_forecasters import SeasonalNaiveForecaster
+    >>> forecaster = SeasonalNaiveForecaster(season=12).fit(load_airline(), fh=[1, 2, 3])
+    >>> len(forecaster.predict())
+    3
     """
 
     _candidate = BASELINE
@@ -171,6 +179,14 @@ class CrostonSbaForecaster(_Classic):
     Parameters
     ----------
     season, is_nonnegative : as in LevelCalendarForecaster.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from marketing_assets.forecasting.sktime_forecasters import CrostonSbaForecaster
+    >>> forecaster = CrostonSbaForecaster(season=12).fit(load_airline(), fh=[1, 2, 3])
+    >>> len(forecaster.predict())
+    3
     """
 
     _candidate = "croston_sba"
@@ -182,6 +198,14 @@ class ArForecaster(_Classic):
     Parameters
     ----------
     season, is_nonnegative : as in LevelCalendarForecaster.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from marketing_assets.forecasting.sktime_forecasters import ArForecaster
+    >>> forecaster = ArForecaster(season=12).fit(load_airline(), fh=[1, 2, 3])
+    >>> len(forecaster.predict())
+    3
     """
 
     _candidate = "ar"
