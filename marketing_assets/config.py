@@ -188,7 +188,7 @@ class ProfileSettings(Settings):
     horizon_days: PositiveInt = Field(30, description="purchase_propensity is P(order within these days)")
     churn_horizon_days: PositiveInt = Field(90, description="churn_probability is P(no order within these days)")
     clv_horizon_days: PositiveInt = 90
-    cadence_days: PositiveInt = Field(28, description="days between fits of the profile models")
+    cadence_days: PositiveInt = Field(28, description="days between fits of the profile models, which are weekly in a shop's first eight weeks")
     interval: Share = Field(0.9, description="nominal coverage of the life-time value interval")
     search_trials: PositiveInt = 12
     audiences: tuple[Audience, ...] = DEFAULT_AUDIENCES

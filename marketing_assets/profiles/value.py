@@ -40,9 +40,9 @@ class FirstOrder:
 class ValueModel:
     """expectation = level x margin_share x E(order days) x E(spend per order day); first_level in place of level for who never bought.
 
-    E(order days) is BG/NBD's, or where `trees` holds LightGBM's text the geometric mean of theirs and BG/NBD's; who never bought begins as the
-    order propensity says and goes on as a new customer. edges: expectations at which the interval is known, rising. low, middle,
-    high: there, its ends and median as multiples of (expectation + floor). Empty edges: the interval of the model itself.
+    E(order days) is BG/NBD's, or where `trees` holds LightGBM's text the geometric mean of theirs and BG/NBD's; who never bought
+    begins as the order propensity says and goes on as a new customer. edges: expectations at which the interval is known, rising.
+    low, middle, high: there, its ends and median as multiples of (expectation + floor). Empty edges: the model's own interval.
     """
 
     horizon_days: int
