@@ -58,8 +58,8 @@ def _outcomes(reader: Reader, windows: pl.DataFrame, store: Store) -> Iterator[p
             continue
         said = entries_query(reader, issued).sort("user_id")
         start, end = window["start_date"], window["outcome_date"]
-        done = outcomes_query(reader, start, end, start - timedelta(days=1), as_of)
-        costs = reader.log_as_of("items", as_of, ["item_id", "unit_cost"]).cast({"unit_cost": pl.Float64})
+        costs = reader.log_as_of("items", as_of, ["item_id", "unit_cost"]).drop_nulls("unit_cost").cast({"unit_cost": pl.Float64})
+        done = outcomes_query(reader, start, end, start - timedelta(days=1), as_of, not costs.is_empty())
         brought = (
             done.join(costs, on="item_id", how="left", nulls_equal=False)
             .group_by("user_id")
@@ -83,8 +83,10 @@ def entries_query(table: Tables, day: date) -> Any:
 
 
 @query
-def outcomes_query(table: Tables, start: date, end: date, landed_from: date, landed_to: date) -> Any:
-    """What known people bought and sent back, by user and item."""
+def outcomes_query(table: Tables, start: date, end: date, landed_from: date, landed_to: date, by_item: bool) -> Any:
+    """What known people bought and sent back, by user and, where asked, by item."""
+    import ibis
+
     events = table("clean_events")
     ours = events.filter(
         events.event_date.between(start, end),
@@ -94,7 +96,8 @@ def outcomes_query(table: Tables, start: date, end: date, landed_from: date, lan
         events.user_id.notnull(),
     )
     sign = (ours.event_type == "purchase").ifelse(1, -1)
-    return ours.group_by("user_id", "item_id").agg(
+    item = ours.item_id if by_item else ibis.null("string")
+    return ours.mutate(item_id=item).group_by("user_id", "item_id").agg(
         orders=((ours.event_type == "purchase") & ~ours.is_service).sum(),
         units=(ours.quantity * sign).sum(),
         revenue=ours.revenue.sum(),
