@@ -39,13 +39,7 @@ from marketing_assets.forecasting.panel import LEVELS, Floats, Panel
 from marketing_assets.forecasting.quantiles import QUANTILE_HALF_LIVES, pooled_quantiles, weighted_quantiles
 from marketing_assets.forecasting.rows import issue_rows
 from marketing_assets.forecasting.silences import silences
-from marketing_assets.forecasting.sktime_forecasters import (
-    ArForecaster,
-    CrostonSbaForecaster,
-    LevelCalendarForecaster,
-    PanelForecaster,
-    SeasonalNaiveForecaster,
-)
+from marketing_assets.forecasting.sktime_forecasters import ClassicForecaster, LevelCalendarForecaster, PanelForecaster
 from marketing_assets.schemas import INPUTS, QUANTILE_COLUMNS, TABLES
 from marketing_assets.warehouse import Built, Reader, days_between, polars_schema, reader_over
 
@@ -991,7 +985,7 @@ def test_no_candidate_forecasts_nonsense(name: str, data: st.DataObject) -> None
     assert (np.diff(forecast.quantiles, axis=2) >= 0).all()
 
 
-@pytest.mark.parametrize("kind", [LevelCalendarForecaster, PanelForecaster, SeasonalNaiveForecaster, CrostonSbaForecaster, ArForecaster])
+@pytest.mark.parametrize("kind", [LevelCalendarForecaster, PanelForecaster, ClassicForecaster])
 def test_ours_behave_like_sktime_forecasters(kind: Any) -> None:
     """The quick part of sktime's own checks; all of them take some minutes: check_estimator(LevelCalendarForecaster)."""
     from sktime.utils.estimator_checks import check_estimator
@@ -1008,10 +1002,9 @@ def test_classics_say_the_same_through_sktime() -> None:
     index = pd.MultiIndex.from_product([["a", "b"], pd.date_range("2000-01-03", periods=120)])
     frame = pd.DataFrame({"units": units.ravel()}, index=index)
     panel = panel_of(units, horizon=14)
-    forecasts = {SeasonalNaiveForecaster: forecast_seasonal_naive, CrostonSbaForecaster: forecast_croston_sba, ArForecaster: forecast_ar}
-    for kind, plainly in forecasts.items():
+    for name, plainly in {"seasonal_naive": forecast_seasonal_naive, "croston_sba": forecast_croston_sba, "ar": forecast_ar}.items():
         forecast = plainly(panel)
-        fitted = kind().fit(frame, fh=range(1, 15))
+        fitted = ClassicForecaster(name).fit(frame, fh=range(1, 15))
         np.testing.assert_allclose(fitted.predict().to_numpy().reshape(2, 14), forecast.mean, atol=1e-6)
         quantiles = fitted.predict_quantiles(alpha=[0.1, 0.5, 0.9]).to_numpy().reshape(2, 14, 3)
         np.testing.assert_allclose(quantiles, forecast.quantiles[:, :, np.isin(LEVELS, [0.1, 0.5, 0.9])], atol=1e-6)

@@ -20,11 +20,11 @@ from marketing_assets.evaluation.propensities import score_binary
 from marketing_assets.evaluation.queries import Tables, query
 from marketing_assets.evaluation.windows import REPORT, Arrival, empty_report, finish, scored_windows
 from marketing_assets.intervals import Kind, clustered
+from marketing_assets.profiles.fits import PROPENSITY
 from marketing_assets.warehouse import Reader
 
 WINDOW = ["as_of_date", "outcome_date", "issued_date", "horizon_days"]
 CELLS = [*WINDOW, "segment_type", "segment"]
-PROPENSITY = "profiles.propensity"
 TOP_SHARE = 0.2
 
 
@@ -111,18 +111,18 @@ def _score_calls(reader: Reader, people: pl.DataFrame, store: Store) -> pl.DataF
     called = people.with_columns(
         threshold=pl.col("model_version").replace_strict(thresholds, return_dtype=pl.Float64),
         recent=(pl.col("recency_days") < pl.col("horizon_days")).fill_null(False).cast(pl.Float64),
-        bought=pl.col("ordered"),
     ).drop_nulls("threshold")
     if called.is_empty():
         return None
     called = called.with_columns(called=(pl.col("purchase_propensity") >= pl.col("threshold")).cast(pl.Float64))
-    hit, recent = pl.col("called") * pl.col("bought"), pl.col("recent") * pl.col("bought")
+    bought = pl.col("ordered")
+    hit, recent = pl.col("called") * bought, pl.col("recent") * bought
     return pl.concat(
         _quotient(called, store, metric, "rate", num, den, "recent_buyers", base, among)
         for metric, num, den, base, among in (
             ("precision", hit, pl.col("called"), recent, pl.col("recent")),
-            ("recall", hit, pl.col("bought"), recent, pl.col("bought")),
-            ("f1", 2 * hit, pl.col("called") + pl.col("bought"), 2 * recent, pl.col("recent") + pl.col("bought")),
+            ("recall", hit, bought, recent, bought),
+            ("f1", 2 * hit, pl.col("called") + bought, 2 * recent, pl.col("recent") + bought),
         )
     )
 

@@ -145,70 +145,34 @@ class PanelForecaster(LevelCalendarForecaster):
         return forecast_by_group(panel, fit_levels(panel), winners, Scoring(model, self.threads))[0]
 
 
-class _Classic(LevelCalendarForecaster):
-    """A candidate of the contest that needs no fit beforehand, over all series at once."""
+class ClassicForecaster(LevelCalendarForecaster):
+    """A textbook candidate of the contest, over all series at once.
 
-    _candidate: ClassVar[str]
+    Parameters
+    ----------
+    candidate : 'seasonal_naive', 'croston_sba' or 'ar', as in store.yaml.
+    season, is_nonnegative : as in LevelCalendarForecaster.
+
+    Examples
+    --------
+    >>> from sktime.datasets import load_airline
+    >>> from marketing_assets.forecasting.sktime_forecasters import ClassicForecaster
+    >>> forecaster = ClassicForecaster("ar", season=12).fit(load_airline(), fh=[1, 2, 3])
+    >>> len(forecaster.predict())
+    3
+    """
+
+    def __init__(self, candidate: str = BASELINE, season: int = 7, is_nonnegative: bool = False) -> None:
+        self.candidate = candidate
+        super().__init__(season=season, is_nonnegative=is_nonnegative)
 
     def _forecast(self, panel: Panel) -> Forecast:
-        return forecast_with(self._candidate, panel, fit_levels(panel), Scoring(None, 1))
+        return forecast_with(self.candidate, panel, fit_levels(panel), Scoring(None, 1))
 
-
-class SeasonalNaiveForecaster(_Classic):
-    """The newest season once more; quantiles from past differences of a season.
-
-    Parameters
-    ----------
-    season, is_nonnegative : as in LevelCalendarForecaster.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from marketing_assets.forecasting.sktime_forecasters import SeasonalNaiveForecaster
-    >>> forecaster = SeasonalNaiveForecaster(season=12).fit(load_airline(), fh=[1, 2, 3])
-    >>> len(forecaster.predict())
-    3
-    """
-
-    _candidate = BASELINE
-
-
-class CrostonSbaForecaster(_Classic):
-    """Croston's method with the correction of Syntetos and Boylan (2005), on open days, times the worth of the day.
-
-    Parameters
-    ----------
-    season, is_nonnegative : as in LevelCalendarForecaster.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from marketing_assets.forecasting.sktime_forecasters import CrostonSbaForecaster
-    >>> forecaster = CrostonSbaForecaster(season=12).fit(load_airline(), fh=[1, 2, 3])
-    >>> len(forecaster.predict())
-    3
-    """
-
-    _candidate = "croston_sba"
-
-
-class ArForecaster(_Classic):
-    """AR(p) by least squares, on units over the worth of the day.
-
-    Parameters
-    ----------
-    season, is_nonnegative : as in LevelCalendarForecaster.
-
-    Examples
-    --------
-    >>> from sktime.datasets import load_airline
-    >>> from marketing_assets.forecasting.sktime_forecasters import ArForecaster
-    >>> forecaster = ArForecaster(season=12).fit(load_airline(), fh=[1, 2, 3])
-    >>> len(forecaster.predict())
-    3
-    """
-
-    _candidate = "ar"
+    @classmethod
+    def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:
+        """Settings sktime's own checks try."""
+        return [{"candidate": name, "season": 4} for name in (BASELINE, "croston_sba", "ar")]
 
 
 def _panel(values: Floats, horizon: int, season: int) -> Panel:
