@@ -295,21 +295,22 @@ def what_if(given: argparse.Namespace) -> int:
 
 
 def _under_drivers(given: argparse.Namespace) -> int:
-    from marketing_assets.forecasting import in_money, in_total, read_drivers
+    from marketing_assets.forecasting import in_money, read_drivers
     from marketing_assets.forecasting import what_if as forecast
 
     drivers = read_drivers(Path(given.drivers), given.drivers)
     day = _newest(_store(given), given.day)
     with _opened(given) as (store, warehouse):
         reader = warehouse.reader(day)
-        rows = in_money(reader, day, forecast(reader, day, store, drivers))
-    tell(f"{store.forecasting.horizon_days} days from {day}, in {store.currency}: as known, as tried")
-    tell(f"{'item':44}{'units':>22}{'revenue':>26}{'margin':>26}")
-    for row in [*rows.iter_rows(named=True), {"item_id": "all", "title": "", **in_total(rows)}]:
-        parts = [f"{row['item_id']} {row['title']}"[:43].ljust(44)]
-        for name, width, digits in (("units", 22, 1), ("revenue", 26, 2), ("margin", 26, 2)):
-            pair = ("-" if row[key] is None else f"{row[key]:,.{digits}f}" for key in (f"{name}_before", name))
-            parts.append(", ".join(pair).rjust(width))
+        rows, total = in_money(reader, day, forecast(reader, day, store, drivers))
+    tell(f"{store.forecasting.horizon_days} days from {day}, in {store.currency}: as known, as tried (90 % interval of what drivers do)")
+    tell(f"{'item':32}{'units':>36}{'revenue':>42}{'margin':>42}")
+    for row in [*rows.iter_rows(named=True), {"item_id": "all", "title": "", **total}]:
+        parts = [f"{row['item_id']} {row['title']}"[:31].ljust(32)]
+        for name, width, digits in (("units", 36, 1), ("revenue", 42, 0), ("margin", 42, 0)):
+            figures = (row[f"{name}{end}"] for end in ("_before", "", "_low", "_high"))
+            before, after, low, high = ("-" if value is None else f"{value:,.{digits}f}" for value in figures)
+            parts.append(f"{before}, {after} ({low} to {high})".rjust(width))
         tell("".join(parts))
     return 0
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from marketing_assets.ad_planning import build_ad_plan
 from marketing_assets.config import Store
-from marketing_assets.forecasting import in_money, in_total, units_ahead, what_if
+from marketing_assets.forecasting import in_money, units_ahead, what_if
 from marketing_assets.warehouse import Reader
 
 PLANNED = ("planned_spend", "planned_impressions", "expected_clicks", "expected_conversions", "expected_revenue")
@@ -21,11 +21,15 @@ PLANNED = ("planned_spend", "planned_impressions", "expected_clicks", "expected_
 
 @dataclass(frozen=True)
 class Tried:
-    """A figure as it stands and as it would be; money in the shop's currency, None where there is no plan, price or cost."""
+    """A figure as it stands and as it would be; money in the shop's currency, None where there is no plan, price or cost.
+
+    low, high: ends of the 90 % interval of as_tried, where the forecast gives one."""
 
     figure: str
     as_set: float | None
     as_tried: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 def try_out(
@@ -50,9 +54,10 @@ def try_out(
         tried.append(Tried("horizon_days", float(usual), float(horizon_days)))
         tried.append(Tried("expected_units", sum(units[:usual]), sum(units[:horizon_days])))
     if drivers is not None:
-        named = in_money(reader, day, what_if(reader, day, store, drivers))
-        total = in_total(named)
-        tried += [Tried(f"{name}_of_{named.height}_items", total[f"{name}_before"], total[name]) for name in ("units", "revenue", "margin")]
+        named, total = in_money(reader, day, what_if(reader, day, store, drivers))
+        for name in ("units", "revenue", "margin"):
+            figures = (total[f"{name}{end}"] for end in ("_before", "", "_low", "_high"))
+            tried.append(Tried(f"{name}_of_{named.height}_items", *figures))
     return tried
 
 

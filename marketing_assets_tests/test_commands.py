@@ -107,8 +107,9 @@ def test_look_around(built: Store, capsys: pytest.CaptureFixture[str]) -> None:
     drivers = built.folder / "drivers.csv"
     drivers.write_text(f"item_id,date,unit_price\ni00001,{LAST + timedelta(days=1)},1.5\n", encoding="utf-8")
     said = ran(built, capsys, "what-if", "--drivers", str(drivers)).splitlines()
-    assert said[0] == f"28 days from {LAST}, in EUR: as known, as tried" and said[2].startswith("i00001 ") and said[3].startswith("all")
-    assert re.findall(r"[-\d.]+, [-\d.]+", said[2]) == re.findall(r"[-\d.]+, [-\d.]+", said[3]), "one item is all"
+    assert said[0].startswith(f"28 days from {LAST}, in EUR: as known, as tried (90 %") and said[2].startswith("i00001 ")
+    figures = [re.findall(r"[-\d.]+, [-\d.]+ \([-\d.]+ to [-\d.]+\)", line) for line in said[2:]]
+    assert said[3].startswith("all") and figures[0] == figures[1] and len(figures[0]) == 3, "one item is all"
     drivers.write_text("item_id,date,unit_price\ni00001,tomorrow,1.5\n", encoding="utf-8")
     assert cli.main(["what-if", "--store", str(built.path), "--drivers", str(drivers)]) == 1
     assert "line 2: date 'tomorrow' cannot be used" in capsys.readouterr().err
@@ -186,9 +187,10 @@ def test_another_budget_and_horizon_are_tried_without_publishing(built: Store) -
     assert [row[0] for row in rows] == [f"{name}_of_1_items" for name in ("units", "revenue", "margin")]
     with open_warehouse(built, "test") as warehouse:
         reader = warehouse.reader(LAST)
-        money = in_money(reader, LAST, what_if(reader, LAST, built, read_drivers(drivers.encode(), "test"))).row(0, named=True)
-    for name, *pair in (("units", *rows[0][1:]), ("revenue", *rows[1][1:]), ("margin", *rows[2][1:])):
-        assert pair == [f"{money[f'{name}_before']:,.2f}", f"{money[name]:,.2f}"]
+        money = in_money(reader, LAST, what_if(reader, LAST, built, read_drivers(drivers.encode(), "test")))[1]
+    for name, row in zip(("units", "revenue", "margin"), rows, strict=True):
+        before, after, low, high = (f"{money[f'{name}{end}']:,.2f}" for end in ("_before", "", "_low", "_high"))
+        assert row[1:] == [before, after, f"{low} to {high}"] and low != high
     with open_warehouse(built, "test") as warehouse:
         assert warehouse.ledger == kept, "nothing is published"
     wrong = job.execute_in_process(run_config={"ops": {"try_out": {"config": {"drivers": "item,price"}}}}, raise_on_error=False)

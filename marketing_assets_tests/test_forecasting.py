@@ -33,7 +33,7 @@ from marketing_assets.forecasting.features import feature_names, matrix_of
 from marketing_assets.forecasting.fits import DemandModel, fit_demand
 from marketing_assets.forecasting.history import DemandHistory, alive, series_name
 from marketing_assets.forecasting.learned import NO_MODEL, fit_panel_model, forecast_panel
-from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar, own_week
+from marketing_assets.forecasting.level_calendar import capped, fit_levels, forecast_level_calendar, level_forecast, own_week
 from marketing_assets.forecasting.origins import Origins, origin_columns
 from marketing_assets.forecasting.panel import LEVELS, Floats, Panel
 from marketing_assets.forecasting.quantiles import QUANTILE_HALF_LIVES, pooled_quantiles, weighted_quantiles
@@ -369,6 +369,18 @@ def test_effects_of_promotion_and_price_are_found() -> None:
     assert found["price"] == pytest.approx(-2.0, abs=0.1)
     on, off = (forecast_level_calendar(panel).mean[panel.drivers["promotion"][:, 140:] == flag].mean() for flag in (1, 0))
     assert on / off == pytest.approx(1.6, rel=0.12)
+
+
+def test_a_weekday_that_promotions_prefer_is_no_better_day_by_itself() -> None:
+    """Mondays to Wednesdays of every second week, half as much again; else every weekday is like any other."""
+    days = np.arange(154)
+    promotion = np.where((days % 7 < 3) & (days // 7 % 2 == 0), 1.0, 0.0) * np.ones((10, 1))
+    units = np.random.default_rng(5).poisson(20 * np.where(promotion > 0, 1.5, 1.0)).astype(float)
+    panel = panel_of(units[:, :140], 14, start=date(2026, 1, 5), drivers={"promotion": promotion})
+    levels = fit_levels(panel)
+    assert float(np.exp(levels.effects.pooled[0])) == pytest.approx(1.5, rel=0.03)
+    assert levels.shape[-7:] == pytest.approx(np.ones(7), abs=0.04)
+    assert level_forecast(panel, levels).mean.mean(axis=0) == pytest.approx(np.where(promotion[0, 140:] > 0, 30.0, 20.0), rel=0.08)
 
 
 def raw_drivers(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ import polars as pl
 import pytest
 
 from marketing_assets.config import SourceBlock
-from marketing_assets.forecasting import WhatIfError, in_money, in_total, read_drivers, what_if
+from marketing_assets.forecasting import WhatIfError, in_money, read_drivers, what_if
+from marketing_assets.forecasting.competition import BASELINE, GROUPS
+from marketing_assets.forecasting.effects import driver_columns, fit_effects
+from marketing_assets.forecasting.fits import DemandModel
 from marketing_assets.forecasting.history import DemandHistory
 from marketing_assets.forecasting.level_calendar import fit_levels
+from marketing_assets.forecasting.responses import drawn_coefficients
 from marketing_assets.warehouse import days_between, reader_over
 from marketing_assets_tests.test_forecasting import FIRST, conform, panel_of, promoted_shop, raw_drivers, reader_until, shop
 
@@ -163,7 +168,8 @@ def test_money_is_units_times_the_price_of_each_day() -> None:
     reader = reader_over(frames, STORE, LAST)
     rows = pl.DataFrame({"item_id": ["i1"] * 28 + ["i2"] * 7, "date": AHEAD + AHEAD[:7], "unit_price": [8.0] * 28 + [9.0] * 7})
     found = what_if(reader, LAST, STORE, rows)
-    money = {row["item_id"]: row for row in in_money(reader, LAST, found).to_dicts()}
+    items, total = in_money(reader, LAST, found)
+    money = {row["item_id"]: row for row in items.to_dicts()}
     units = {name: part["demand_mean"].to_numpy() for (name,), part in found.group_by("item_id", maintain_order=True)}
     before = {name: part["demand_mean_before"].to_numpy() for (name,), part in found.group_by("item_id", maintain_order=True)}
     assert money["i1"]["title"] == "item 1" and money["i2"]["title"] == "i2"
@@ -172,9 +178,14 @@ def test_money_is_units_times_the_price_of_each_day() -> None:
     assert money["i1"]["revenue_before"] == pytest.approx(10 * before["i1"].sum())
     assert money["i1"]["margin_before"] == pytest.approx(4 * before["i1"].sum())
     assert money["i2"]["revenue"] == pytest.approx(9 * units["i2"][:7].sum() + 10 * units["i2"][7:].sum())
-    total = in_total(in_money(reader, LAST, found))
-    assert total["margin"] is None and total["units"] == pytest.approx(units["i1"].sum() + units["i2"].sum())
+    assert total["margin"] is None and total["margin_low"] is None
+    assert total["units"] == pytest.approx(units["i1"].sum() + units["i2"].sum())
     assert money["i2"]["margin"] is None and money["i2"]["margin_before"] is None, "its cost is not known"
+    drawn = found.select("item_id", "unit_price", pl.col("demand_drawn").arr.to_list()).to_dicts()
+    worlds = [sum(row["demand_drawn"][world] * row["unit_price"] for row in drawn if row["item_id"] == "i1") for world in range(400)]
+    assert [money["i1"]["revenue_low"], money["i1"]["revenue_high"]] == pytest.approx(np.quantile(worlds, [0.05, 0.95]), rel=1e-5)
+    worlds = [sum(row["demand_drawn"][world] for row in drawn) for world in range(400)]
+    assert [total["units_low"], total["units_high"]] == pytest.approx(np.quantile(worlds, [0.05, 0.95]), rel=1e-5)
 
 
 def test_where_drivers_tell_no_prices_money_is_of_list_prices() -> None:
@@ -183,7 +194,7 @@ def test_where_drivers_tell_no_prices_money_is_of_list_prices() -> None:
     rows = pl.DataFrame({"item_id": ["i3"], "date": [day + timedelta(days=1)], "is_promotion": [True]})
     reader = reader_until(day, store, frames)
     found = what_if(reader, day, store, rows)
-    money = in_money(reader, day, found).row(0, named=True)
+    money = in_money(reader, day, found)[0].row(0, named=True)
     assert money["revenue"] == pytest.approx(10 * found["demand_mean"].sum()) and money["revenue"] > money["revenue_before"]
 
 
@@ -207,3 +218,84 @@ def test_a_file_of_drivers_is_read_and_refused_by_line() -> None:
         read_drivers(b"item_id,price\na,1\n", "x.csv")
     with pytest.raises(WhatIfError, match=r"x.csv: cannot be read as CSV"):
         read_drivers(b"", "x.csv")
+
+
+def trading(seed: int, weekly: float = 0.0) -> tuple[Any, float]:
+    """A panel of 20 items with one price course for all, and its elasticity; weeks differ by chance, all items alike."""
+    rng = np.random.default_rng(seed)
+    elasticity = float(rng.uniform(-2.5, -0.5))
+    price = np.full(127, 10.0)
+    for first in range(int(rng.integers(0, 10)), 120, 14):
+        price[first : first + 3] = 10 * (1 - rng.choice([0.1, 0.2, 0.3]))
+    price = np.where(rng.random((20, 127)) < 0.02, 0.95 * price, price)
+    week = np.repeat(weekly * rng.standard_normal(18), 7)[:120]
+    return panel_of(rng.poisson(8 * (price[:, :120] / 10) ** elasticity * np.exp(week)), drivers={"price": price}), elasticity
+
+
+def test_the_interval_of_a_response_holds_what_is_true_though_whole_weeks_differ() -> None:
+    """Counted day by day and item by item, chance that a week has in common would look like knowledge."""
+    held, widths = 0, []
+    for seed in range(40):
+        panel, elasticity = trading(seed, weekly=0.2)
+        drawn = drawn_coefficients(fit_levels(panel), np.arange(20), 400, seed)[:, :, 0].mean(axis=1)
+        low, high = np.quantile(drawn, [0.05, 0.95])
+        held += low <= elasticity <= high
+        widths.append(high - low)
+    assert 32 <= held <= 40, "36 of 40 are asked for"
+    calm = [np.ptp(np.quantile(drawn_coefficients(fit_levels(trading(seed)[0]), np.arange(20), 400, seed)[:, :, 0].mean(axis=1), [0.05, 0.95]))
+            for seed in range(40)]  # fmt: skip
+    assert np.median(calm) < 0.6 * np.median(widths), "and it is as wide as chance makes it"
+
+
+def test_the_spread_of_what_series_share_is_that_of_fits_without_a_week() -> None:
+    panel, _ = trading(3, weekly=0.2)
+    levels = fit_levels(panel)
+    fits = []
+    for week in range(0, 120, 7):
+        seen = levels.is_observed.copy()
+        seen[:, week : week + 7] = False
+        fits.append(fit_effects(panel, levels.shape, levels.units, seen).pooled[0])
+    refitted = np.sqrt((len(fits) - 1) * np.var(fits))
+    drawn = drawn_coefficients(levels, np.arange(20), 4000, 1)[:, :, 0].mean(axis=1)
+    # tails of a t: its middle is compared
+    assert np.ptp(np.quantile(drawn, [0.16, 0.84])) / 2 == pytest.approx(refitted, rel=0.25)
+
+
+def test_where_the_past_tells_nothing_the_prior_is_what_is_left() -> None:
+    panel = panel_of(np.full((4, 113), 0), drivers={"price": np.where(np.arange(120) % 5 == 0, 9.0, 10.0) * np.ones((4, 1))})
+    drawn = drawn_coefficients(fit_levels(panel), np.arange(4), 4000, 1)[:, :, 0]
+    low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
+    # -1 +- 1 of all and +- 1 of its own, never above 0
+    assert np.all(high == 0) and low == pytest.approx(np.full(4, -1 - 1.645 * 2**0.5), rel=0.35)
+
+
+def test_what_does_not_look_at_drivers_answers_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = reader_over(shop_of_prices(), STORE, LAST)
+    rows = pl.DataFrame({"item_id": ["i1"] * 28, "date": AHEAD, "unit_price": [8.0] * 28})
+    spread = what_if(reader, LAST, STORE, rows)["demand_drawn"].to_numpy()
+    assert (np.ptp(spread, axis=1) > 0).all()
+    winners = dict.fromkeys(GROUPS, BASELINE)
+    monkeypatch.setattr(import_module("marketing_assets.forecasting.what_if"), "_in_force", lambda *_: DemandModel(winners, None))
+    found = what_if(reader, LAST, STORE, rows)
+    drawn = found["demand_drawn"].to_numpy()
+    assert np.ptp(drawn, axis=1).max() == 0 and drawn[:, 0] == pytest.approx(found["demand_mean"].to_numpy(), rel=1e-6)
+
+
+def test_a_promotion_is_tried_only_where_one_was_seen() -> None:
+    """Drivers tell of promotions, and there never was one."""
+    frames = shop_of_prices()
+    frames["raw_item_drivers"] = frames["raw_item_drivers"].with_columns(is_promotion=pl.lit(False))
+    rows = pl.DataFrame({"item_id": ["i1"], "date": AHEAD[:1], "is_promotion": [True]})
+    store = STORE.model_copy(update={"sources": {"item_drivers": STORE.sources["item_drivers"]}})
+    with pytest.raises(WhatIfError, match="no is_promotion that moved"):
+        what_if(reader_over(frames, store, LAST), LAST, store, rows)
+
+
+def test_ad_spend_that_is_planned_does_not_change_what_past_spend_was_worth() -> None:
+    spend = np.where(np.arange(120) % 4 == 0, 50.0, 0.0) * np.ones((3, 1))
+    spend[2] = 0.0
+    usual = driver_columns(panel_of(np.ones((3, 113)), drivers={"ad_spend": spend}), np.zeros(120, dtype=bool))["ad_spend"]
+    spend[:, 113:] = 500.0
+    planned = driver_columns(panel_of(np.ones((3, 113)), drivers={"ad_spend": spend}), np.zeros(120, dtype=bool))["ad_spend"]
+    assert (usual[:, :113] == planned[:, :113]).all()
+    assert planned[:, 113:] == pytest.approx(np.log(11)), "ten times the usual day's, of all items for one that had none"

@@ -12,6 +12,6 @@ sktime_forecasters.py offers ours through sktime's interface and is imported onl
 
 from marketing_assets.forecasting.build import build_demand
 from marketing_assets.forecasting.sktime_bridge import UnknownForecaster
-from marketing_assets.forecasting.what_if import WhatIfError, in_money, in_total, read_drivers, units_ahead, what_if
+from marketing_assets.forecasting.what_if import WhatIfError, in_money, read_drivers, units_ahead, what_if
 
-__all__ = ["UnknownForecaster", "WhatIfError", "build_demand", "in_money", "in_total", "read_drivers", "units_ahead", "what_if"]
+__all__ = ["UnknownForecaster", "WhatIfError", "build_demand", "in_money", "read_drivers", "units_ahead", "what_if"]

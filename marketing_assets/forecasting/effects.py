@@ -27,7 +27,8 @@ SERIES_DEVIATION = {"price": 1.0, "promotion": 0.3, "item_promotion": 0.3, "shop
 """Prior standard deviation of a series' own coefficient around the pooled one."""
 OVERDISPERSION = 5.0
 """Counts of a day vary more than Poisson: they count for this much less."""
-NEWTON_STEPS = 6
+NEWTON_STEPS = 3
+"""Steps of one fit, which begins where the last one ended."""
 LARGEST_EFFECT = 3.0
 """Log effects are kept within this."""
 
@@ -43,15 +44,14 @@ def driver_columns(panel: Panel, is_closed: Flags) -> dict[str, Floats]:
     columns: dict[str, Floats] = {}
     of_item = np.nan_to_num(panel.drivers.get("promotion", np.zeros((count, whole))))
     columns["promotion"] = np.maximum(of_item, panel.is_promotion[None, :])
-    if panel.is_promotion.any() and (of_item > 0).any():
+    if panel.is_promotion[:known].any() and (of_item[:, :known] > 0).any():
         columns["item_promotion"] = of_item
         columns["shop_promotion"] = np.broadcast_to(panel.is_promotion, of_item.shape).astype(np.float64)
     if "price" in panel.drivers:
         columns["price"] = _relative_price(panel.drivers["price"], known)
     if "ad_spend" in panel.drivers:
         spend = np.maximum(np.nan_to_num(panel.drivers["ad_spend"]), 0.0)
-        usual = np.where((spend > 0).any(axis=1), np.nanmean(np.where(spend > 0, spend, np.nan), axis=1, where=spend > 0), 1.0)
-        columns["ad_spend"] = np.log1p(spend / usual[:, None])
+        columns["ad_spend"] = np.log1p(spend / _usual_spend(spend[:, :known])[:, None])
     if not panel.drivers:
         return _varying(columns, known)
     shut = is_closed[None, :] | np.pad(panel.is_blocked & (panel.units == 0), ((0, 0), (0, panel.horizon)))
@@ -79,6 +79,15 @@ def _relative_price(price: Floats, known: int) -> Floats:
         relative = np.log(np.maximum(filled, 1e-6) / np.maximum(usual, 1e-6)[:, None])
     clipped: Floats = np.clip(np.nan_to_num(relative), -1.5, 1.5)
     return clipped
+
+
+def _usual_spend(past: Floats) -> Floats:
+    """(n,) mean of the days with any, of all series for one that had none; days ahead have no say, so that plans can be compared."""
+    is_spent = past > 0
+    days, total = is_spent.sum(axis=1), past.sum(axis=1)
+    of_all = total.sum() / days.sum() if days.any() else 1.0
+    usual: Floats = np.divide(total, days, out=np.full(len(past), of_all), where=days > 0)
+    return usual
 
 
 def _carried_forward(values: Floats) -> Floats:
@@ -120,8 +129,9 @@ def local_level(sold: Floats, worth: Floats) -> Floats:
     return level
 
 
-def fit_effects(panel: Panel, shape: Floats, units: Floats, is_observed: Flags) -> Effects:
-    """shape: (T + horizon,) or (n, T + horizon) worth of days; units: (n, T) with bulk orders cut; is_observed: (n, T)."""
+def fit_effects(panel: Panel, shape: Floats, units: Floats, is_observed: Flags, begun: Effects | None = None) -> Effects:
+    """shape: (T + horizon,) or (n, T + horizon) worth of days; units: (n, T) with bulk orders cut; is_observed: (n, T); begun: an
+    earlier fit to the same drivers, to go on from."""
     known = panel.known
     closed = np.asarray(shape <= 0 if shape.ndim == 1 else (shape <= 0).all(axis=0))
     columns = driver_columns(panel, closed)
@@ -135,8 +145,8 @@ def fit_effects(panel: Panel, shape: Floats, units: Floats, is_observed: Flags) 
     prior = 1.0 / np.array([SERIES_DEVIATION[name] for name in names]) ** 2
     mean, deviation = np.array([POOLED.get(name, (0.0, 1.0)) for name in names]).T
     precision, signs = deviation**-2, np.array([SIGNS.get(name, 0) for name in names])
-    pooled, own = mean, np.zeros((panel.count, len(names)))
-    factor = np.ones_like(units)
+    pooled, own = (mean, np.zeros((panel.count, len(names)))) if begun is None else (begun.pooled, begun.own)
+    factor = np.ones_like(units) if begun is None else begun.factor[:, :known]
     base = np.zeros_like(units)
     for _ in range(NEWTON_STEPS):
         # the level is what is left when the drivers' part is taken out, so both settle together

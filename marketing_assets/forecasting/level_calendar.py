@@ -23,6 +23,8 @@ LEAST_SEEN = 0.25
 """Share of a window's days that a rate rests on at least, reaching further back where fewer could be seen."""
 CAP_QUANTILE, CAP_FACTOR, CAP_MEDIANS = 0.9, 1.5, 4.0
 """A day's units count up to CAP_FACTOR x this quantile of the item's selling days, and always up to CAP_MEDIANS x their median."""
+SHAPE_ROUNDS = 2
+"""Times the shop's week and what drivers do are fitted to what the other leaves."""
 OWN_WEEK_DAYS = 224
 """A series' own week rests on so many days."""
 OWN_WEEK_GUESS, FEWEST_PURCHASES = (0.05, 200.0), 1.0
@@ -77,11 +79,14 @@ def fit_levels(panel: Panel) -> Levels:
     """Calendar, drivers, rates per usual open day, and quantiles of what is left. Fast enough to be made anew for every issue."""
     units = capped(panel.units)
     totals = present_totals(panel, units)
-    shape = day_shape(panel, totals)
-    is_observed = observed(panel, shape)
     is_open = open_on_holidays(panel)
-    of_series = np.where(is_open, day_shape(panel, totals, has_holidays=False), shape) if is_open.any() else shape
+    shape, of_series = _shapes(panel, totals, is_open)
+    is_observed = observed(panel, shape)
     effects = fit_effects(panel, of_series, units, is_observed)
+    for _ in range(SHAPE_ROUNDS if effects.names else 0):
+        # a weekday that promotions prefer is no better day by itself
+        shape, of_series = _shapes(panel, totals / of_shop(effects, units), is_open)
+        effects = fit_effects(panel, of_series, units, is_observed, effects)
     worth = of_series * effects.factor
     worth *= own_week(panel, worth[:, : panel.known], units, is_observed)[:, panel.season_place]
     # what drivers did is no course: a promotion of a year ago is not this year's
@@ -107,6 +112,13 @@ def fit_levels(panel: Panel) -> Levels:
     histories = np.round(np.concatenate([histories, pooled[:, :, None]], axis=2), DECIMALS)
     ratios = rising(np.round((histories * HISTORY_SHARES).sum(axis=2), DECIMALS))
     return Levels(shape, effects, worth, around, is_observed, units, np.round(level, DECIMALS), histories, ratios)
+
+
+def _shapes(panel: Panel, totals: Floats, is_open: Flags) -> tuple[Floats, Floats]:
+    """(T + horizon,) worth of the shop's days, and (T + horizon,) or (n, T + horizon) that of its series: holidays are days of their
+    week for those who are open on them."""
+    shape = day_shape(panel, totals)
+    return shape, np.where(is_open, day_shape(panel, totals, has_holidays=False), shape) if is_open.any() else shape
 
 
 def of_shop(effects: Effects, units: Floats) -> Floats:

@@ -17,6 +17,7 @@ import polars as pl
 from marketing_assets.schemas import QUANTILE_COLUMNS
 
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 

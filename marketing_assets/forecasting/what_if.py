@@ -15,10 +15,13 @@ import polars as pl
 
 from marketing_assets.config import Store
 from marketing_assets.forecasting.build import horizon_of
+from marketing_assets.forecasting.competition import BASELINE
 from marketing_assets.forecasting.drivers import SERIES_DRIVERS
 from marketing_assets.forecasting.fits import DEMAND, DemandModel
 from marketing_assets.forecasting.history import DemandHistory
+from marketing_assets.forecasting.level_calendar import fit_levels
 from marketing_assets.forecasting.panel import Floats, Integers, Panel
+from marketing_assets.forecasting.responses import drawn_responses
 from marketing_assets.warehouse import Reader, days_between
 
 
@@ -35,6 +38,9 @@ _READ = {
         {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}, default=None, return_dtype=pl.Boolean
     ),
 }  # fmt: skip
+DRAWS = 400
+"""Draws of what drivers do."""
+INTERVAL = (0.05, 0.95)
 _LEAST = {"unit_price": 0.01, "planned_ad_spend": 0.0}
 
 
@@ -71,19 +77,26 @@ def what_if(reader: Reader, day: date, store: Store, drivers: pl.DataFrame) -> p
 
     drivers: item_id, date and any of unit_price, is_promotion, planned_ad_spend (null: as known); location_id where the data has
     one (null: everywhere); of rows of one day the last counts. Returns one row per series named and day ahead: series_id, item_id,
-    location_id, date, demand_mean, demand_mean_before, unit_price, unit_price_before (null: unknown). Raises WhatIfError naming what is
+    location_id, date, demand_mean, demand_mean_before, demand_drawn (DRAWS values of demand_mean, as far as it is open what drivers
+    do; the same draw in all rows is the same shop), unit_price, unit_price_before (null: unknown). Raises WhatIfError naming what is
     wrong. Nothing is written.
     """
     panel = DemandHistory(reader, [day], store, horizon_of(store)).panel(day)
     model = _in_force(reader, day, store)
-    changed, rows = with_drivers(panel, drivers)
-    before, _ = model.forecast(panel, store.threads)
-    after, _ = model.forecast(changed, store.threads)
+    levels = fit_levels(panel)
+    changed, rows = with_drivers(panel, drivers, set(levels.effects.columns))
+    levels_after = fit_levels(changed)
+    before, names = model.forecast(panel, store.threads, levels)
+    after, _ = model.forecast(changed, store.threads, levels_after)
+    drawn = drawn_responses(levels, levels_after, rows, DRAWS, store.seed)
+    drawn[names[rows] == BASELINE] = 1.0  # it does not look at drivers
+    drawn *= after.mean[rows][:, :, None]
     place = np.repeat(rows, panel.horizon)
     days = pl.Series(days_between(panel.end + timedelta(days=1), panel.end + timedelta(days=panel.horizon)))
     return panel.series[place].select("series_id", "item_id", "location_id").with_columns(
         date=days[np.tile(np.arange(panel.horizon), len(rows))],
         demand_mean=pl.Series(after.mean[rows].ravel()), demand_mean_before=pl.Series(before.mean[rows].ravel()),
+        demand_drawn=pl.Series(drawn.reshape(-1, DRAWS)),
         unit_price=_prices_ahead(changed)[rows].ravel(), unit_price_before=_prices_ahead(panel)[rows].ravel(),
     ).with_columns(pl.col("unit_price", "unit_price_before").fill_nan(None))  # fmt: skip
 
@@ -95,28 +108,33 @@ def _prices_ahead(panel: Panel) -> Floats:
     return np.where(np.isnan(told), listed, told)
 
 
-def in_money(reader: Reader, day: date, found: pl.DataFrame) -> pl.DataFrame:
-    """What `what_if` found, a row per item: item_id, title; units, revenue and margin (revenue less unit_cost) over the horizon, each as
-    tried and, with _before, as known; null where a price or cost is not known."""
+def in_money(reader: Reader, day: date, found: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, float | None]]:
+    """What `what_if` found, a row per item, and over all of them: units, revenue and margin (revenue less unit_cost) over the horizon.
+
+    The rows have item_id and title. Each figure is as tried, with _low and _high the ends of its 90 % interval, and with _before as
+    known; null or None where a price or cost is not known. The interval says how far it is open what drivers do, not what chance does.
+    """
     costs = reader.log_as_of("items", day, ["item_id", "title", "unit_cost"]).with_columns(pl.col("unit_cost").cast(pl.Float64))
-    rows = found.join(costs, on="item_id", how="left")
+    rows = found.join(costs, on="item_id", how="left", maintain_order="left").sort("item_id", maintain_order=True)
+    items = rows.select("item_id", pl.coalesce("title", "item_id").alias("title")).unique("item_id", keep="first", maintain_order=True)
+    starts = rows["item_id"].search_sorted(items["item_id"]).to_numpy()
+    units, units_before, drawn = (rows[f"demand_{name}"].to_numpy() for name in ("mean", "mean_before", "drawn"))
+    price, price_before, cost = (rows[name].fill_null(np.nan).to_numpy() for name in ("unit_price", "unit_price_before", "unit_cost"))
+    one = np.ones(rows.height)
+    total: dict[str, float | None] = {}
+    for name, worth, worth_before in (("units", one, one), ("revenue", price, price_before), ("margin", price - cost, price_before - cost)):
+        tried = np.add.reduceat(units * worth, starts), np.add.reduceat(drawn * worth[:, None], starts)
+        before = np.add.reduceat(units_before * worth_before, starts)
+        of_items = {name: tried[0], **_interval(name, tried[1]), f"{name}_before": before}
+        of_all = {name: tried[0].sum(), **_interval(name, tried[1].sum(axis=0)), f"{name}_before": before.sum()}
+        items = items.with_columns(pl.Series(key, values).fill_nan(None) for key, values in of_items.items())
+        total |= {key: None if np.isnan(value) else float(value) for key, value in of_all.items()}
+    return items, total
 
-    def total(value: pl.Expr) -> pl.Expr:
-        return pl.when(value.is_not_null().all()).then(value.sum())
 
-    def of(end: str) -> dict[str, pl.Expr]:
-        units, price = pl.col(f"demand_mean{end}"), pl.col(f"unit_price{end}")
-        return {
-            f"units{end}": total(units), f"revenue{end}": total(units * price), f"margin{end}": total(units * (price - pl.col("unit_cost")))
-        }
-
-    return rows.group_by("item_id", pl.coalesce("title", "item_id").alias("title")).agg(**of(""), **of("_before")).sort("item_id")
-
-
-def in_total(rows: pl.DataFrame) -> dict[str, float | None]:
-    """The figures of `in_money` over all its items; None where one of them is not known."""
-    figures = rows.drop("item_id", "title")
-    return {column.name: None if column.null_count() else float(column.sum()) for column in figures}
+def _interval(name: str, drawn: Floats) -> dict[str, Floats]:
+    low, high = np.quantile(drawn, INTERVAL, axis=-1)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def units_ahead(reader: Reader, day: date, store: Store, horizon_days: int) -> list[float]:
@@ -131,8 +149,8 @@ def _in_force(reader: Reader, day: date, store: Store) -> DemandModel:
     return DemandModel({}, None) if stored is None else DemandModel.from_text(stored.model)
 
 
-def with_drivers(panel: Panel, drivers: pl.DataFrame) -> tuple[Panel, Integers]:
-    """The panel with other drivers on days ahead, and the rows of the series they name."""
+def with_drivers(panel: Panel, drivers: pl.DataFrame, known: set[str]) -> tuple[Panel, Integers]:
+    """The panel with other drivers on days ahead, and the rows of the series they name. known: drivers whose effect the past tells."""
     _check_columns(drivers, "what_if")
     given = drivers if "location_id" in drivers.columns else drivers.with_columns(location_id=pl.lit(None, pl.String))
     strange = sorted(set(given["item_id"]) - set(panel.series["item_id"]))
@@ -152,7 +170,7 @@ def with_drivers(panel: Panel, drivers: pl.DataFrame) -> tuple[Panel, Integers]:
     for name, driver in SERIES_DRIVERS.items():
         if name not in joined.columns:
             continue
-        if driver not in changed:
+        if driver not in changed or driver not in known:
             raise WhatIfError(f"what_if: the shop's history has no {name} that moved, so what it does to demand is unknown")
         values = joined[name].cast(pl.Float64).to_numpy()
         told = ~np.isnan(values)

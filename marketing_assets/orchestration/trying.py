@@ -43,11 +43,12 @@ def ask(context: dg.OpExecutionContext, config: WhatIfConfig, shop: ShopResource
         tried = try_out(shop.warehouse.reader(day), day, shop.store, config.daily_budget or None, config.horizon_days or None, drivers)
     except WhatIfError as error:
         raise dg.Failure(str(error)) from error
-    lines = ["| figure | as set | as tried |", "|---|---|---|"]
+    lines = ["| figure | as set | as tried | 90 % interval |", "|---|---|---|---|"]
     for one in tried:
         before, after = ("unknown" if value is None else f"{value:,.2f}" for value in (one.as_set, one.as_tried))
-        context.log.info(f"{day} {one.figure}: {before} as set, {after} as tried")
-        lines.append(f"| {one.figure} | {before} | {after} |")
+        interval = "" if one.low is None or one.high is None else f"{one.low:,.2f} to {one.high:,.2f}"
+        context.log.info(f"{day} {one.figure}: {before} as set, {after} as tried{interval and f' ({interval})'}")
+        lines.append(f"| {one.figure} | {before} | {after} | {interval} |")
     context.add_output_metadata({"day": day.isoformat(), "outcome": dg.MetadataValue.md("\n".join(lines))})
 
 
