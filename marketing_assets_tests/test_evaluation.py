@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 from scipy.stats import gamma
 
 from marketing_assets.config import Store
-from marketing_assets.evaluation import build_evaluation, build_off_policy, what_if
+from marketing_assets.evaluation import build_evaluation, build_off_policy, outlooks, what_if
 from marketing_assets.evaluation.demand import series_errors, summarise
 from marketing_assets.evaluation.outlooks import score_outlooks
 from marketing_assets.evaluation.propensities import score_binary
@@ -797,6 +797,13 @@ def test_outlooks_are_scored_once_a_week() -> None:
     told = report.filter(pl.col("metric").is_in(["f1", "churn_auc", "clv_coverage"]))
     assert set((told["issued_date"] - FIRST).dt.total_days() % 7) == {0}
     assert set(told["metric"]) == {"f1", "churn_auc", "clv_coverage"}
+
+
+def test_outlooks_do_not_depend_on_how_many_windows_are_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlooks, "ROWS_AT_ONCE", 30)
+    store, days = shop(), days_between(FIRST, FIRST + timedelta(days=59))
+    few = evaluated(reader_until(days[-1], store), days, store)["evaluation_report"]
+    assert_frame_equal(few, whole_range()["evaluation_report"])
 
 
 def test_margins_take_refunds_and_known_costs_off() -> None:

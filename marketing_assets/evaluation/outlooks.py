@@ -9,7 +9,7 @@ What a user brought in is revenue net of refunds and of the cost of the items, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -26,6 +26,8 @@ from marketing_assets.warehouse import Reader
 WINDOW = ["as_of_date", "outcome_date", "issued_date", "horizon_days"]
 CELLS = [*WINDOW, "segment_type", "segment"]
 TOP_SHARE = 0.2
+ROWS_AT_ONCE = 200_000
+"""People of windows scored together, about: a window alone costs much more than its rows do."""
 
 
 def look_back(store: Store) -> int:
@@ -41,17 +43,30 @@ def score_outlooks(reader: Reader, days: Sequence[date], store: Store, seen: Arr
     frames = [empty_report()]
     for horizon in sorted(set(scores.values())):
         windows = scored_windows(days, [horizon], seen, store.first_day).filter(pl.col("issued_date") >= store.first_day)
-        for people in _outcomes(reader, windows, store):
-            found = (score(reader, people, store) for score, over in scores.items() if over == horizon)
+        for people in _batches(_outcomes(reader, windows, store)):
+            found = (score(people, store) for score, over in scores.items() if over == horizon)
             frames += [finish(scored, windows) for scored in found if scored is not None]
     return pl.concat(frames)
+
+
+def _batches(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The frames one below the other, as many at a time as have ROWS_AT_ONCE rows."""
+    held: list[pl.DataFrame] = []
+    for frame in frames:
+        held.append(frame)
+        if sum(each.height for each in held) >= ROWS_AT_ONCE:
+            yield pl.concat(held)
+            held = []
+    if held:
+        yield pl.concat(held)
 
 
 def _outcomes(reader: Reader, windows: pl.DataFrame, store: Store) -> Iterator[pl.DataFrame]:
     """Per window that follows a re-issue day, everyone's entry of that day with what the user did in the window.
 
-    Adds WINDOW, cluster, ordered (0.0 or 1.0) and margin (money).
+    Adds WINDOW, cluster, ordered (0.0 or 1.0), margin (money) and threshold, of the model that said it; null where it has none.
     """
+    thresholds = {version: found.get("threshold") for version, found in reader.fitted_parameters(PROPENSITY).items()}
     for window in windows.to_dicts():
         issued, as_of = window["issued_date"], window["as_of_date"]
         if not store.is_cadence_day(issued, REISSUE_DAYS):
@@ -69,7 +84,10 @@ def _outcomes(reader: Reader, windows: pl.DataFrame, store: Store) -> Iterator[p
             )
         )
         yield said.join(brought, on="user_id", how="left", maintain_order="left").with_columns(
-            pl.col("ordered", "margin").fill_null(0.0), *(pl.lit(window[name]).alias(name) for name in WINDOW), cluster="user_id"
+            pl.col("ordered", "margin").fill_null(0.0),
+            *(pl.lit(window[name]).alias(name) for name in WINDOW),
+            cluster="user_id",
+            threshold=pl.col("model_version").replace_strict(thresholds, default=None, return_dtype=pl.Float64),
         ).cast({name: REPORT[name] for name in WINDOW})
 
 
@@ -104,17 +122,15 @@ def outcomes_query(table: Tables, start: date, end: date, landed_from: date, lan
     )
 
 
-def _score_calls(reader: Reader, people: pl.DataFrame, store: Store) -> pl.DataFrame | None:
+def _score_calls(people: pl.DataFrame, store: Store) -> pl.DataFrame | None:
     """precision, recall and f1 of calling those buyers whose propensity reaches the threshold of its model's fit; beside them, of
     calling those who ordered within as many days before. None while models answer from rates and have no threshold."""
-    thresholds = {version: _threshold(reader, version) for version in people["model_version"].unique().sort()}
-    called = people.with_columns(
-        threshold=pl.col("model_version").replace_strict(thresholds, return_dtype=pl.Float64),
+    called = people.drop_nulls("threshold").with_columns(
+        called=(pl.col("purchase_propensity") >= pl.col("threshold")).cast(pl.Float64),
         recent=(pl.col("recency_days") < pl.col("horizon_days")).fill_null(False).cast(pl.Float64),
-    ).drop_nulls("threshold")
+    )
     if called.is_empty():
         return None
-    called = called.with_columns(called=(pl.col("purchase_propensity") >= pl.col("threshold")).cast(pl.Float64))
     bought = pl.col("ordered")
     hit, recent = pl.col("called") * bought, pl.col("recent") * bought
     return pl.concat(
@@ -127,12 +143,7 @@ def _score_calls(reader: Reader, people: pl.DataFrame, store: Store) -> pl.DataF
     )
 
 
-def _threshold(reader: Reader, version: str) -> float | None:
-    fit = reader.fitted_version(PROPENSITY, version)
-    return None if fit is None else fit.parameters.get("threshold")
-
-
-def _score_churn(reader: Reader, people: pl.DataFrame, store: Store) -> pl.DataFrame | None:
+def _score_churn(people: pl.DataFrame, store: Store) -> pl.DataFrame | None:
     """churn_log_loss, churn_auc and churn_calibration_ratio among those who have bought: nobody else can leave."""
     buyers = people.filter(pl.col("frequency") > 0, pl.col("churn_probability").is_not_null())
     if buyers.is_empty():
@@ -141,7 +152,7 @@ def _score_churn(reader: Reader, people: pl.DataFrame, store: Store) -> pl.DataF
     return score_binary(table, WINDOW, store.evaluation.interval).with_columns(metric="churn_" + pl.col("metric"))
 
 
-def _score_value(reader: Reader, people: pl.DataFrame, store: Store) -> pl.DataFrame | None:
+def _score_value(people: pl.DataFrame, store: Store) -> pl.DataFrame | None:
     """clv_calibration_ratio (expected over what came, by segment too), clv_coverage (whose margin lies within the user's interval) and
     clv_top_fifth_share (of all margin, what the fifth with the highest value brought; beside it, the fifth that had spent most)."""
     told = people.drop_nulls("clv_90d")
@@ -161,10 +172,11 @@ def _score_value(reader: Reader, people: pl.DataFrame, store: Store) -> pl.DataF
 
 
 def _in_top(column: str, share: float) -> pl.Expr:
-    """1 for rows among the `share` with the largest values, 0 for others; those of equal value at the edge share the places left."""
-    places = share * pl.len()
-    above = pl.col(column).rank("min", descending=True) - 1
-    alike = pl.len().over(column)
+    """1 for rows among the `share` of their window with the largest values, 0 for others; those of equal value at the edge share the
+    places left."""
+    places = share * pl.len().over(WINDOW)
+    above = pl.col(column).rank("min", descending=True).over(WINDOW) - 1
+    alike = pl.len().over(*WINDOW, column)
     return ((places - above) / alike).clip(0.0, 1.0)
 
 

@@ -193,6 +193,14 @@ class Reader:
         ).fetchone()
         return None if row is None else _fitted(row)
 
+    def fitted_parameters(self, model_name: str) -> dict[str, dict[str, Any]]:
+        """Version -> parameters of every fit of a model so far: without what was learned, which takes long to read."""
+        rows = self.connection.execute(
+            "SELECT model_version, parameters FROM fitted_models WHERE model_name = ? AND as_of_date <= ? AND trigger <> 'rollback'",
+            [model_name, self.last_day],
+        ).fetchall()
+        return {version: json.loads(parameters) for version, parameters in rows}
+
     def fits(self, start: date, end: date) -> pl.DataFrame:
         """Fits and rollbacks of every model in [start, end], with as_of_date, the day each took effect or was made."""
         self._check("fitted_models", end)
