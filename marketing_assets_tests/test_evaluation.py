@@ -801,7 +801,7 @@ def test_outlooks_are_scored_once_a_week() -> None:
 
 def test_outlooks_do_not_depend_on_how_many_windows_are_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     together = whole_range()["evaluation_report"]
-    monkeypatch.setattr(outlooks, "ROWS_AT_ONCE", 130)  # two windows and a part of the third
+    monkeypatch.setattr(outlooks, "ROWS_AT_ONCE", 130)  # three windows of 60 people at a time
     store, days = shop(), days_between(FIRST, FIRST + timedelta(days=59))
     few = evaluated(reader_until(days[-1], store), days, store)["evaluation_report"]
     assert_frame_equal(few, together)
