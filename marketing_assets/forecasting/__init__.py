@@ -1,7 +1,7 @@
 """Demand forecasts: what each item, category and the shop will sell on each of the coming days, with quantiles.
 
 What belongs here: everything from item history and known drivers to rows of demand_forecasts. What does not: features of
-items (features/), orders (inventory.py), how far off forecasts were (evaluation/).
+items (features/), orders (inventory/), how far off forecasts were (evaluation/).
 
 history.py and drivers.py say what an issue may see, panel.py its form; calendar.py what a day is worth, effects.py what drivers
 do, quantiles.py what an item's history says, level_calendar.py is the fast forecaster, total.py what the shop's total adds;
