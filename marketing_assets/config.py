@@ -244,7 +244,17 @@ class InventorySettings(Settings):
     default_lead_time_days: PositiveInt = 7
     review_period_days: PositiveInt = 7
     simulations: PositiveInt = 500
+    transfer_days: PositiveInt | None = Field(1, description="days goods take from one place to another; null: none are moved")
+    transfer_cover_days: PositiveInt = Field(
+        5, description="a place that gets goods is filled up for, and one that gives keeps, what sells in so many days; more than transfer_days"
+    )
     seasons: tuple[Season, ...] = Field((), description="their last order is a newsvendor's: up to the end of the season, at its critical ratio")
+
+    @model_validator(mode="after")
+    def _covers_the_way(self) -> InventorySettings:
+        if self.transfer_days is not None and self.transfer_cover_days <= self.transfer_days:
+            raise ValueError("inventory.transfer_cover_days must be more than transfer_days: goods that come later cover nothing")
+        return self
 
 
 class ResponseSettings(Settings):

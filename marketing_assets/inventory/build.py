@@ -1,7 +1,7 @@
 """Order proposals: what to keep, when to order and how much, from demand forecasts and stock.
 
 What belongs here: reading what a day knows, reorder points, order quantities, what may be promised. What does not: lead-time
-demand (simulation.py).
+demand (simulation.py), what goes to which place (places.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import polars as pl
 
 from marketing_assets.config import InventorySettings, Store
 from marketing_assets.features.items import items_in_force, stock_of_places
+from marketing_assets.inventory.places import ITEM, PLACE, allocations, short_term, transfers
 from marketing_assets.inventory.simulation import Demand, Floats, Integers, LeadTime, Supply, demand_of, no_demand, simulate
 from marketing_assets.parallel import in_threads
 from marketing_assets.schemas import QUANTILE_COLUMNS
@@ -75,7 +76,7 @@ def _runs(
     for day in days:
         runs.setdefault(max((each for each in issues if each <= day), default=None), []).append(day)
     longest = max(int(catalogue["lead_time_days"].max() or 0), store.inventory.default_lead_time_days)  # type: ignore[arg-type]
-    ahead = max(longest + store.inventory.review_period_days, COVER_DAYS)
+    ahead = max(longest + store.inventory.review_period_days, COVER_DAYS, store.inventory.transfer_cover_days)
     dated = [(issue, part) for issue, part in runs.items() if issue is not None]
     if None in runs:
         yield runs[None], no_demand(runs[None][0], len(runs[None]) + ahead)
@@ -122,12 +123,12 @@ def _plan_of_issue(demand: Demand, days: Sequence[date], catalogue: pl.DataFrame
     is_total = np.arange(rows.height) >= demand.series.height
     is_kept = pl.Series(is_total) | ~rows["item_id"].is_in(located.implode()) | rows["location_id"].is_not_null()
     mean = np.concatenate([demand.mean, *(demand.mean[place].sum(axis=0, keepdims=True) for place in totals)])
-    dated = rows.with_columns(is_kept=is_kept).join(pl.DataFrame({"as_of_date": days}, schema={"as_of_date": pl.Date}), how="cross")
+    dated = rows.with_columns(is_kept=is_kept, is_total=pl.Series(is_total))
+    dated = dated.join(pl.DataFrame({"as_of_date": days}, schema={"as_of_date": pl.Date}), how="cross")
     dated = dated[np.arange(len(days) * rows.height).reshape(rows.height, len(days)).T.ravel()]
-    place = ["as_of_date", "item_id", "location_id"]
     of_place = stock_of_places(known.select("as_of_date", "item_id", "stock_by_location"))
     joined = dated.join(known, on=["as_of_date", "item_id"], how="left", maintain_order="left")
-    joined = joined.join(of_place, on=place, how="left", suffix="_of_place", maintain_order="left")
+    joined = joined.join(of_place, on=PLACE, how="left", suffix="_of_place", maintain_order="left")
     whole = pl.col("location_id").is_null()
     frame = joined.with_columns(
         *(pl.when(whole).then(name).otherwise(f"{name}_of_place").alias(name) for name in ("stock_on_hand", "stock_on_order")),
@@ -142,13 +143,15 @@ def _plan_of_issue(demand: Demand, days: Sequence[date], catalogue: pl.DataFrame
         for day, *parts in zip(days, stock, lead, span.reshape(shape), service.reshape(shape), strict=True)
     ]
     found = simulate(demand, totals, supplies, store)
-    plan = _with_forecast(frame, mean, supplies, found).filter(pl.col("is_kept")).drop("is_kept")
+    forecast = _with_forecast(frame, mean, supplies, found)
+    plan = forecast.filter("is_kept").drop("is_kept", "is_total")
     idle = known.filter(pl.col("stock_on_hand").is_not_null()).join(rows, on="item_id", how="anti").with_columns(
         pl.col("lead_time_days").fill_null(settings.default_lead_time_days),
         location_id=pl.lit(None, pl.String), reorder_point=0.0, safety_stock=0.0, tomorrow=0.0, days_of_cover=pl.lit(None, pl.Float64),
         stockout_probability=0.0,
     )
-    return _orders(pl.concat([plan, idle.select(plan.columns)]))
+    orders = _orders(pl.concat([plan, idle.select(plan.columns)]))
+    return _with_places(orders, forecast.filter(~pl.col("is_total")), of_place, demand, days, store)
 
 
 def targets(frame: pl.DataFrame, settings: InventorySettings) -> tuple[Integers, Floats]:
@@ -222,7 +225,7 @@ def _cover(mean: Floats, stock: Floats) -> Floats:
 def _orders(plan: pl.DataFrame) -> pl.DataFrame:
     """Table rows: what to order to be back at the reorder point, in whole packs and no less than the minimum.
 
-    Orders and what may be promised are of the whole item, not of its places.
+    Orders and what may be promised are of the whole item, not of its places (places.py says what is meant for each).
     """
     position = pl.when(pl.col("location_id").is_null()).then(pl.col("stock_on_hand") + pl.col("stock_on_order").fill_null(0))
     short = (pl.col("reorder_point") - position).ceil().clip(lower_bound=0).fill_null(0).cast(pl.Int64)
@@ -232,9 +235,34 @@ def _orders(plan: pl.DataFrame) -> pl.DataFrame:
         order_quantity=pl.when(pl.col("short") > 0).then((least + pack - 1) // pack * pack).otherwise(0)
     )
     left = (pl.col("stock_on_hand") - pl.col("tomorrow").round(0).cast(pl.Int64)).clip(lower_bound=0)
-    rows = ordered.with_columns(
+    return ordered.with_columns(
         sellable_units=pl.when(pl.col("location_id").is_null()).then(left),
         order_cost=pl.col("order_quantity").cast(pl.Decimal(18, 0)) * pl.col("unit_cost"),
     )
+
+
+def _with_places(
+    orders: pl.DataFrame, series: pl.DataFrame, of_place: pl.DataFrame, demand: Demand, days: Sequence[date], store: Store
+) -> pl.DataFrame:
+    """Adds transfers and what of an order is meant for each place, and a row of each store room that gives.
+
+    series: forecast rows of every series and day. of_place: the stock told by place. A place where nothing at all is sold is a store room.
+    """
+    selling = demand.series["location_id"].drop_nulls().unique()
+    told = (
+        of_place.filter(pl.col("location_id").is_not_null(), pl.col("stock_on_hand").is_not_null())
+        .join(series.filter(pl.col("location_id").is_not_null()), on=ITEM, how="semi")
+        .with_columns(is_room=~pl.col("location_id").is_in(selling.implode()))
+    )
+    moved = pl.DataFrame(schema={**{name: told.schema[name] for name in PLACE}, "transfer_quantity": pl.Int64})
+    if store.inventory.transfer_days is not None and told.height:
+        moved = transfers(told, short_term(demand, told, days, store))
+    told = told.join(moved, on=PLACE, how="left")
+    whole = orders.filter(pl.col("location_id").is_null()).select(*ITEM, "order_quantity", "lead_time_days")
+    meant = allocations(whole, series.join(told, on=ITEM, how="semi"), told)
+    placed = orders.join(told.select(*PLACE, "transfer_quantity"), on=PLACE, how="left").join(meant, on=PLACE, how="left")
+    rooms = told.filter("is_room", pl.col("transfer_quantity") < 0).join(whole.select(*ITEM, "lead_time_days"), on=ITEM)
+    nothing = {name: pl.lit(0) for name in ("safety_stock", "reorder_point", "order_quantity", "stockout_probability")}
+    rows = pl.concat([placed, rooms.select(pl.exclude("is_room"), **nothing)], how="diagonal_relaxed")
     schema = polars_schema(TABLE)
     return rows.select(pl.col(name).cast(kind) for name, kind in schema.items()).sort("as_of_date", "item_id", "location_id", nulls_last=False)

@@ -42,7 +42,8 @@ class DemandForecasts(pa.DataFrameModel):
 
 @table(group="demand", key=("as_of_date", "item_id", "location_id"))
 class InventoryPlan(pa.DataFrameModel):
-    """One row per item with a stock record, a forecast or both, and per item and location with a forecast; orders are of the whole item."""
+    """One row per item with a stock record, a forecast or both, and per item and location with a forecast or with units to give; orders are of
+    the whole item."""
 
     as_of_date: Day = column("knowledge through the end of this day")
     item_id: str = column("item")
@@ -57,3 +58,5 @@ class InventoryPlan(pa.DataFrameModel):
     sellable_units: int = column("units that may be promised tomorrow; null where stock is unknown, and of a location", nullable=True)
     days_of_cover: float = column("days the stock lasts at expected demand", nullable=True, ge=0)
     stockout_probability: float = column("P(demand over the lead time exceeds stock)", nullable=True, ge=0, le=1)
+    transfer_quantity: int = column("of a location whose stock is told: units to bring there now, below 0 to take from there", nullable=True)
+    allocated_quantity: int = column("of a location whose stock is told: units of the item's order meant for it", nullable=True, ge=0)
