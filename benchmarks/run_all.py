@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NEEDS_DATA = {"bench_profiles", "bench_uplift", "bench_recommendations", "bench_forecasting", "bench_inventory", "bench_reviews"}
+NEEDS_DATA = {"bench_profiles", "bench_uplift", "bench_recommendations", "bench_forecasting", "bench_inventory", "bench_places", "bench_reviews"}
 
 
 def main(wanted: list[str]) -> int:

@@ -316,6 +316,25 @@ def test_orders_as_csv(warehouse: Warehouse) -> None:
     assert rows[0]["title"] == "'+Lamp" and rows[1]["title"] == "Vase, “blue”\n2 pieces"
 
 
+def test_what_an_order_is_meant_for_and_what_is_moved_goes_out_where_stock_is_told_by_place(warehouse: Warehouse) -> None:
+    assert not (export(warehouse, kinds=["orders"]).folder / "transfers.csv").exists()
+    later = DAY + timedelta(days=1)
+    base = {"as_of_date": later, "item_id": "i0", "lead_time_days": 9, "safety_stock": 1.0, "reorder_point": 4.0, "order_quantity": 0}
+    places = [("north", 5, 7), ("=south", -3, 0), ("west", 0, 2), ("store room", -2, None)]
+    fill(
+        warehouse, "inventory_plan",
+        [{**base, "order_quantity": 9, "order_cost": 18}]
+        + [{**base, "location_id": place, "transfer_quantity": moved, "allocated_quantity": meant} for place, moved, meant in places],
+    )  # fmt: skip
+    warehouse.ledger["inventory_plan", later] = LedgerRow("inventory_plan", later, 5, "h", "s", "f", "1", "r", NOON, None)
+    folder = export_day(warehouse, later, warehouse.store, NOON, ["orders"]).folder
+    assert [row["order_quantity"] for row in read_csv(folder / "orders.csv")] == ["9"]
+    assert [(row["location_id"], row["allocated_quantity"]) for row in read_csv(folder / "order_places.csv")] == [("north", "7"), ("west", "2")]
+    assert [tuple(row.values()) for row in read_csv(folder / "transfers.csv")] == [
+        ("i0", "'+Lamp", "'=south", "north", "3"), ("i0", "'+Lamp", "store room", "north", "2")
+    ]  # fmt: skip
+
+
 def test_again_changes_nothing_and_repairs_what_is_missing(warehouse: Warehouse) -> None:
     first = export(warehouse)
     before = {path: path.read_bytes() for path in first.folder.rglob("*") if path.is_file()}

@@ -624,6 +624,28 @@ def test_places_that_run_out_are_told_with_the_stock_elsewhere() -> None:
     assert f"10 of {count} items" in " ".join(text)
 
 
+def test_units_to_move_are_told_from_where_to_where_and_are_something_to_do() -> None:
+    frames = published()
+    stock = frames["inventory_plan"]
+    assert "Units to move" not in page_of(shop(), frames)
+    first = stock.filter(pl.col("as_of_date") == LAST)["item_id"].sort()[0]
+    of_item = stock.filter(pl.col("as_of_date") == LAST, pl.col("item_id") == first).with_columns(order_quantity=pl.lit(0, pl.Int64))
+    places = [
+        of_item.with_columns(location_id=pl.lit(name), stock_on_hand=pl.lit(units), days_of_cover=pl.lit(cover), transfer_quantity=pl.lit(moved))
+        for name, units, cover, moved in ((EVIL, 3, 0.4, 7), ("south", 9, 1.5, 4), ("store room", 90, None, -11), ("west", 6, 3.0, 0))
+    ]
+    placed = frames | {"inventory_plan": pl.concat([stock, *places], how="vertical_relaxed")}
+    text = [each.strip() for each in Reading(page_of(shop(), placed)).text if each.strip()]
+    title = text.index("Units to move between places")
+    head = title + 1 + text[title + 1 :].index("Days of cover there")
+    assert [text[head + 2 : head + 7], text[head + 8 : head + 13]] == [
+        ["store room", EVIL, "7", "3", "0.4"], ["store room", "south", "4", "9", "1.5"]
+    ]  # fmt: skip
+    whole = " ".join(text).replace("\u00a0", " ")
+    assert "11 units should be moved between places." in whole and "Move 11 units between places: first 7 of" in whole
+    assert "地点间调拨" in page_of(shop(language="zh"), placed)
+
+
 def test_a_figure_that_fell_beyond_chance_is_something_to_look_at() -> None:
     """Guards a green "All quiet" over red tiles; the other way round, and within chance, nothing is said."""
     frames = published()

@@ -16,6 +16,7 @@ import polars as pl
 from marketing_assets.config import Store
 from marketing_assets.exports.audiences import audience_files, plan_audiences
 from marketing_assets.exports.files import ExportFile, frame_csv, json_lines, json_text, parquet_bytes
+from marketing_assets.inventory.places import moves
 from marketing_assets.warehouse import Reader
 
 
@@ -103,12 +104,14 @@ def audiences_decision(reader: Reader, day: date, store: Store, contacts: pl.Dat
 
 
 def orders_decision(reader: Reader, day: date, store: Store, contacts: pl.DataFrame) -> Decision:
-    """orders.csv: what to order now."""
-    plan = reader.window("inventory_plan", day, day).filter(pl.col("order_quantity") > 0)
+    """orders.csv: what to order now; order_places.csv: for which places; transfers.csv: what to move between them. Those with rows only."""
+    decided = pl.col("order_quantity") > 0, pl.col("allocated_quantity") > 0, pl.col("transfer_quantity") != 0
+    plan = reader.window("inventory_plan", day, day).filter(pl.any_horizontal(*decided))
     if plan.is_empty():
-        return Decision("orders", "inventory_plan", nothing=f"nothing is to be ordered on {day}")
+        return Decision("orders", "inventory_plan", nothing=f"nothing is to be ordered or moved on {day}")
     items = reader.log_as_of("items", day, ["item_id", "title", "brand", "unit_cost", "pack_size"])
-    rows = plan.join(items, on="item_id", how="left", maintain_order="left").select(
+    titled = plan.join(items, on="item_id", how="left", maintain_order="left")
+    rows = titled.filter(decided[0]).select(
         "item_id",
         "title",
         "brand",
@@ -124,8 +127,12 @@ def orders_decision(reader: Reader, day: date, store: Store, contacts: pl.DataFr
         reorder_point="reorder_point",
         stockout_probability="stockout_probability",
     )
-    files = [ExportFile("orders.csv", frame_csv(rows), rows.height)]
-    return Decision("orders", "inventory_plan", files, json_text(plan.to_dicts()), {"orders": rows.height})
+    of_places = titled.filter(decided[1]).select("item_id", "title", "location_id", "allocated_quantity")
+    moved = moves(plan).join(items.select("item_id", "title"), on="item_id", how="left", maintain_order="left")
+    moved = moved.select("item_id", "title", "from_location", "to_location", "units")
+    named = {"orders.csv": rows, "order_places.csv": of_places, "transfers.csv": moved}
+    files = [ExportFile(name, frame_csv(frame), frame.height) for name, frame in named.items() if frame.height]
+    return Decision("orders", "inventory_plan", files, json_text(plan.to_dicts()), {"orders": rows.height, "transfers": moved.height})
 
 
 def digests(files: list[ExportFile]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from marketing_assets.config import Store
+from marketing_assets.inventory.places import moves
 from marketing_assets.report.drawing import ACCENT, AHEAD, MAIN, band_and_line, bars
 from marketing_assets.report.needs import lacks
 from marketing_assets.report.pieces import Action, Block, Cell, Chart, Grid, Section
@@ -30,7 +31,8 @@ LIKELY = 0.5
 @dataclass(frozen=True)
 class DemandFacts:
     """sold: date, value. shop, categories: forecasts still ahead. orders: items to order, most urgent first.
-    places: of items whose stock is told by place, places likely to run out, most likely first, with the stock elsewhere."""
+    places: of items whose stock is told by place, places likely to run out, most likely first, with the stock elsewhere.
+    transfers: item_id, title, from_location, to_location, units, with stock_on_hand and days_of_cover where they go, least cover first."""
 
     sold: pl.DataFrame
     shop: pl.DataFrame
@@ -38,6 +40,7 @@ class DemandFacts:
     issued_date: date | None
     orders: pl.DataFrame
     places: pl.DataFrame
+    transfers: pl.DataFrame
     items: int
     has_stock: bool
 
@@ -80,6 +83,7 @@ def demand_facts(reader: Reader, day: date) -> DemandFacts:
         issued,
         orders,
         _running_out(plan).join(titles, on="item_id", how="left", maintain_order="left"),
+        _transfers(plan).join(titles, on="item_id", how="left", maintain_order="left"),
         plan["location_id"].null_count(),
         bool(plan["stock_on_hand"].is_not_null().any()) if plan.height else False,
     )
@@ -90,6 +94,10 @@ def item_name(row: dict[str, Any]) -> str:
 
 
 def demand_actions(facts: DemandFacts, words: Words) -> list[Action]:
+    return [*_ordering(facts, words), *_moving(facts, words)]
+
+
+def _ordering(facts: DemandFacts, words: Words) -> list[Action]:
     if facts.orders.is_empty():
         return []
     cost = facts.orders["order_cost"].cast(pl.Float64).sum() if facts.orders["order_cost"].is_not_null().any() else None
@@ -103,6 +111,19 @@ def demand_actions(facts: DemandFacts, words: Words) -> list[Action]:
         cost=words(" for {c}", "，共 {c}", c=words.money(cost)) if cost else "",
         names=words.items(names),
     )
+    return [Action(text, "demand", "warn")]
+
+
+def _moving(facts: DemandFacts, words: Words) -> list[Action]:
+    if facts.transfers.is_empty():
+        return []
+    first = facts.transfers.row(0, named=True)
+    text = words(
+        "Move {n} units between places: first {units} of {item} from {start} to {end}.",
+        "在地点之间调拨 {n} 件：优先将 {item} {units} 件从 {start} 调往 {end}。",
+        n=words.number(facts.transfers["units"].sum(), 0), units=words.number(first["units"], 0),
+        item=first["title"] or first["item_id"], start=first["from_location"], end=first["to_location"],
+    )  # fmt: skip
     return [Action(text, "demand", "warn")]
 
 
@@ -140,6 +161,11 @@ def demand_section(facts: DemandFacts, day: date, store: Store, words: Words) ->
         )
     else:
         lead += words(" Nothing needs to be ordered.", "无需补货。")
+    if facts.transfers.height:
+        lead += words(
+            " {n} units should be moved between places.", " {n} 件应在地点之间调拨。", n=words.number(facts.transfers["units"].sum(), 0)
+        )
+        blocks.append(_moves(facts.transfers, words))
     if facts.places.height:
         blocks.append(_places(facts.places, words))
     return Section("demand", title, lead, blocks)
@@ -151,6 +177,12 @@ def _running_out(plan: pl.DataFrame) -> pl.DataFrame:
     placed = plan.filter(pl.col("location_id").is_not_null(), pl.col("stockout_probability") >= LIKELY)
     placed = placed.join(whole, on="item_id", how="left").with_columns(elsewhere=pl.col("whole") - pl.col("stock_on_hand"))
     return placed.sort("stockout_probability", "reorder_point", "item_id", "location_id", descending=[True, True, False, False])
+
+
+def _transfers(plan: pl.DataFrame) -> pl.DataFrame:
+    there = plan.filter(pl.col("location_id").is_not_null()).select("item_id", "location_id", "stock_on_hand", "days_of_cover")
+    moved = moves(plan).join(there, left_on=["item_id", "to_location"], right_on=["item_id", "location_id"], how="left")
+    return moved.sort("days_of_cover", "units", "item_id", "to_location", "from_location", descending=[False, True, False, False, False])
 
 
 def _forecast(facts: DemandFacts, words: Words) -> Chart:
@@ -253,6 +285,37 @@ def _orders(orders: pl.DataFrame, words: Words) -> Grid:
         ],
         rows,
         frozenset(range(1, 8)),
+        shown=10,
+        note=note,
+    )
+
+
+def _moves(transfers: pl.DataFrame, words: Words) -> Grid:
+    rows: list[list[Cell | str]] = [
+        [
+            item_name(row),
+            row["from_location"],
+            row["to_location"],
+            words.number(row["units"], 0),
+            words.number(row["stock_on_hand"], 0),
+            words.number(row["days_of_cover"], 1),
+        ]
+        for row in transfers.head(MOST_ITEMS).to_dicts()
+    ]
+    left = transfers.height - len(rows)
+    note = words("{n} more are in the export of orders.", "另有 {n} 项见补货导出文件。", n=left) if left > 0 else None
+    return Grid(
+        words("Units to move between places", "地点间调拨"),
+        [
+            words("Item", "商品"),
+            words("From", "调出"),
+            words("To", "调入"),
+            words("Units", "件数"),
+            words("In stock where they go", "调入地库存"),
+            words("Days of cover there", "当地可售天数"),
+        ],
+        rows,
+        frozenset(range(3, 6)),
         shown=10,
         note=note,
     )
